@@ -1,0 +1,25 @@
+//! The words every other crate speaks: ids, units, encodings, signatures, model shapes, receipts.
+//!
+//! Everything here belongs to the band that *must agree*: two honest nodes given the same bytes
+//! compute the same bits. So this crate holds integers only, reads no clock, no file and no entropy,
+//! and every encoded type carries a version, a size limit and a golden test.
+
+pub mod codec;
+pub mod hex;
+pub mod id;
+pub mod membership;
+pub mod model;
+pub mod receipt;
+pub mod rng;
+pub mod sign;
+pub mod span;
+pub mod units;
+
+pub use codec::{CodecError, Encoded, decode, encode};
+pub use id::{EntryHash, MemberId, ModelId, NetworkId, NodeId, RequestId, StateHash};
+pub use membership::Membership;
+pub use model::{ModelShape, Precision};
+pub use receipt::Receipt;
+pub use sign::{Keypair, SignatureError, Signed};
+pub use span::LayerSpan;
+pub use units::{Amount, Credits, Flops, Tick};

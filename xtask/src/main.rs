@@ -1,1 +1,58 @@
-fn main() {}
+//! What developers and continuous integration run: `cargo xtask test` and its parts.
+//!
+//! Needs a Rust toolchain and a C compiler, nothing else. Tools beyond that (cargo-nextest, cargo-deny,
+//! typos) are used when they are installed and named when they are not.
+
+mod bench;
+mod cargo;
+mod layering;
+mod test;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Talka's development tasks.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run every check and test; exit 1 and name what failed
+    #[command(after_help = "Example: cargo xtask test --fast")]
+    Test {
+        /// Leave out clippy and the documentation
+        #[arg(long)]
+        fast: bool,
+    },
+    /// Compare the code with the crate table and the rules of ARCHITECTURE.md
+    Layering,
+    /// Rewrite the golden files from the code, to be reviewed like code
+    Bless,
+    /// Measure speed; `cargo xtask bench` alone measures the engine
+    #[command(disable_help_flag = true)]
+    Bench {
+        /// What to measure, then its own arguments
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Test { fast } => test::run(fast),
+        Command::Layering => layering::run(),
+        Command::Bless => test::bless(),
+        Command::Bench { arguments } => bench::run(&arguments),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

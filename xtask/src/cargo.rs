@@ -1,0 +1,42 @@
+//! Child processes: the cargo that called us, in the repository root, as if a person had typed it.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+/// The repository root: the parent of this crate's folder.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask is a folder of the root").into()
+}
+
+/// The cargo that runs us, with these arguments.
+pub fn cargo(arguments: &[&str]) -> Command {
+    let mut command = tool(&env::var_os("CARGO").map_or("cargo".into(), PathBuf::from));
+    command.args(arguments);
+    command
+}
+
+/// `program`, run in the repository root.
+///
+/// `cargo run` describes the package it runs in the environment. Build scripts that watch those
+/// variables (ring's does) would be built again at every change between `cargo` typed by hand and
+/// `cargo xtask`, so they are taken out.
+pub fn tool(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.current_dir(root());
+    for (name, _) in env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+/// Whether the command exists and succeeds. Its output is not shown.
+pub fn succeeds(mut command: Command) -> bool {
+    let silent = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    silent.status().is_ok_and(|status| status.success())
+}

@@ -40,9 +40,21 @@ pub enum CodecError {
 /// If the value cannot be serialised or exceeds [`Encoded::SIZE_MAX`]: our own types always can, and
 /// whoever builds a value bounds it first.
 pub fn encode<T: Encoded>(value: &T) -> Vec<u8> {
+    try_encode(value).unwrap_or_else(|e| panic!("built by us: {e}"))
+}
+
+/// [`encode`] for a value that somebody else may have built: one nested in a larger message, whose
+/// own limit was not checked when the message was decoded.
+///
+/// # Errors
+/// [`CodecError::Oversized`] beyond [`Encoded::SIZE_MAX`].
+pub fn try_encode<T: Encoded>(value: &T) -> Result<Vec<u8>, CodecError> {
     let bytes = postcard::to_extend(value, vec![T::VERSION]).expect("our types always serialise");
-    assert!(bytes.len() <= T::SIZE_MAX, "{} of {} bytes built by us", T::NAME, bytes.len());
-    bytes
+    if bytes.len() > T::SIZE_MAX {
+        let (found, max) = (bytes.len(), T::SIZE_MAX);
+        return Err(CodecError::Oversized { name: T::NAME, found, max });
+    }
+    Ok(bytes)
 }
 
 /// Reads what [`encode`] wrote, and nothing else.

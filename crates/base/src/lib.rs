@@ -4,6 +4,7 @@
 //! compute the same bits. So this crate holds integers only, reads no clock, no file and no entropy,
 //! and every encoded type carries a version, a size limit and a golden test.
 
+pub mod blame;
 pub mod codec;
 pub mod hex;
 pub mod id;
@@ -15,7 +16,8 @@ pub mod sign;
 pub mod span;
 pub mod units;
 
-pub use codec::{CodecError, Encoded, decode, encode};
+pub use blame::Blame;
+pub use codec::{CodecError, Encoded, decode, encode, try_encode};
 pub use id::{EntryHash, MemberId, ModelId, NetworkId, NodeId, RequestId, StateHash};
 pub use membership::Membership;
 pub use model::{ModelShape, Precision};

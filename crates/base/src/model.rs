@@ -89,11 +89,12 @@ impl ModelShape {
     }
 
     /// Weights of the matrices of one layer (norm weights are left out: they are vectors).
+    /// Saturates: dimensions that are each allowed may multiply to more than any model has.
     pub fn layer_parameters(&self) -> u64 {
         let [hidden, heads, kv, dim, ffn] =
-            [self.hidden, self.heads, self.kv_heads, self.head_dim, self.ffn].map(u64::from);
+            [self.hidden, self.heads, self.kv_heads, self.head_dim, self.ffn].map(u128::from);
         let attention = 2 * hidden * heads * dim + 2 * hidden * kv * dim;
-        attention.saturating_add(3 * hidden * ffn)
+        u64::try_from(attention + 3 * hidden * ffn).unwrap_or(u64::MAX)
     }
 
     /// Weights of the matrix that turns a hidden state into logits.

@@ -3,7 +3,7 @@
 //! What is signed is `"talka/" NAME 0 encoding`, so a signature of one type never passes for
 //! another. Verification is strict: one signature per message and key, weak keys refused.
 
-use crate::codec::{Encoded, encode};
+use crate::codec::{CodecError, Encoded, try_encode};
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -29,8 +29,12 @@ impl Keypair {
     }
 
     /// Signs `value` as this key.
+    ///
+    /// # Panics
+    /// If `value` is larger than its type allows: whoever builds a value bounds it first.
     pub fn sign<T: Encoded>(&self, value: T) -> Signed<T> {
-        let signature = self.0.sign(&message(&value)).to_bytes();
+        let message = message(&value).unwrap_or_else(|e| panic!("built by us: {e}"));
+        let signature = self.0.sign(&message).to_bytes();
         Signed { value, signer: self.public(), signature: SignatureBytes(signature) }
     }
 }
@@ -104,16 +108,14 @@ impl<T: Encoded> Signed<T> {
     /// # Errors
     /// [`SignatureError::Invalid`] otherwise.
     pub fn verify(&self) -> Result<&T, SignatureError> {
-        VerifyingKey::from_bytes(&self.signer)
-            .and_then(|key| {
-                let signature = Signature::from_bytes(&self.signature.0);
-                key.verify_strict(&message(&self.value), &signature)
-            })
-            .map(|()| &self.value)
-            .map_err(|_| SignatureError::Invalid {
-                name: T::NAME,
-                signer: crate::hex::show(&self.signer),
-            })
+        let invalid =
+            || SignatureError::Invalid { name: T::NAME, signer: crate::hex::show(&self.signer) };
+        // A nested value may exceed its own limit; no honest signer signs such a one.
+        let message = message(&self.value).map_err(|_| invalid())?;
+        let key = VerifyingKey::from_bytes(&self.signer).map_err(|_| invalid())?;
+        key.verify_strict(&message, &Signature::from_bytes(&self.signature.0))
+            .map_err(|_| invalid())?;
+        Ok(&self.value)
     }
 
     /// The value, if exactly `signer` signed it.
@@ -150,14 +152,14 @@ impl<T: Encoded> Encoded for Signed<T> {
     const SIZE_MAX: usize = T::SIZE_MAX + 96;
 }
 
-fn message<T: Encoded>(value: &T) -> Vec<u8> {
-    [b"talka/".as_slice(), T::NAME.as_bytes(), &[0], &encode(value)].concat()
+fn message<T: Encoded>(value: &T) -> Result<Vec<u8>, CodecError> {
+    Ok([b"talka/".as_slice(), T::NAME.as_bytes(), &[0], &try_encode(value)?].concat())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{MemberId, Membership, NetworkId, NodeId, Tick, decode};
+    use crate::{MemberId, Membership, NetworkId, NodeId, Tick, decode, encode};
 
     fn membership() -> Membership {
         Membership {
@@ -198,6 +200,13 @@ mod tests {
             };
             assert!(caught, "byte {at}");
         }
+    }
+
+    #[test]
+    fn an_oversized_value_from_elsewhere_is_refused_without_panic() {
+        let mut signed = Keypair::from_secret(&[7; 32]).sign(membership());
+        signed.value.name = "x".repeat(2 * Membership::SIZE_MAX);
+        assert!(matches!(signed.verify(), Err(SignatureError::Invalid { .. })));
     }
 
     #[test]

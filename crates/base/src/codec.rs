@@ -19,6 +19,7 @@ pub trait Encoded: Serialize + DeserializeOwned {
 /// Why bytes could not be decoded. Such bytes are the sender's fault.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
+#[allow(missing_docs, reason = "the messages say what the fields are")]
 pub enum CodecError {
     /// The input is longer than the type allows; nothing was parsed.
     #[error("{name} of {found} bytes, expected at most {max}")]

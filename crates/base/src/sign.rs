@@ -93,6 +93,7 @@ impl<'de> Deserialize<'de> for SignatureBytes {
 
 /// A signature that does not hold.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say what the fields are")]
 pub enum SignatureError {
     /// The value was altered, or another key signed it.
     #[error("{name} is not signed by {signer}")]

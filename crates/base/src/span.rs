@@ -13,6 +13,7 @@ pub struct LayerSpan {
 
 /// Why a span is none.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say what the fields are")]
 pub enum SpanError {
     /// A span holds at least one layer.
     #[error("layer span {start}..{end} is empty, expected start < end")]

@@ -1,1 +1,41 @@
-//! TODO
+//! The network's accounts: who was granted, earned, spent and holds what.
+//!
+//! Double entry in µGFT. The founder orders entries (*solo*); every entry is signed, names the hash
+//! of the one before, and moves credits between named accounts so that the sum over all of them
+//! stays zero. Anybody who replays the entries reaches the same state hash.
+//!
+//! In: events that nodes signed ([`Membership`](talka_base::Membership), [`Reservation`],
+//! [`Settlement`], [`Cancellation`]). Out: signed [`Entry`]s, or a [`LedgerError`] that says who is
+//! to blame. The life of a request is [`Event::Reserved`], then [`Event::Settled`] or
+//! [`Event::Released`]. A settlement never costs more than was reserved.
+//!
+//! Never does: read a clock, a file or entropy, compute with floats, iterate in hash order, or
+//! judge whether work was done well. Nor does it protect against a founder who writes two
+//! histories (witnesses will), a head who does not settle (vouchers will), or an inviter who
+//! invites himself often (the grant is per new member; whom to invite is the members' affair).
+//!
+//! Unlike the systems it follows, the hash and the signature cover every field, prices have one
+//! formula, earnings are what payers spent and never more (`published-systems`, O9, O10, O22), and
+//! credits do not transfer: no event moves them between members but payment for work.
+
+mod book;
+mod entry;
+mod error;
+mod ledger;
+mod policy;
+mod price;
+mod report;
+mod request;
+mod rules;
+mod settle;
+
+pub use book::{Member, NodeRecord, OpenReservation};
+pub use entry::{Account, Entry, Event, Founding, Posting, ReleaseReason};
+pub use error::{LedgerError, ReplayError};
+pub use ledger::Ledger;
+pub use policy::{
+    GRANT_DEFAULT, POLICY_VERSION, Policy, PrecisionFactors, RESERVATION_MS_MAX_DEFAULT,
+};
+pub use price::{price, quote};
+pub use report::{VerifyReport, verify};
+pub use request::{Cancellation, RECEIPTS_MAX, Reservation, Settlement};

@@ -1,0 +1,203 @@
+//! The state that entries fold into: balances, members, nodes, open reservations.
+//!
+//! Holds no rule: [`rules`](crate::rules) decides what may change, this changes it. Ordered maps
+//! only, so that the state has one encoding and one hash.
+
+use crate::{
+    entry::{Account, Founding, Posting},
+    policy::Policy,
+    request::Reservation,
+};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use talka_base::{
+    Amount, Credits, Encoded, EntryHash, Flops, MemberId, NetworkId, NodeId, RequestId, StateHash,
+    Tick, encode,
+};
+
+/// A person or organisation with an account.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// The name of its first node.
+    pub name: String,
+    /// Its nodes; any of them may spend.
+    pub nodes: BTreeSet<NodeId>,
+    /// The entry that opened the account.
+    pub joined_height: u64,
+    /// When that was.
+    pub joined_at: Tick,
+    /// Credits minted for it.
+    pub granted: Credits,
+    /// Cost of its settled requests, what its own nodes earned on them included.
+    pub spent: Credits,
+    /// What its nodes earned.
+    pub earned: Credits,
+    /// The work that its nodes were paid for.
+    pub work: Flops,
+    /// Its settled requests.
+    pub requests: u64,
+}
+
+/// A node of a member.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRecord {
+    /// Whose node it is.
+    pub member: MemberId,
+    /// What people call it.
+    pub name: String,
+    /// The entry that made it part of the network.
+    pub joined_height: u64,
+}
+
+/// A reservation not yet settled or released.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenReservation {
+    /// What the head asked for.
+    pub reservation: Reservation,
+    /// The credits held: no settlement costs more.
+    pub held: Credits,
+    /// The entry that recorded it.
+    pub height: u64,
+    /// When that was; expiry counts from here.
+    pub at: Tick,
+}
+
+/// An applied event and where it stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Mark {
+    pub height: u64,
+    pub digest: [u8; 32],
+}
+
+/// What became of a request. Kept for ever: a request id works once, or old papers could be
+/// replayed against a payer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct History {
+    pub reserved: Mark,
+    pub closed: Option<Mark>,
+}
+
+/// Everything that the entries so far amount to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Book {
+    pub network: NetworkId,
+    pub name: String,
+    pub founder: NodeId,
+    pub policy: Policy,
+    /// Entries folded so far: the height of the next one.
+    pub entries: u64,
+    pub head: EntryHash,
+    pub at: Tick,
+    pub balances: BTreeMap<Account, Amount>,
+    pub members: BTreeMap<MemberId, Member>,
+    pub nodes: BTreeMap<NodeId, NodeRecord>,
+    pub open: BTreeMap<RequestId, OpenReservation>,
+    pub requests: BTreeMap<RequestId, History>,
+}
+
+impl Encoded for Book {
+    const NAME: &'static str = "ledger state";
+    /// Grows with the network; only ever encoded by ourselves, to be hashed.
+    const SIZE_MAX: usize = usize::MAX / 2;
+}
+
+/// What an event does beside moving credits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Change {
+    Join { node: NodeId, member: MemberId, name: String, granted: Credits },
+    Reserve { open: Box<OpenReservation>, mark: Mark },
+    Settle { request: RequestId, mark: Mark, payer: MemberId, cost: Credits, earned: Earnings },
+    Release { request: RequestId, mark: Mark },
+}
+
+/// Per member: credits earned and the work they pay for.
+pub(crate) type Earnings = BTreeMap<MemberId, (Credits, Flops)>;
+
+impl Book {
+    /// The book of a network before its founding entry.
+    pub fn blank(founding: &Founding) -> Self {
+        Self {
+            network: founding.network_id(),
+            name: founding.name.clone(),
+            founder: founding.founder,
+            policy: founding.policy.clone(),
+            entries: 0,
+            head: EntryHash([0; 32]),
+            at: Tick(0),
+            balances: BTreeMap::new(),
+            members: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+            open: BTreeMap::new(),
+            requests: BTreeMap::new(),
+        }
+    }
+
+    pub fn balance(&self, account: Account) -> Amount {
+        self.balances.get(&account).copied().unwrap_or_default()
+    }
+
+    pub fn state_hash(&self) -> StateHash {
+        StateHash(blake3::hash(&encode(self)).into())
+    }
+
+    /// Moves credits. Whoever calls this has checked every sum.
+    pub fn post(&mut self, postings: &[Posting]) {
+        for posting in postings {
+            let balance = self.balances.entry(posting.account).or_default();
+            balance.0 = balance.0.checked_add(posting.amount.0).expect("rules checked the sums");
+        }
+    }
+
+    /// Performs what the rules allowed, as entry `self.entries` at time `at`.
+    pub fn fold(&mut self, at: Tick, change: Change) {
+        match change {
+            Change::Join { node, member, name, granted } => {
+                self.join(at, node, member, name, granted);
+            }
+            Change::Reserve { open, mark } => {
+                let request = open.reservation.request;
+                self.open.insert(request, *open);
+                self.requests.insert(request, History { reserved: mark, closed: None });
+            }
+            Change::Settle { request, mark, payer, cost, earned } => {
+                self.close(request, mark);
+                self.pay(payer, cost, earned);
+            }
+            Change::Release { request, mark } => self.close(request, mark),
+        }
+    }
+
+    fn join(&mut self, at: Tick, node: NodeId, member: MemberId, name: String, granted: Credits) {
+        let joined_height = self.entries;
+        let account = self.members.entry(member).or_insert_with(|| Member {
+            name: name.clone(),
+            nodes: BTreeSet::new(),
+            joined_height,
+            joined_at: at,
+            granted,
+            spent: Credits::ZERO,
+            earned: Credits::ZERO,
+            work: Flops(0),
+            requests: 0,
+        });
+        account.nodes.insert(node);
+        self.nodes.insert(node, NodeRecord { member, name, joined_height });
+    }
+
+    fn close(&mut self, request: RequestId, mark: Mark) {
+        self.open.remove(&request);
+        let history = self.requests.get_mut(&request).expect("an open request has a history");
+        history.closed = Some(mark);
+    }
+
+    fn pay(&mut self, payer: MemberId, cost: Credits, earned: Earnings) {
+        let account = self.members.get_mut(&payer).expect("a payer is a member");
+        account.spent = Credits(account.spent.0.saturating_add(cost.0));
+        account.requests += 1;
+        for (member, (credits, work)) in earned {
+            let account = self.members.get_mut(&member).expect("a worker is a member");
+            account.earned = Credits(account.earned.0.saturating_add(credits.0));
+            account.work += work;
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Why the ledger refuses, and who is to blame.
+
+use crate::entry::{Account, Posting};
+use talka_base::model::ShapeError;
+use talka_base::{Blame, Credits, EntryHash, MemberId, NodeId, RequestId, SignatureError, Tick};
+
+/// An event or entry that the ledger does not take. The ledger is unchanged.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "each message names its fields")]
+pub enum LedgerError {
+    /// A signature inside the event or of the entry itself does not hold.
+    #[error(transparent)]
+    Signature(#[from] SignatureError),
+    /// A shape that no model has.
+    #[error(transparent)]
+    Shape(#[from] ShapeError),
+
+    /// The same event was applied before: a retried request may treat this as done.
+    #[error("already recorded at height {height}")]
+    Duplicate { height: u64 },
+    /// The payer cannot afford the request. Becomes HTTP 402.
+    #[error("{account} holds {held}, needs {needed}")]
+    Insufficient { account: Account, held: Credits, needed: Credits },
+    /// More than 2^63 µGFT in one account or movement.
+    #[error("{account} cannot hold or move more than 2^63 µGFT")]
+    Overflow { account: Account },
+
+    #[error("only {expected} may order entries of this network, this is {found}")]
+    NotSequencer { expected: NodeId, found: NodeId },
+    #[error("entry has height {found}, expected {expected}")]
+    Height { expected: u64, found: u64 },
+    #[error("entry {height} follows {found}, expected {expected}: the history was altered")]
+    Previous { height: u64, expected: EntryHash, found: EntryHash },
+    #[error("entry is dated {found:?}, the one before {expected:?}")]
+    Backwards { expected: Tick, found: Tick },
+    #[error("posting {index} is {found:?}, its event gives {expected:?}")]
+    Postings { index: usize, expected: Option<Posting>, found: Option<Posting> },
+
+    /// A ledger has exactly one founding, and it comes first.
+    #[error("entry {height} is {found:?}, expected {expected}")]
+    Founding { height: u64, expected: &'static str, found: &'static str },
+    #[error("the ledger has no entries, expected a founding")]
+    Empty,
+    #[error("policy has version {found}, this program knows {expected}: update it")]
+    PolicyVersion { expected: u16, found: u16 },
+    #[error("{what} name {found:?}, expected 1 to {max} bytes without control characters")]
+    Name { what: &'static str, found: String, max: usize },
+
+    /// A field of a signed paper is not what the ledger requires.
+    #[error("{what} has {field} {found}, expected {expected}")]
+    Mismatch { what: &'static str, field: &'static str, expected: String, found: String },
+    #[error("node {node} belongs to no member of this network")]
+    NotAMember { node: NodeId },
+    #[error("node {node} already belongs to member {member}")]
+    NodeTaken { node: NodeId, member: MemberId },
+    /// A member's account is opened under its first node's own key, and only its own nodes add
+    /// others: else an inviter could attach a stranger's node to anybody's account.
+    #[error("node {inviter} may not put node {node} on the account of member {member}")]
+    ForeignMember { node: NodeId, member: MemberId, inviter: NodeId },
+
+    #[error("request {request} has {prompt_tokens} prompt tokens, expected at least 1")]
+    NoPrompt { request: RequestId, prompt_tokens: u32 },
+    #[error("request {request} is another one, reserved at height {height}: draw a new id")]
+    RequestReused { request: RequestId, height: u64 },
+    #[error("request {request} was never reserved")]
+    UnknownRequest { request: RequestId },
+    #[error("request {request} was settled or released at height {height}")]
+    Closed { request: RequestId, height: u64 },
+    #[error("request {request} may be released from {from:?} on, it is {now:?}")]
+    NotExpired { request: RequestId, from: Tick, now: Tick },
+
+    #[error("settlement has {found} receipts, expected 1 to {max}")]
+    ReceiptCount { found: usize, max: usize },
+    #[error("receipts go on at layer {found}, expected {expected}: each layer once, in order")]
+    Coverage { expected: u32, found: u32 },
+    #[error("settlement claims {found} {field}, the reservation allows {min} to {max}")]
+    BeyondReservation { field: &'static str, found: u32, min: u32, max: u32 },
+}
+
+impl LedgerError {
+    /// `Peer` may cost reputation, `Nobody` is normal life, `Us` stops this machine.
+    pub const fn blame(&self) -> Blame {
+        match self {
+            Self::Duplicate { .. }
+            | Self::Insufficient { .. }
+            | Self::Overflow { .. }
+            | Self::Height { .. }
+            | Self::PolicyVersion { .. }
+            | Self::Closed { .. }
+            | Self::NotExpired { .. } => Blame::Nobody,
+            Self::NotSequencer { .. } | Self::Empty => Blame::Us,
+            Self::Signature(_)
+            | Self::Shape(_)
+            | Self::Previous { .. }
+            | Self::Backwards { .. }
+            | Self::Postings { .. }
+            | Self::Founding { .. }
+            | Self::Name { .. }
+            | Self::Mismatch { .. }
+            | Self::NotAMember { .. }
+            | Self::NodeTaken { .. }
+            | Self::ForeignMember { .. }
+            | Self::NoPrompt { .. }
+            | Self::RequestReused { .. }
+            | Self::UnknownRequest { .. }
+            | Self::ReceiptCount { .. }
+            | Self::Coverage { .. }
+            | Self::BeyondReservation { .. } => Blame::Peer,
+        }
+    }
+}
+
+/// The first entry that does not follow from those before it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("ledger entry {height} does not follow from those before it")]
+pub struct ReplayError {
+    /// Its place in the sequence replayed.
+    pub height: u64,
+    /// What is wrong with it.
+    pub source: LedgerError,
+}

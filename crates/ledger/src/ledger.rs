@@ -1,0 +1,248 @@
+//! The ledger: a chain of entries that one node orders, and the book they fold into.
+
+use crate::{
+    book::{Book, Member, NodeRecord, OpenReservation},
+    entry::{Account, Entry, Event, Founding, Posting},
+    error::{LedgerError, ReplayError},
+    policy::Policy,
+    rules::{self, Outcome},
+};
+use talka_base::{
+    Amount, Credits, EntryHash, Keypair, MemberId, NetworkId, NodeId, RequestId, Signed, StateHash,
+    Tick,
+};
+
+/// The state after some entries, from the founding on. Two ledgers that applied the same entries
+/// are equal, on every machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ledger {
+    book: Book,
+}
+
+impl Ledger {
+    /// Founds a network: its ledger, and the entry at height 0 to be stored first.
+    ///
+    /// # Errors
+    /// [`LedgerError`] if `keys` are not the founder's, a name does not fit, or the policy is of
+    /// another version.
+    pub fn found(
+        keys: &Keypair,
+        founding: Founding,
+        at: Tick,
+    ) -> Result<(Self, Signed<Entry>), LedgerError> {
+        let event = Event::Founded(founding.clone());
+        event.check_bounds()?;
+        let mut ledger = Self { book: Book::blank(&founding) };
+        let entry = ledger.propose(keys, at, event)?;
+        ledger.apply(&entry)?;
+        Ok((ledger, entry))
+    }
+
+    /// The ledger of the network that `first` founds. Which network that is, the caller compares.
+    ///
+    /// # Errors
+    /// [`LedgerError`] if `first` is no valid founding.
+    pub fn begin(first: &Signed<Entry>) -> Result<Self, LedgerError> {
+        let event = &first.claimed_value().event;
+        let Event::Founded(founding) = event else {
+            let (height, expected, found) = (0, "founded", event.kind());
+            return Err(LedgerError::Founding { height, expected, found });
+        };
+        event.check_bounds()?;
+        let mut ledger = Self { book: Book::blank(founding) };
+        ledger.apply(first)?;
+        Ok(ledger)
+    }
+
+    /// Applies `entries` from the founding on, each checked in full.
+    ///
+    /// # Errors
+    /// [`ReplayError`] names the first entry that does not follow; [`LedgerError::Empty`] at
+    /// height 0 if there is none.
+    pub fn replay(entries: impl IntoIterator<Item = Signed<Entry>>) -> Result<Self, ReplayError> {
+        let mut entries = entries.into_iter();
+        let at = |height| move |source| ReplayError { height, source };
+        let first = entries.next().ok_or_else(|| at(0)(LedgerError::Empty))?;
+        let mut ledger = Self::begin(&first).map_err(at(0))?;
+        for (height, entry) in (1..).zip(entries) {
+            ledger.apply(&entry).map_err(at(height))?;
+        }
+        Ok(ledger)
+    }
+
+    /// The next entry for `event`, signed, changing nothing: it counts once [`Ledger::apply`]
+    /// took it, which is to happen after it is durable.
+    ///
+    /// The ledger's time never runs backwards: if `at` is before the last entry, that one's time
+    /// is used.
+    ///
+    /// # Errors
+    /// [`LedgerError`]; among them [`LedgerError::Duplicate`] for an event already recorded and
+    /// [`LedgerError::Insufficient`] for a payer who cannot afford a reservation.
+    pub fn propose(
+        &self,
+        keys: &Keypair,
+        at: Tick,
+        event: Event,
+    ) -> Result<Signed<Entry>, LedgerError> {
+        let (expected, found) = (self.book.founder, NodeId(keys.public()));
+        if found != expected {
+            return Err(LedgerError::NotSequencer { expected, found });
+        }
+        let at = at.max(self.book.at);
+        let Outcome { postings, .. } = rules::judge(&self.book, at, &event)?;
+        let (height, previous) = (self.book.entries, self.book.head);
+        Ok(keys.sign(Entry { height, previous, at, event, postings }))
+    }
+
+    /// Takes the next entry, checking everything about it: the founder's signature, its place in
+    /// the chain, its time, its event and the postings that follow from that.
+    ///
+    /// # Errors
+    /// [`LedgerError`]; the ledger is then unchanged.
+    pub fn apply(&mut self, signed: &Signed<Entry>) -> Result<(), LedgerError> {
+        let entry = signed.verify_by(&self.book.founder.0)?;
+        self.check_place(entry)?;
+        let Outcome { postings, change } = rules::judge(&self.book, entry.at, &entry.event)?;
+        check_postings(&postings, &entry.postings)?;
+        self.book.post(&postings);
+        self.book.fold(entry.at, change);
+        self.book.entries += 1;
+        self.book.head = entry.hash();
+        self.book.at = entry.at;
+        Ok(())
+    }
+
+    fn check_place(&self, entry: &Entry) -> Result<(), LedgerError> {
+        let (expected, found) = (self.book.entries, entry.height);
+        if found != expected {
+            return Err(LedgerError::Height { expected, found });
+        }
+        let (expected, found) = (self.book.head, entry.previous);
+        if found != expected {
+            return Err(LedgerError::Previous { height: entry.height, expected, found });
+        }
+        let (expected, found) = (self.book.at, entry.at);
+        if found < expected {
+            return Err(LedgerError::Backwards { expected, found });
+        }
+        Ok(())
+    }
+
+    /// The network.
+    pub const fn network(&self) -> NetworkId {
+        self.book.network
+    }
+
+    /// What people call the network.
+    pub fn name(&self) -> &str {
+        &self.book.name
+    }
+
+    /// The node that founded the network and orders its entries.
+    pub const fn founder(&self) -> NodeId {
+        self.book.founder
+    }
+
+    /// The founding policy.
+    pub const fn policy(&self) -> &Policy {
+        &self.book.policy
+    }
+
+    /// The height of the last entry.
+    pub const fn height(&self) -> u64 {
+        self.book.entries - 1
+    }
+
+    /// The hash of the last entry.
+    pub const fn head_hash(&self) -> EntryHash {
+        self.book.head
+    }
+
+    /// The time of the last entry.
+    pub const fn at(&self) -> Tick {
+        self.book.at
+    }
+
+    /// The hash of everything the entries amount to. Takes time in proportion to the state.
+    pub fn state_hash(&self) -> StateHash {
+        self.book.state_hash()
+    }
+
+    /// A member's spendable credits, or `None` if it has no account.
+    pub fn balance(&self, member: &MemberId) -> Option<Credits> {
+        self.book.members.contains_key(member).then(|| {
+            let held = self.book.balance(Account::Member(*member)).0;
+            Credits(held.try_into().expect("a member's balance is never below zero"))
+        })
+    }
+
+    /// Any account's balance; zero if it was never used.
+    pub fn account(&self, account: Account) -> Amount {
+        self.book.balance(account)
+    }
+
+    /// Every account ever used, in order.
+    pub fn accounts(&self) -> impl Iterator<Item = (Account, Amount)> {
+        self.book.balances.iter().map(|(&account, &amount)| (account, amount))
+    }
+
+    /// Every member, by id.
+    pub fn members(&self) -> impl Iterator<Item = (MemberId, &Member)> {
+        self.book.members.iter().map(|(&id, member)| (id, member))
+    }
+
+    /// One member.
+    pub fn member(&self, member: &MemberId) -> Option<&Member> {
+        self.book.members.get(member)
+    }
+
+    /// Every node, by id.
+    pub fn nodes(&self) -> impl Iterator<Item = (NodeId, &NodeRecord)> {
+        self.book.nodes.iter().map(|(&id, node)| (id, node))
+    }
+
+    /// Whose node it is.
+    pub fn member_of(&self, node: &NodeId) -> Option<MemberId> {
+        self.book.nodes.get(node).map(|record| record.member)
+    }
+
+    /// Whether the node belongs to the network.
+    pub fn is_member_node(&self, node: &NodeId) -> bool {
+        self.book.nodes.contains_key(node)
+    }
+
+    /// The request's reservation, as long as it is neither settled nor released.
+    pub fn reservation(&self, request: &RequestId) -> Option<&OpenReservation> {
+        self.book.open.get(request)
+    }
+
+    /// Every open reservation, by request.
+    pub fn reservations(&self) -> impl Iterator<Item = &OpenReservation> {
+        self.book.open.values()
+    }
+
+    /// What a member's open requests hold in the reserve.
+    pub fn held(&self, member: &MemberId) -> Credits {
+        let open = self.book.open.values();
+        Credits(open.filter(|o| o.reservation.payer == *member).map(|o| o.held.0).sum())
+    }
+
+    /// Open requests that the sequencer may release as expired at `now`.
+    pub fn expired(&self, now: Tick) -> Vec<RequestId> {
+        let open = self.book.open.iter();
+        open.filter(|(_, open)| rules::expires_at(&self.book, open) <= now)
+            .map(|(&request, _)| request)
+            .collect()
+    }
+}
+
+fn check_postings(expected: &[Posting], found: &[Posting]) -> Result<(), LedgerError> {
+    for index in 0..expected.len().max(found.len()) {
+        let (expected, found) = (expected.get(index).copied(), found.get(index).copied());
+        if expected != found {
+            return Err(LedgerError::Postings { index, expected, found });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,70 @@
+//! What `talka ledger verify` tells: everything replayed, and counted while at it.
+
+use crate::{
+    entry::{Account, Entry},
+    error::{LedgerError, ReplayError},
+    ledger::Ledger,
+};
+use serde::Serialize;
+use talka_base::{Amount, Credits, EntryHash, NetworkId, Signed, StateHash};
+
+/// What was checked and what came out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct VerifyReport {
+    /// The network, by the hash of its founding.
+    pub network: NetworkId,
+    /// Its name.
+    pub name: String,
+    /// Entries checked: place in the chain, time, event, postings.
+    pub entries: u64,
+    /// Signatures checked, those inside events included.
+    pub signatures: u64,
+    /// Postings derived again and compared.
+    pub postings: u64,
+    /// Members with an account.
+    pub members: u64,
+    /// Credits ever granted.
+    pub minted: Credits,
+    /// The sum over all accounts. Zero, or the ledger would not have been taken.
+    pub balances_total: Amount,
+    /// Credits held for open requests.
+    pub reserved: Credits,
+    /// The hash of the last entry.
+    pub head: EntryHash,
+    /// The hash of the state that the entries amount to.
+    pub state_hash: StateHash,
+}
+
+/// Replays `entries` from the founding on and counts what was checked.
+///
+/// # Errors
+/// As [`Ledger::replay`].
+pub fn verify(
+    entries: impl IntoIterator<Item = Signed<Entry>>,
+) -> Result<VerifyReport, ReplayError> {
+    let (mut count, mut signatures, mut postings) = (0, 0, 0);
+    let ledger = Ledger::replay(entries.into_iter().inspect(|signed| {
+        let entry = signed.claimed_value();
+        count += 1;
+        signatures += 1 + entry.event.signatures();
+        postings += entry.postings.len() as u64;
+    }))?;
+    let total = ledger.accounts().map(|(_, amount)| i128::from(amount.0)).sum::<i128>();
+    let narrow = |_| ReplayError {
+        height: ledger.height(),
+        source: LedgerError::Overflow { account: Account::Mint },
+    };
+    Ok(VerifyReport {
+        network: ledger.network(),
+        name: ledger.name().into(),
+        entries: count,
+        signatures,
+        postings,
+        members: ledger.members().count() as u64,
+        minted: Credits(ledger.account(Account::Mint).0.unsigned_abs()),
+        balances_total: Amount(i64::try_from(total).map_err(narrow)?),
+        reserved: Credits(ledger.account(Account::Reserve).0.unsigned_abs()),
+        head: ledger.head_hash(),
+        state_hash: ledger.state_hash(),
+    })
+}

@@ -1,0 +1,81 @@
+//! What nodes ask the ledger to record about one inference request, each signed by its author.
+
+use serde::{Deserialize, Serialize};
+use talka_base::{
+    Encoded, MemberId, ModelId, ModelShape, NetworkId, NodeId, Receipt, RequestId, Signed, Tick,
+};
+
+/// The most receipts in one settlement: more stages than any sensible route has hops.
+pub const RECEIPTS_MAX: usize = 256;
+
+/// "Hold the most that this request can cost", signed by the head.
+///
+/// No amount is named: the ledger derives it with [`quote`](crate::quote). `shape` is the head's
+/// claim; a stage refuses work whose reservation misstates the shape of `model`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reservation {
+    /// The network whose ledger this is for.
+    pub network: NetworkId,
+    /// The request; never used before.
+    pub request: RequestId,
+    /// Whose account pays.
+    pub payer: MemberId,
+    /// The node that took the request in: signs this, belongs to the payer.
+    pub head: NodeId,
+    /// The model asked for.
+    pub model: ModelId,
+    /// Its shape, from which the price follows.
+    pub shape: ModelShape,
+    /// Tokens of the prompt, at least one.
+    pub prompt_tokens: u32,
+    /// The most tokens that may be generated.
+    pub max_new_tokens: u32,
+    /// When the head signed, by its clock. For the record: the ledger's time is the entry's.
+    pub at: Tick,
+}
+
+impl Encoded for Reservation {
+    const NAME: &'static str = "reservation";
+    const SIZE_MAX: usize = 512;
+}
+
+/// "This work was done", signed by the head of the reservation, with what each stage signed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settlement {
+    /// The network whose ledger this is for.
+    pub network: NetworkId,
+    /// The request, reserved before.
+    pub request: RequestId,
+    /// Positions `0..positions` were computed by every stage.
+    pub positions: u32,
+    /// For how many of them the last stage computed logits.
+    pub logits: u32,
+    /// One receipt per stage, in layer order: together each layer once. At most [`RECEIPTS_MAX`].
+    pub receipts: Vec<Signed<Receipt>>,
+}
+
+impl Encoded for Settlement {
+    const NAME: &'static str = "settlement";
+    const SIZE_MAX: usize = 96 * 1024;
+}
+
+const _: () = assert!(
+    RECEIPTS_MAX * <Signed<Receipt> as Encoded>::SIZE_MAX + 256 <= Settlement::SIZE_MAX,
+    "a full settlement fits its limit"
+);
+
+/// "Nothing came of this request", signed by a node of the payer: the whole reservation returns.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cancellation {
+    /// The network whose ledger this is for.
+    pub network: NetworkId,
+    /// The request, reserved before.
+    pub request: RequestId,
+    /// The node that signs; the head, or another node of the same payer.
+    pub node: NodeId,
+}
+
+impl Encoded for Cancellation {
+    const NAME: &'static str = "cancellation";
+    const SIZE_MAX: usize = 128;
+}

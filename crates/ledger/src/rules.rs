@@ -1,0 +1,268 @@
+//! Whether an event may happen now, and what it moves. Reads the book, never changes it.
+
+use crate::{
+    book::{Book, Change, Mark, OpenReservation},
+    entry::{Account, Event, Founding, Posting, ReleaseReason},
+    error::LedgerError,
+    policy::POLICY_VERSION,
+    price::quote,
+    request::{Cancellation, Reservation},
+    settle,
+};
+use std::collections::BTreeMap;
+use talka_base::{
+    Amount, Credits, MemberId, Membership, NetworkId, NodeId, RequestId, Signed, Tick,
+};
+
+/// What an allowed event does.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub postings: Vec<Posting>,
+    pub change: Change,
+}
+
+/// Decides about `event` as the next entry, at the ledger's time `at`.
+pub(crate) fn judge(book: &Book, at: Tick, event: &Event) -> Result<Outcome, LedgerError> {
+    event.check_bounds()?;
+    check_founding_comes_first(book, event)?;
+    let outcome = match event {
+        Event::Founded(founding) => found(founding),
+        Event::Joined { membership } => join(book, membership),
+        Event::Reserved { reservation } => reserve(book, at, event, reservation),
+        Event::Settled { settlement } => settle::judge(book, event, settlement),
+        Event::Released { request, reason } => release(book, at, event, *request, reason),
+    }?;
+    check_sums(book, &outcome.postings)?;
+    Ok(outcome)
+}
+
+fn check_founding_comes_first(book: &Book, event: &Event) -> Result<(), LedgerError> {
+    let (height, found) = (book.entries, event.kind());
+    match (height, event) {
+        (0, Event::Founded(_)) => Ok(()),
+        (0, _) => Err(LedgerError::Founding { height, expected: "founded", found }),
+        (_, Event::Founded(_)) => {
+            Err(LedgerError::Founding { height, expected: "an event of the network", found })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn found(founding: &Founding) -> Result<Outcome, LedgerError> {
+    let (expected, found) = (POLICY_VERSION, founding.policy.version);
+    if found != expected {
+        return Err(LedgerError::PolicyVersion { expected, found });
+    }
+    let (node, grant) = (founding.founder, founding.policy.grant);
+    open_account(node, node.into(), founding.founder_name.clone(), grant)
+}
+
+fn open_account(
+    node: NodeId,
+    member: MemberId,
+    name: String,
+    granted: Credits,
+) -> Result<Outcome, LedgerError> {
+    let postings = Postings::default()
+        .minus(Account::Mint, granted)?
+        .plus(Account::Member(member), granted)?
+        .finish();
+    Ok(Outcome { postings, change: Change::Join { node, member, name, granted } })
+}
+
+fn join(book: &Book, membership: &Signed<Membership>) -> Result<Outcome, LedgerError> {
+    let inviter = membership.claimed_value().invited_by;
+    let paper = membership.verify_by(&inviter.0)?;
+    check_network(book, "membership", paper.network)?;
+    let inviting = member_of(book, inviter)?;
+    let &Membership { node, member, .. } = paper;
+    if let Some(known) = book.nodes.get(&node) {
+        return Err(if known.member == member {
+            LedgerError::Duplicate { height: known.joined_height }
+        } else {
+            LedgerError::NodeTaken { node, member: known.member }
+        });
+    }
+    if book.members.contains_key(&member) {
+        if inviting != member {
+            return Err(LedgerError::ForeignMember { node, member, inviter });
+        }
+        let (name, granted) = (paper.name.clone(), Credits::ZERO);
+        let change = Change::Join { node, member, name, granted };
+        return Ok(Outcome { postings: Vec::new(), change });
+    }
+    if member != MemberId::from(node) {
+        return Err(LedgerError::ForeignMember { node, member, inviter });
+    }
+    open_account(node, member, paper.name.clone(), book.policy.grant)
+}
+
+fn reserve(
+    book: &Book,
+    at: Tick,
+    event: &Event,
+    reservation: &Signed<Reservation>,
+) -> Result<Outcome, LedgerError> {
+    let request = reservation.claimed_value().request;
+    let mark = Mark { height: book.entries, digest: event.digest() };
+    if let Some(history) = book.requests.get(&request) {
+        return Err(known_request(request, history.reserved, mark));
+    }
+    let paper = reservation.verify_by(&reservation.claimed_value().head.0)?;
+    check_network(book, "reservation", paper.network)?;
+    let owner = member_of(book, paper.head)?;
+    check_field("reservation", "payer", owner, paper.payer)?;
+    paper.shape.validate()?;
+    if paper.prompt_tokens == 0 {
+        return Err(LedgerError::NoPrompt { request, prompt_tokens: 0 });
+    }
+    let held = quote(&paper.shape, paper.prompt_tokens, paper.max_new_tokens, &book.policy);
+    let postings = Postings::default()
+        .minus(Account::Member(paper.payer), held)?
+        .plus(Account::Reserve, held)?
+        .finish();
+    let open = OpenReservation { reservation: paper.clone(), held, height: book.entries, at };
+    Ok(Outcome { postings, change: Change::Reserve { open: Box::new(open), mark } })
+}
+
+fn known_request(request: RequestId, reserved: Mark, repeated: Mark) -> LedgerError {
+    let height = reserved.height;
+    if reserved.digest == repeated.digest {
+        LedgerError::Duplicate { height }
+    } else {
+        LedgerError::RequestReused { request, height }
+    }
+}
+
+fn release(
+    book: &Book,
+    at: Tick,
+    event: &Event,
+    request: RequestId,
+    reason: &ReleaseReason,
+) -> Result<Outcome, LedgerError> {
+    let (open, mark) = open_request(book, event, request)?;
+    match reason {
+        ReleaseReason::Cancelled(cancellation) => check_cancelled(book, open, cancellation)?,
+        ReleaseReason::Expired => {
+            let from = expires_at(book, open);
+            if at < from {
+                return Err(LedgerError::NotExpired { request, from, now: at });
+            }
+        }
+    }
+    let payer = open.reservation.payer;
+    let postings = Postings::default()
+        .minus(Account::Reserve, open.held)?
+        .plus(Account::Member(payer), open.held)?
+        .finish();
+    Ok(Outcome { postings, change: Change::Release { request, mark } })
+}
+
+/// From when on a reservation may be released as expired.
+pub(crate) fn expires_at(book: &Book, open: &OpenReservation) -> Tick {
+    open.at.plus_ms(book.policy.reservation_ms_max)
+}
+
+fn check_cancelled(
+    book: &Book,
+    open: &OpenReservation,
+    cancellation: &Signed<Cancellation>,
+) -> Result<(), LedgerError> {
+    let paper = cancellation.verify_by(&cancellation.claimed_value().node.0)?;
+    check_network(book, "cancellation", paper.network)?;
+    check_field("cancellation", "request", open.reservation.request, paper.request)?;
+    let owner = member_of(book, paper.node)?;
+    check_field("cancellation", "payer", open.reservation.payer, owner)
+}
+
+/// The open reservation that `event` wants to close, and the mark it would leave.
+pub(crate) fn open_request<'a>(
+    book: &'a Book,
+    event: &Event,
+    request: RequestId,
+) -> Result<(&'a OpenReservation, Mark), LedgerError> {
+    let mark = Mark { height: book.entries, digest: event.digest() };
+    if let Some(open) = book.open.get(&request) {
+        return Ok((open, mark));
+    }
+    Err(match book.requests.get(&request).and_then(|history| history.closed) {
+        Some(closed) if closed.digest == mark.digest => {
+            LedgerError::Duplicate { height: closed.height }
+        }
+        Some(closed) => LedgerError::Closed { request, height: closed.height },
+        None => LedgerError::UnknownRequest { request },
+    })
+}
+
+pub(crate) fn member_of(book: &Book, node: NodeId) -> Result<MemberId, LedgerError> {
+    book.nodes.get(&node).map(|record| record.member).ok_or(LedgerError::NotAMember { node })
+}
+
+pub(crate) fn check_network(
+    book: &Book,
+    what: &'static str,
+    found: NetworkId,
+) -> Result<(), LedgerError> {
+    check_field(what, "network", book.network, found)
+}
+
+pub(crate) fn check_field<T: PartialEq + ToString>(
+    what: &'static str,
+    field: &'static str,
+    expected: T,
+    found: T,
+) -> Result<(), LedgerError> {
+    if expected == found {
+        return Ok(());
+    }
+    let (expected, found) = (expected.to_string(), found.to_string());
+    Err(LedgerError::Mismatch { what, field, expected, found })
+}
+
+/// Postings sum to zero, no sum overflows, and only the mint goes below zero.
+fn check_sums(book: &Book, postings: &[Posting]) -> Result<(), LedgerError> {
+    let total: i128 = postings.iter().map(|p| i128::from(p.amount.0)).sum();
+    assert_eq!(total, 0, "every event moves credits from account to account: {postings:?}");
+    let mut changes = BTreeMap::<Account, i128>::new();
+    for posting in postings {
+        *changes.entry(posting.account).or_default() += i128::from(posting.amount.0);
+    }
+    for (account, change) in changes {
+        let held = book.balance(account).0;
+        let after = i64::try_from(i128::from(held) + change)
+            .map_err(|_| LedgerError::Overflow { account })?;
+        if after < 0 && account != Account::Mint {
+            let [held, needed] = [held.unsigned_abs().into(), change.unsigned_abs()]
+                .map(|x: u128| Credits(u64::try_from(x).unwrap_or(u64::MAX)));
+            return Err(LedgerError::Insufficient { account, held, needed });
+        }
+    }
+    Ok(())
+}
+
+/// Postings in the order in which they explain themselves; movements of nothing are left out.
+#[derive(Default)]
+pub(crate) struct Postings(Vec<Posting>);
+
+impl Postings {
+    pub fn plus(self, account: Account, credits: Credits) -> Result<Self, LedgerError> {
+        self.add(account, Amount::plus(credits))
+    }
+
+    pub fn minus(self, account: Account, credits: Credits) -> Result<Self, LedgerError> {
+        self.add(account, Amount::minus(credits))
+    }
+
+    fn add(mut self, account: Account, amount: Option<Amount>) -> Result<Self, LedgerError> {
+        let amount = amount.ok_or(LedgerError::Overflow { account })?;
+        if amount != Amount(0) {
+            self.0.push(Posting { account, amount });
+        }
+        Ok(self)
+    }
+
+    pub fn finish(self) -> Vec<Posting> {
+        self.0
+    }
+}

@@ -1,0 +1,184 @@
+//! A small network for tests: nodes with keys, and papers as nodes would sign them.
+#![allow(dead_code, reason = "each test file uses a part")]
+
+use talka_base::{
+    Credits, Keypair, LayerSpan, MemberId, Membership, ModelId, ModelShape, NetworkId, NodeId,
+    Precision, Receipt, RequestId, Signed, Tick,
+};
+use talka_ledger::{
+    Cancellation, Entry, Event, Founding, Ledger, LedgerError, Policy, ReleaseReason, Reservation,
+    Settlement,
+};
+
+pub const MODEL: ModelId = ModelId([0xAA; 32]);
+pub const FOUNDER: u8 = 1;
+
+pub fn keys(node: u8) -> Keypair {
+    Keypair::from_secret(&[node; 32])
+}
+
+pub fn node(node: u8) -> NodeId {
+    NodeId(keys(node).public())
+}
+
+pub fn member(first_node: u8) -> MemberId {
+    node(first_node).into()
+}
+
+pub fn request(number: u8) -> RequestId {
+    RequestId([number; 16])
+}
+
+pub fn shape() -> ModelShape {
+    ModelShape {
+        layers: 6,
+        hidden: 192,
+        heads: 6,
+        kv_heads: 3,
+        head_dim: 32,
+        ffn: 512,
+        vocab: 1024,
+        context: 256,
+        precision: Precision::Bf16,
+    }
+}
+
+pub fn founding() -> Founding {
+    Founding {
+        name: "village".into(),
+        founder: node(FOUNDER),
+        founder_name: "barn".into(),
+        policy: Policy::default(),
+        nonce: [9; 16],
+    }
+}
+
+/// A ledger, and every entry that it took.
+#[derive(Clone)]
+pub struct World {
+    pub ledger: Ledger,
+    pub entries: Vec<Signed<Entry>>,
+    pub now: Tick,
+}
+
+impl World {
+    pub fn new() -> Self {
+        Self::with_policy(Policy::default())
+    }
+
+    pub fn with_policy(policy: Policy) -> Self {
+        let now = Tick(1_000_000);
+        let founding = Founding { policy, ..founding() };
+        let (ledger, entry) = Ledger::found(&keys(FOUNDER), founding, now).expect("founds");
+        Self { ledger, entries: vec![entry], now }
+    }
+
+    /// Nodes 2 and 3 joined as members of their own; node 4 is a second node of member 2.
+    pub fn village() -> Self {
+        let mut world = Self::new();
+        for event in [world.joins(2, 2, FOUNDER), world.joins(3, 3, FOUNDER)] {
+            world.record(event).expect("joins");
+        }
+        world.record(world.joins(4, 2, 2)).expect("joins");
+        world
+    }
+
+    pub fn network(&self) -> NetworkId {
+        self.ledger.network()
+    }
+
+    /// Proposes and applies `event`, as the sequencer does.
+    pub fn record(&mut self, event: Event) -> Result<(), LedgerError> {
+        let entry = self.ledger.propose(&keys(FOUNDER), self.now, event)?;
+        self.ledger.apply(&entry)?;
+        self.entries.push(entry);
+        Ok(())
+    }
+
+    pub fn balance(&self, first_node: u8) -> Credits {
+        self.ledger.balance(&member(first_node)).expect("is a member")
+    }
+
+    pub fn joins(&self, joining: u8, owner: u8, inviter: u8) -> Event {
+        Event::Joined { membership: keys(inviter).sign(self.membership(joining, owner, inviter)) }
+    }
+
+    pub fn membership(&self, joining: u8, owner: u8, inviter: u8) -> Membership {
+        Membership {
+            network: self.network(),
+            node: node(joining),
+            member: member(owner),
+            name: format!("node {joining}"),
+            invited_by: node(inviter),
+            issued_at: self.now,
+        }
+    }
+
+    pub fn reserves(&self, id: u8, head: u8, payer: u8, prompt: u32, new: u32) -> Event {
+        let reservation = self.reservation(id, head, payer, prompt, new);
+        Event::Reserved { reservation: keys(head).sign(reservation) }
+    }
+
+    pub fn reservation(&self, id: u8, head: u8, payer: u8, prompt: u32, new: u32) -> Reservation {
+        Reservation {
+            network: self.network(),
+            request: request(id),
+            payer: member(payer),
+            head: node(head),
+            model: MODEL,
+            shape: shape(),
+            prompt_tokens: prompt,
+            max_new_tokens: new,
+            at: self.now,
+        }
+    }
+
+    pub fn receipt(&self, id: u8, worker: u8, layers: (u32, u32), used: (u32, u32)) -> Receipt {
+        let ends_model = layers.1 == shape().layers;
+        Receipt {
+            network: self.network(),
+            request: request(id),
+            node: node(worker),
+            model: MODEL,
+            span: LayerSpan::new(layers.0, layers.1).expect("not empty"),
+            positions: used.0,
+            logits: if ends_model { used.1 } else { 0 },
+        }
+    }
+
+    /// `stages`: node and its layers; `used`: positions and logits.
+    pub fn settlement(&self, id: u8, stages: &[(u8, (u32, u32))], used: (u32, u32)) -> Settlement {
+        let receipts = stages
+            .iter()
+            .map(|&(worker, layers)| keys(worker).sign(self.receipt(id, worker, layers, used)))
+            .collect();
+        let (positions, logits) = used;
+        Settlement { network: self.network(), request: request(id), positions, logits, receipts }
+    }
+
+    pub fn settles(
+        &self,
+        id: u8,
+        head: u8,
+        stages: &[(u8, (u32, u32))],
+        used: (u32, u32),
+    ) -> Event {
+        Event::Settled { settlement: keys(head).sign(self.settlement(id, stages, used)) }
+    }
+
+    pub fn cancels(&self, id: u8, by: u8) -> Event {
+        let cancellation =
+            Cancellation { network: self.network(), request: request(id), node: node(by) };
+        let reason = ReleaseReason::Cancelled(keys(by).sign(cancellation));
+        Event::Released { request: request(id), reason }
+    }
+
+    pub fn expires(&self, id: u8) -> Event {
+        Event::Released { request: request(id), reason: ReleaseReason::Expired }
+    }
+
+    /// The sum over all accounts.
+    pub fn total(&self) -> i128 {
+        self.ledger.accounts().map(|(_, amount)| i128::from(amount.0)).sum()
+    }
+}

@@ -1,0 +1,89 @@
+//! The encodings that every node must share, pinned byte by byte.
+//!
+//! A difference here means that old ledgers no longer read. If that is wanted, raise the type's
+//! `VERSION` and run the tests with `TALKA_BLESS=1`; the changed files are then reviewed.
+
+mod common;
+
+use common::{FOUNDER, World, founding, keys};
+use std::{fs, path::PathBuf};
+use talka_base::{Encoded, decode, encode, hex};
+use talka_ledger::Entry;
+
+fn check<T: Encoded + PartialEq + std::fmt::Debug>(name: &str, value: &T) {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("golden/{name}.hex"));
+    let found = encode(value);
+    if std::env::var_os("TALKA_BLESS").is_some() {
+        fs::write(&path, hex::show(&found) + "\n").expect("golden file written");
+    }
+    let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    assert_eq!(hex::show(&found), text.trim(), "encoding of {name} changed");
+    assert_eq!(decode::<T>(&found).as_ref(), Ok(value));
+}
+
+/// One entry of every kind, in the order of a ledger.
+fn world() -> World {
+    let mut world = World::village();
+    let stages = [(FOUNDER, (0, 2)), (3, (2, 6))];
+    for event in [
+        world.reserves(1, 2, 2, 10, 20),
+        world.settles(1, 2, &stages, (25, 15)),
+        world.reserves(2, 4, 2, 10, 20),
+        world.cancels(2, 2),
+        world.reserves(3, 3, 3, 1, 0),
+    ] {
+        world.record(event).expect("valid");
+    }
+    world.now = world.now.plus_ms(world.ledger.policy().reservation_ms_max);
+    world.record(world.expires(3)).expect("expired");
+    world
+}
+
+#[test]
+fn entries_of_every_kind_keep_their_encoding() {
+    let names = [
+        "entry-founded",
+        "entry-joined-member",
+        "entry-joined-member-2",
+        "entry-joined-node",
+        "entry-reserved",
+        "entry-settled",
+        "entry-reserved-2",
+        "entry-released-cancelled",
+        "entry-reserved-3",
+        "entry-released-expired",
+    ];
+    let world = world();
+    assert_eq!(names.len(), world.entries.len());
+    for (name, entry) in names.into_iter().zip(&world.entries) {
+        check(name, entry);
+    }
+}
+
+#[test]
+fn papers_keep_their_encoding() {
+    let world = World::village();
+    check("founding", &founding());
+    check("reservation", &keys(2).sign(world.reservation(1, 2, 2, 10, 20)));
+    check("settlement", &world.settlement(1, &[(FOUNDER, (0, 2)), (3, (2, 6))], (25, 15)));
+}
+
+#[test]
+fn hashes_of_network_head_and_state_keep_their_values() {
+    let world = world();
+    let ledger = &world.ledger;
+    let last: &Entry = world.entries.last().expect("has entries").claimed_value();
+    assert_eq!(ledger.head_hash(), last.hash());
+    assert_eq!(ledger.network(), founding().network_id());
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("golden/hashes.txt");
+    let found = format!(
+        "network {}\nhead {}\nstate {}\n",
+        ledger.network(),
+        ledger.head_hash(),
+        ledger.state_hash()
+    );
+    if std::env::var_os("TALKA_BLESS").is_some() {
+        fs::write(&path, &found).expect("golden file written");
+    }
+    assert_eq!(found, fs::read_to_string(&path).expect("golden file"));
+}

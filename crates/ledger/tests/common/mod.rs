@@ -13,6 +13,9 @@ use talka_ledger::{
 pub const MODEL: ModelId = ModelId([0xAA; 32]);
 pub const FOUNDER: u8 = 1;
 
+/// A node and the layers that it ran.
+pub type Cut = (u8, (u32, u32));
+
 pub fn keys(node: u8) -> Keypair {
     Keypair::from_secret(&[node; 32])
 }
@@ -146,8 +149,8 @@ impl World {
         }
     }
 
-    /// `stages`: node and its layers; `used`: positions and logits.
-    pub fn settlement(&self, id: u8, stages: &[(u8, (u32, u32))], used: (u32, u32)) -> Settlement {
+    /// `used`: positions and logits.
+    pub fn settlement(&self, id: u8, stages: &[Cut], used: (u32, u32)) -> Settlement {
         let receipts = stages
             .iter()
             .map(|&(worker, layers)| keys(worker).sign(self.receipt(id, worker, layers, used)))
@@ -156,13 +159,7 @@ impl World {
         Settlement { network: self.network(), request: request(id), positions, logits, receipts }
     }
 
-    pub fn settles(
-        &self,
-        id: u8,
-        head: u8,
-        stages: &[(u8, (u32, u32))],
-        used: (u32, u32),
-    ) -> Event {
+    pub fn settles(&self, id: u8, head: u8, stages: &[Cut], used: (u32, u32)) -> Event {
         Event::Settled { settlement: keys(head).sign(self.settlement(id, stages, used)) }
     }
 

@@ -1,0 +1,254 @@
+//! Goal: whatever nodes send in whatever order, credits are neither made nor lost.
+//! Method: random sequences of valid and invalid events; after each, the sums are checked, and at
+//! the end the entries are replayed.
+
+mod common;
+
+use common::{Cut, FOUNDER, World, keys, member, request};
+use proptest::prelude::*;
+use talka_base::{Amount, Signed, decode, encode};
+use talka_ledger::{Account, Entry, Event, Ledger, LedgerError, Policy, quote};
+
+/// Something that a node tries; whether it is valid depends on what came before.
+#[derive(Debug, Clone)]
+enum Step {
+    Join { joining: u8, owner: u8, inviter: u8 },
+    Reserve { id: u8, head: u8, payer: u8, prompt: u32, new: u32 },
+    Settle { id: u8, head: u8, cuts: Vec<(u8, u32)>, used: (u32, u32) },
+    Cancel { id: u8, by: u8 },
+    Expire { id: u8 },
+    Wait { ms: u64 },
+    Repeat { height: usize },
+    Forge { height: usize, byte: usize, bit: u8 },
+}
+
+/// Nodes 1 to 6; the first is the founder. Few ids, so that events meet.
+fn step() -> impl Strategy<Value = Step> {
+    let node = || 1u8..=6;
+    let id = || 0u8..12;
+    prop_oneof![
+        2 => (node(), node(), node())
+            .prop_map(|(joining, owner, inviter)| Step::Join { joining, owner, inviter }),
+        2 => (2u8..=6).prop_map(|n| Step::Join { joining: n, owner: n, inviter: FOUNDER }),
+        2 => (id(), node(), node(), 0u32..50, 0u32..50)
+            .prop_map(|(id, head, payer, prompt, new)| Step::Reserve { id, head, payer, prompt, new }),
+        6 => (id(), node(), 1u32..50, 0u32..50)
+            .prop_map(|(id, n, prompt, new)| Step::Reserve { id, head: n, payer: n, prompt, new }),
+        8 => (id(), node(), proptest::collection::vec((node(), 1u32..=6), 1..4), 0u32..60, 0u32..50)
+            .prop_map(|(id, head, cuts, positions, logits)| {
+                Step::Settle { id, head, cuts, used: (positions, logits) }
+            }),
+        2 => (id(), node()).prop_map(|(id, by)| Step::Cancel { id, by }),
+        1 => id().prop_map(|id| Step::Expire { id }),
+        1 => (0u64..1_000_000).prop_map(|ms| Step::Wait { ms }),
+        1 => (0usize..64).prop_map(|height| Step::Repeat { height }),
+        1 => (0usize..64, 0usize..4096, 0u8..8)
+            .prop_map(|(height, byte, bit)| Step::Forge { height, byte, bit }),
+    ]
+}
+
+/// The stages that `cuts` makes: each node ends at its layer; half the time they cover the model.
+fn stages(cuts: &[(u8, u32)]) -> Vec<Cut> {
+    let mut start = 0;
+    let mut stages = Vec::new();
+    for &(node, end) in cuts {
+        if end > start {
+            stages.push((node, (start, end)));
+            start = end;
+        }
+    }
+    if let Some(last) = stages.last_mut().filter(|_| cuts.len().is_multiple_of(2)) {
+        last.1.1 = 6;
+    }
+    stages
+}
+
+/// The head and sizes of an open request, so that many settlements are valid ones.
+fn settle(world: &World, step: &Step) -> Option<Event> {
+    let Step::Settle { id, head, cuts, used } = step else { return None };
+    let open = world.ledger.reservation(&request(*id));
+    let head = match open {
+        Some(open) => (1..=6).find(|&n| common::node(n) == open.reservation.head)?,
+        None => *head,
+    };
+    Some(world.settles(*id, head, &stages(cuts), *used))
+}
+
+fn event(world: &World, step: &Step) -> Option<Event> {
+    match *step {
+        Step::Join { joining, owner, inviter } => Some(world.joins(joining, owner, inviter)),
+        Step::Reserve { id, head, payer, prompt, new } => {
+            Some(world.reserves(id, head, payer, prompt, new))
+        }
+        Step::Settle { .. } => settle(world, step),
+        Step::Cancel { id, by } => Some(world.cancels(id, by)),
+        Step::Expire { id } => Some(world.expires(id)),
+        Step::Repeat { height } => {
+            let entry = &world.entries[height % world.entries.len()];
+            Some(entry.claimed_value().event.clone())
+        }
+        Step::Wait { .. } | Step::Forge { .. } => None,
+    }
+}
+
+/// Tries `step`; the ledger either takes it as a new entry or stays as it was.
+fn attempt(world: &mut World, step: &Step) {
+    let before = world.ledger.clone();
+    if let Step::Wait { ms } = step {
+        world.now = world.now.plus_ms(*ms);
+    }
+    if let Step::Forge { height, byte, bit } = *step {
+        let mut bytes = encode(&world.entries[height % world.entries.len()]);
+        let at = byte % bytes.len();
+        bytes[at] ^= 1 << bit;
+        if let Ok(entry) = decode::<Signed<Entry>>(&bytes) {
+            world.ledger.apply(&entry).expect_err("a forged entry is refused");
+        }
+    }
+    let Some(event) = event(world, step) else {
+        assert_eq!(world.ledger, before);
+        return;
+    };
+    match world.record(event) {
+        Ok(()) => assert_eq!(world.ledger.height(), before.height() + 1),
+        Err(_) => assert_eq!(world.ledger, before, "a refused event changes nothing"),
+    }
+}
+
+/// What holds at every height.
+fn check_sums(world: &World) {
+    let ledger = &world.ledger;
+    assert_eq!(world.total(), 0);
+    for (account, amount) in ledger.accounts() {
+        assert!(amount.0 >= 0 || account == Account::Mint, "{account} {amount}");
+    }
+    let held: u64 = ledger.reservations().map(|open| open.held.0).sum();
+    assert_eq!(ledger.account(Account::Reserve), Amount(held as i64));
+    let granted: u64 = ledger.members().map(|(_, m)| m.granted.0).sum();
+    assert_eq!(ledger.account(Account::Mint), Amount(-(granted as i64)));
+    let spent: u64 = ledger.members().map(|(_, m)| m.spent.0).sum();
+    let earned: u64 = ledger.members().map(|(_, m)| m.earned.0).sum();
+    assert_eq!(spent, earned);
+    for (id, m) in ledger.members() {
+        let balance = ledger.balance(&id).expect("is a member");
+        assert_eq!(balance.0 + m.spent.0 + ledger.held(&id).0, m.granted.0 + m.earned.0);
+    }
+}
+
+/// A policy under which members run out of credits now and then.
+fn poor() -> Policy {
+    let rich = Policy::default();
+    Policy { grant: quote(&common::shape(), 60, 60, &rich), ..rich }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    #[test]
+    fn no_sequence_of_events_makes_or_loses_credits(
+        steps in proptest::collection::vec(step(), 1..60),
+    ) {
+        let mut world = World::with_policy(poor());
+        for step in &steps {
+            attempt(&mut world, step);
+            check_sums(&world);
+        }
+        let replayed = Ledger::replay(world.entries.clone()).expect("replays");
+        prop_assert_eq!(replayed.state_hash(), world.ledger.state_hash());
+        prop_assert_eq!(&replayed, &world.ledger);
+    }
+
+    #[test]
+    fn arbitrary_bytes_are_no_entry(bytes: Vec<u8>) {
+        prop_assert!(decode::<Signed<Entry>>(&bytes).is_err());
+    }
+}
+
+/// The generator reaches what it is meant to reach.
+#[test]
+fn random_sequences_contain_every_kind_of_event_and_refusal() {
+    use proptest::{strategy::ValueTree, test_runner::TestRunner};
+    let mut runner = TestRunner::deterministic();
+    let mut seen = std::collections::BTreeMap::<String, u32>::new();
+    for _ in 0..40 {
+        let steps = proptest::collection::vec(step(), 60).new_tree(&mut runner).expect("steps");
+        let mut world = World::with_policy(poor());
+        for step in steps.current() {
+            if let Step::Wait { ms } = step {
+                world.now = world.now.plus_ms(ms);
+            }
+            let Some(event) = event(&world, &step) else { continue };
+            let kind = event.kind();
+            let outcome = match world.record(event) {
+                Ok(()) => kind.into(),
+                Err(LedgerError::Insufficient { .. }) => "insufficient".into(),
+                Err(LedgerError::Duplicate { .. }) => "duplicate".into(),
+                Err(_) => format!("refused {kind}"),
+            };
+            *seen.entry(outcome).or_default() += 1;
+        }
+    }
+    for expected in [
+        "joined",
+        "reserved",
+        "settled",
+        "released",
+        "insufficient",
+        "duplicate",
+        "refused settled",
+    ] {
+        assert!(seen.get(expected).is_some_and(|&n| n >= 5), "{expected}: {seen:?}");
+    }
+}
+
+fn every_kind() -> World {
+    let mut world = World::village();
+    for event in [
+        world.reserves(1, 2, 2, 10, 20),
+        world.settles(1, 2, &[(FOUNDER, (0, 2)), (3, (2, 6))], (25, 15)),
+        world.reserves(2, 2, 2, 10, 20),
+        world.cancels(2, 2),
+    ] {
+        world.record(event).expect("valid");
+    }
+    world
+}
+
+/// Goal: no bit of a stored ledger can change unnoticed. Method: flip each byte of each entry and
+/// apply it in its place; truncate each at every length.
+#[test]
+fn every_flipped_byte_and_every_truncation_is_noticed() {
+    let world = every_kind();
+    let mut before: Option<Ledger> = None;
+    for entry in &world.entries {
+        let bytes = encode(entry);
+        for at in 0..bytes.len() {
+            assert!(decode::<Signed<Entry>>(&bytes[..at]).is_err());
+            let mut flipped = bytes.clone();
+            flipped[at] ^= 1 << (at % 8);
+            let Ok(forged) = decode::<Signed<Entry>>(&flipped) else { continue };
+            let taken = match before.clone() {
+                Some(mut ledger) => ledger.apply(&forged),
+                None => Ledger::begin(&forged).map(|_| ()),
+            };
+            assert!(taken.is_err(), "byte {at} of entry {}", entry.claimed_value().height);
+        }
+        match &mut before {
+            Some(ledger) => ledger.apply(entry).expect("follows"),
+            None => before = Some(Ledger::begin(entry).expect("founds")),
+        }
+    }
+    assert_eq!(before.expect("replayed"), world.ledger);
+}
+
+#[test]
+fn two_machines_that_apply_the_same_entries_agree() {
+    let world = every_kind();
+    let other = Ledger::replay(world.entries.clone()).expect("replays");
+    assert_eq!(other.state_hash(), world.ledger.state_hash());
+    let mut later = world.clone();
+    later.record(later.joins(5, 5, 3)).expect("joins");
+    assert_ne!(later.ledger.state_hash(), world.ledger.state_hash());
+    assert_eq!(later.ledger.balance(&member(5)), Some(Policy::default().grant));
+    assert_eq!(keys(5).public(), member(5).0);
+}

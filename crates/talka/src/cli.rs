@@ -1,0 +1,318 @@
+//! Commands and flags as typed. Resolved where they are used; nothing is decided here.
+
+use crate::{
+    env,
+    model_ref::{LayerChoice, ModelRef},
+    quantity::{self, Size},
+};
+use clap::{Args, Parser, Subcommand};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use talka_node::Credits;
+
+/// Where a node answers unless told otherwise: this computer only.
+pub const HTTP_DEFAULT: &str = "127.0.0.1:4242";
+
+/// Serves open language models, alone or together with your neighbours' computers.
+///
+/// `talka` alone is `talka up`.
+#[derive(Debug, Parser)]
+#[command(version, after_help = "Example: talka up, then in another terminal: talka chat")]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Runs a node in the foreground until Ctrl-C
+    #[command(after_help = "Example: talka up --model bard --http 127.0.0.1:4242")]
+    Up(UpArgs),
+    /// Continues a text; prints the continuation and nothing else
+    #[command(after_help = "Example: talka run --max-tokens 40 \"To be, or not to be\"")]
+    Run(RunArgs),
+    /// Holds a conversation
+    #[command(after_help = "Example: talka chat --model bard")]
+    Chat(ChatArgs),
+    /// Makes an invitation to this node's network and prints it
+    #[command(after_help = "Example: talka invite --reusable --valid 7d")]
+    Invite(InviteArgs),
+    /// Joins a network: with the node that runs here, or else by starting one
+    #[command(after_help = "Example: talka join talka1abc... --name kitchen")]
+    Join(JoinArgs),
+    /// Shows models and who serves which layers
+    #[command(after_help = "Example: talka models show bard")]
+    Models(ModelsArgs),
+    /// Shows the nodes of the network
+    #[command(after_help = "Example: talka peers")]
+    Peers(NodeAt),
+    /// Shows this node at a glance
+    #[command(after_help = "Example: talka status --json")]
+    Status(NodeAt),
+    /// Shows who earned and who spent
+    #[command(after_help = "Example: talka credits")]
+    Credits(NodeAt),
+    /// Shows, checks or exports the ledger
+    #[command(after_help = "Example: talka ledger verify")]
+    Ledger(LedgerArgs),
+    /// Measures how fast a running node answers
+    #[command(after_help = "Example: talka bench model --model bard --tokens 64")]
+    Bench(BenchArgs),
+    /// Looks for what keeps Talka from working and says what to do
+    #[command(after_help = "Example: talka doctor --data-dir /srv/talka")]
+    Doctor(NodeAt),
+}
+
+/// A node to start.
+#[derive(Debug, Args)]
+pub struct UpArgs {
+    #[command(flatten)]
+    pub node: NodeArgs,
+    /// Join the network of this invitation
+    #[arg(long, value_name = "INVITE")]
+    pub join: Option<String>,
+}
+
+/// Everything about a node to start but the network it joins.
+#[derive(Debug, Args)]
+pub struct NodeArgs {
+    /// Where keys, ledger and address are kept [default: this system's place for program data]
+    #[arg(long, value_name = "DIR", env = env::DATA_DIR)]
+    pub data_dir: Option<PathBuf>,
+    /// Address for callers; any but this computer's own needs an API key; port 0 takes a free one
+    #[arg(long, value_name = "ADDR", default_value = HTTP_DEFAULT)]
+    pub http: SocketAddr,
+    /// UDP address for other nodes [default: any free port]
+    #[arg(long, value_name = "ADDR")]
+    pub p2p: Option<SocketAddr>,
+    /// Model to serve: bard, or a folder in the Hugging Face layout; repeatable [default: bard]
+    #[arg(long = "model", value_name = "REF")]
+    pub models: Vec<ModelRef>,
+    /// Layers of a model to serve, half open [default: what the network lacks]; repeatable
+    #[arg(long, value_name = "REF=A..B")]
+    pub layers: Vec<LayerChoice>,
+    /// What people call this node [default: this computer's name]
+    #[arg(long, value_name = "S")]
+    pub name: Option<String>,
+    /// Threads for computing [default: as many as there are processors]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub threads: Option<u16>,
+    /// Memory for weights and caches, such as 8G [default: what the system can spare]
+    #[arg(long, value_name = "SIZE")]
+    pub memory: Option<Size>,
+    /// When founding a network: what every member starts with
+    #[arg(long, value_name = "GFT", value_parser = quantity::credits)]
+    pub grant: Option<Credits>,
+    #[command(flatten)]
+    pub key: KeyArgs,
+    /// Print the ready line as one JSON document
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The key between callers and a node.
+#[derive(Debug, Args)]
+pub struct KeyArgs {
+    /// File holding the API key [or the key itself in TALKA_API_KEY]
+    #[arg(long, value_name = "FILE", global = true)]
+    pub api_key_file: Option<PathBuf>,
+}
+
+/// Which running node to ask.
+#[derive(Debug, Args)]
+pub struct NodeAt {
+    /// Data directory of the node [default: this system's place for program data]
+    #[arg(long, value_name = "DIR", env = env::DATA_DIR, global = true)]
+    pub data_dir: Option<PathBuf>,
+    /// Address of the node, such as 127.0.0.1:4242 [default: as kept in the data directory]
+    #[arg(long, value_name = "ADDR", global = true)]
+    pub http: Option<String>,
+    #[command(flatten)]
+    pub key: KeyArgs,
+    /// Print one JSON document
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+/// What shapes an answer.
+#[derive(Debug, Args)]
+pub struct SamplingArgs {
+    /// Model to ask [default: the first that the network covers]
+    #[arg(long, value_name = "M")]
+    pub model: Option<String>,
+    /// Most tokens to generate [default: half the model's context, at most 1024]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_tokens: Option<u32>,
+    /// 0 always takes the likeliest token; higher is more surprising [default: the node's]
+    #[arg(long, value_name = "T")]
+    pub temperature: Option<f32>,
+    /// The same seed and request give the same answer [default: random]
+    #[arg(long, value_name = "S")]
+    pub seed: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Text to continue
+    pub prompt: String,
+    #[command(flatten)]
+    pub sampling: SamplingArgs,
+    #[command(flatten)]
+    pub at: NodeAt,
+}
+
+#[derive(Debug, Args)]
+pub struct ChatArgs {
+    /// What the model should know before the conversation
+    #[arg(long, value_name = "TEXT")]
+    pub system: Option<String>,
+    #[command(flatten)]
+    pub sampling: SamplingArgs,
+    #[command(flatten)]
+    pub at: NodeAt,
+}
+
+#[derive(Debug, Args)]
+pub struct InviteArgs {
+    /// Any number of nodes may use it until it expires
+    #[arg(long)]
+    pub reusable: bool,
+    /// How long it is valid: 90s, 30m, 24h, 7d
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = quantity::duration)]
+    pub valid: Duration,
+    #[command(flatten)]
+    pub at: NodeAt,
+}
+
+#[derive(Debug, Args)]
+pub struct JoinArgs {
+    /// What `talka invite` printed on another node
+    pub invite: String,
+    #[command(flatten)]
+    pub node: NodeArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct ModelsArgs {
+    #[command(subcommand)]
+    pub action: Option<ModelsAction>,
+    #[command(flatten)]
+    pub at: NodeAt,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ModelsAction {
+    /// Lists every model known here (the default)
+    #[command(after_help = "Example: talka models list")]
+    List,
+    /// Shows one model's shape and who serves which layers
+    #[command(after_help = "Example: talka models show bard")]
+    Show {
+        /// The model's name
+        name: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct LedgerArgs {
+    #[command(subcommand)]
+    pub action: Option<LedgerAction>,
+    #[command(flatten)]
+    pub at: NodeAt,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum LedgerAction {
+    /// Shows the last entries (the default)
+    #[command(after_help = "Example: talka ledger show --last 5")]
+    Show {
+        /// How many
+        #[arg(long, value_name = "N", default_value_t = LEDGER_SHOWN)]
+        last: u64,
+    },
+    /// Replays the whole ledger and says what it checked
+    #[command(after_help = "Example: talka ledger verify --json")]
+    Verify,
+    /// Prints every entry, one JSON object a line (with --json: one array)
+    #[command(after_help = "Example: talka ledger export > ledger.jsonl")]
+    Export,
+    /// Prints one entry as its founder signed it and what chains it to the head
+    #[command(after_help = "Example: talka ledger proof 3")]
+    Proof {
+        /// Position of the entry, from 0
+        height: u64,
+    },
+}
+
+/// Entries that `talka ledger show` shows: a screenful.
+pub const LEDGER_SHOWN: u64 = 20;
+
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    #[command(subcommand)]
+    pub action: Option<BenchAction>,
+    #[command(flatten)]
+    pub at: NodeAt,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum BenchAction {
+    /// Tokens per second of prompt and answer (the default); costs credits like any request
+    #[command(after_help = "Example: talka bench model --model bard --prompt 128 --tokens 64")]
+    Model(BenchModelArgs),
+}
+
+#[derive(Debug, Args, Default)]
+pub struct BenchModelArgs {
+    /// Model to measure [default: the first that the network covers]
+    #[arg(long, value_name = "M")]
+    pub model: Option<String>,
+    /// Tokens of the prompt [default: half the model's context, at most 256]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub prompt: Option<u32>,
+    /// Tokens of the answer, at least 2 [default: a quarter of the model's context, at most 64]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
+    pub tokens: Option<u32>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn flags_do_not_contradict_each_other_and_every_command_shows_an_example() {
+        let command = Cli::command();
+        command.clone().debug_assert();
+        let mut commands: Vec<_> = command.get_subcommands().collect();
+        while let Some(command) = commands.pop() {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.starts_with("Example: talka "), "{}", command.get_name());
+            commands.extend(command.get_subcommands());
+        }
+    }
+
+    #[test]
+    fn every_example_parses() {
+        let command = Cli::command();
+        let mut commands: Vec<_> = command.get_subcommands().cloned().collect();
+        while let Some(command) = commands.pop() {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let example = help.trim_start_matches("Example: ").split(" > ").next().map(words);
+            let example = example.expect("an example");
+            assert!(Cli::try_parse_from(&example).is_ok(), "{example:?}");
+            commands.extend(command.get_subcommands().cloned());
+        }
+    }
+
+    /// Split at blanks outside quotation marks.
+    fn words(line: &str) -> Vec<String> {
+        let quoted = |(at, part): (usize, &str)| -> Vec<String> {
+            if at % 2 == 1 {
+                vec![part.into()]
+            } else {
+                part.split_whitespace().map(String::from).collect()
+            }
+        };
+        line.split('"').enumerate().flat_map(quoted).collect()
+    }
+}

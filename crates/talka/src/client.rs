@@ -1,0 +1,363 @@
+//! Asks a running node over its HTTP interface.
+//!
+//! Finds the node by `--http`, else by the address it left in its data directory, else (for the
+//! default directory only) at the default address. Talks to it directly, never through a proxy.
+
+mod answer;
+
+pub use answer::Answer;
+
+use crate::{
+    cli::{HTTP_DEFAULT, NodeAt},
+    exit::{Exit, UsageError},
+    files,
+};
+use anyhow::Result;
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::{net::SocketAddr, path::Path, time::Duration};
+use talka_node::api::{
+    CreditsReport, EntryReport, InviteOptions, InviteReport, JoinReport, ModelReport, PeerReport,
+    ProofReport, Status, VerifyReport,
+};
+
+/// A node on this network accepts a connection at once or not at all; three retransmissions of a
+/// lost first packet take 1 + 2 + 4 s.
+const CONNECT_MAX: Duration = Duration::from_secs(7);
+
+/// Ledger entries fetched at a time.
+pub const LEDGER_PAGE: u64 = 500;
+
+/// An answer's default bound where the model's context is large. A request reserves the most it
+/// may cost, so an unbounded one would lock up credits.
+const ANSWER_TOKENS_MAX: u32 = 1024;
+
+/// Why a node gave no answer.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say what the fields are")]
+pub enum ClientError {
+    /// Nobody listens.
+    #[error(
+        "no node answers at {address}: {reason}; start one with `talka up`, or say where it is with --http or --data-dir"
+    )]
+    NoNode { address: String, reason: String },
+    /// The data directory names no address.
+    #[error(
+        "no node runs in {data_dir}: it has no `http` file; start one with `talka up`, or say where it is with --http"
+    )]
+    NotRunning { data_dir: String },
+    /// The node refused or failed, in its own words.
+    #[error("{message}")]
+    Answered { status: u16, code: Option<String>, message: String },
+    /// Whoever listens is no node, or one of another version.
+    #[error(
+        "{address} does not answer like a node of this version: {reason}; is another program listening there?"
+    )]
+    NotANode { address: String, reason: String },
+    /// The connection ended before the answer did.
+    #[error("the answer broke off before its end: {reason}")]
+    BrokenOff { reason: String },
+    /// The network has no model at all.
+    #[error("the network knows no model; start a node with `talka up --model bard`")]
+    NoModel,
+}
+
+impl ClientError {
+    /// What the program says to whoever started it.
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::NoNode { .. } | Self::NotRunning { .. } | Self::NoModel => Exit::NoRoute,
+            Self::Answered { status: 401..=403, .. } => Exit::Refused,
+            Self::Answered { code: Some(code), .. } if code == "no_route" => Exit::NoRoute,
+            Self::Answered { code: Some(code), .. } if code == "invite_refused" => Exit::Refused,
+            Self::Answered { .. } | Self::NotANode { .. } | Self::BrokenOff { .. } => Exit::Failed,
+        }
+    }
+}
+
+/// The error document of the OpenAI interface.
+#[derive(Debug, Deserialize)]
+struct ErrorDocument {
+    error: ErrorBody,
+}
+
+/// Why a request was refused or broke off.
+#[derive(Debug, Deserialize)]
+struct ErrorBody {
+    message: String,
+    code: Option<String>,
+}
+
+/// A node to ask.
+#[derive(Debug)]
+pub struct Client {
+    http: reqwest::Client,
+    address: String,
+    key: Option<String>,
+}
+
+/// The model a request goes to.
+#[derive(Debug)]
+pub struct Picked {
+    /// Its name, as typed or as the network calls it.
+    pub name: String,
+    /// Its context, unless the network does not know the name.
+    pub context: Option<u32>,
+}
+
+impl Picked {
+    /// `chosen`, else half the context, at most [`ANSWER_TOKENS_MAX`].
+    pub fn answer_tokens(&self, chosen: Option<u32>) -> Option<u32> {
+        chosen.or_else(|| self.context.map(|context| (context / 2).clamp(1, ANSWER_TOKENS_MAX)))
+    }
+}
+
+impl Client {
+    /// The node that `at` names.
+    ///
+    /// # Errors
+    /// If the address is none, a file cannot be read, or the data directory names no address.
+    pub fn find(at: &NodeAt) -> Result<Self> {
+        let address = match &at.http {
+            Some(typed) => typed.clone(),
+            None => address_kept(at.data_dir.as_deref())?,
+        };
+        Self::at(&address, files::api_key(&at.key)?)
+    }
+
+    /// The node at `address`, `HOST:PORT` with or without `http://`.
+    ///
+    /// # Errors
+    /// [`UsageError`] if the address is none.
+    pub fn at(address: &str, key: Option<String>) -> Result<Self> {
+        let http = reqwest::Client::builder().no_proxy().connect_timeout(CONNECT_MAX).build()?;
+        Ok(Self { http, address: reachable(address)?, key })
+    }
+
+    /// Where the node is, `HOST:PORT`.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// The node at a glance.
+    pub async fn status(&self) -> Result<Status, ClientError> {
+        self.get("/api/status").await
+    }
+
+    /// Every model known there.
+    pub async fn models(&self) -> Result<Vec<ModelReport>, ClientError> {
+        self.get("/api/models").await
+    }
+
+    /// The nodes of its network.
+    pub async fn peers(&self) -> Result<Vec<PeerReport>, ClientError> {
+        self.get("/api/peers").await
+    }
+
+    /// Everybody's standing.
+    pub async fn credits(&self) -> Result<CreditsReport, ClientError> {
+        self.get("/api/credits").await
+    }
+
+    /// A fresh invitation.
+    pub async fn invite(&self, options: InviteOptions) -> Result<InviteReport, ClientError> {
+        self.post("/api/invites", &options).await
+    }
+
+    /// Tells the node to join.
+    pub async fn join(&self, invite: &str) -> Result<JoinReport, ClientError> {
+        self.post("/api/join", &serde_json::json!({ "invite": invite })).await
+    }
+
+    /// At most [`LEDGER_PAGE`] entries from height `from` on.
+    pub async fn ledger(&self, from: u64) -> Result<Vec<EntryReport>, ClientError> {
+        self.get(&format!("/api/ledger?from={from}&limit={LEDGER_PAGE}")).await
+    }
+
+    /// Has the node replay its ledger.
+    pub async fn ledger_verify(&self) -> Result<VerifyReport, ClientError> {
+        self.get("/api/ledger/verify").await
+    }
+
+    /// One entry as it was signed.
+    pub async fn ledger_proof(&self, height: u64) -> Result<ProofReport, ClientError> {
+        self.get(&format!("/api/ledger/{height}/proof")).await
+    }
+
+    /// The model called `chosen`, else the first that a complete route serves, else the first.
+    ///
+    /// # Errors
+    /// [`ClientError::NoModel`] if none is chosen and none is known.
+    pub async fn pick(&self, chosen: Option<&str>) -> Result<Picked, ClientError> {
+        let models = self.models().await?;
+        let found = match chosen {
+            Some(name) => models.iter().find(|model| model.name == name),
+            None => models.iter().find(|model| model.complete).or(models.first()),
+        };
+        let context = found.map(|model| model.shape.context);
+        let name = chosen.map(String::from).or_else(|| found.map(|model| model.name.clone()));
+        name.map(|name| Picked { name, context }).ok_or(ClientError::NoModel)
+    }
+
+    /// Asks for a whole answer.
+    pub async fn complete<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &serde_json::Value,
+    ) -> Result<T, ClientError> {
+        self.post(path, body).await
+    }
+
+    /// Asks for an answer as it comes; `body` must ask for a stream.
+    pub async fn stream(
+        &self,
+        path: &str,
+        body: &serde_json::Value,
+    ) -> Result<Answer, ClientError> {
+        let response = self.send(self.request(Method::POST, path).json(body)).await?;
+        Ok(Answer::new(response))
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        let response = self.send(self.request(Method::GET, path)).await?;
+        self.read(response).await
+    }
+
+    async fn post<B: Serialize, T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &B,
+    ) -> Result<T, ClientError> {
+        let response = self.send(self.request(Method::POST, path).json(body)).await?;
+        self.read(response).await
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let request = self.http.request(method, format!("http://{}{path}", self.address));
+        match &self.key {
+            Some(key) => request.bearer_auth(key),
+            None => request,
+        }
+    }
+
+    /// A successful response, or the error the node gave.
+    async fn send(&self, request: RequestBuilder) -> Result<Response, ClientError> {
+        let response = request.send().await.map_err(|error| ClientError::NoNode {
+            address: self.address.clone(),
+            reason: root_cause(&error),
+        })?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let body = response.bytes().await.unwrap_or_default();
+        Err(self.refusal(status, &body))
+    }
+
+    fn refusal(&self, status: StatusCode, body: &[u8]) -> ClientError {
+        match serde_json::from_slice::<ErrorDocument>(body) {
+            Ok(ErrorDocument { error }) => error.with_status(status.as_u16()),
+            Err(_) => ClientError::NotANode {
+                address: self.address.clone(),
+                reason: format!("status {status} without an error document"),
+            },
+        }
+    }
+
+    async fn read<T: DeserializeOwned>(&self, response: Response) -> Result<T, ClientError> {
+        let body = response
+            .bytes()
+            .await
+            .map_err(|error| ClientError::BrokenOff { reason: root_cause(&error) })?;
+        serde_json::from_slice(&body).map_err(|error| ClientError::NotANode {
+            address: self.address.clone(),
+            reason: error.to_string(),
+        })
+    }
+}
+
+impl ErrorBody {
+    fn with_status(self, status: u16) -> ClientError {
+        ClientError::Answered { status, code: self.code, message: self.message }
+    }
+}
+
+/// The address in the data directory; for the default directory, else the default address.
+fn address_kept(chosen: Option<&Path>) -> Result<String> {
+    let data_dir = files::data_dir(chosen)?;
+    match files::read_http(&data_dir)? {
+        Some(address) => Ok(address),
+        None if chosen.is_none() => Ok(HTTP_DEFAULT.into()),
+        None => Err(ClientError::NotRunning { data_dir: data_dir.display().to_string() }.into()),
+    }
+}
+
+/// `HOST:PORT` to connect to. A node bound to every address is reached at this computer's own.
+fn reachable(typed: &str) -> Result<String, UsageError> {
+    let address = typed.strip_prefix("http://").unwrap_or(typed).trim_end_matches('/');
+    let port = address.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+    if address.contains('/') || port.is_none_or(|port| port == 0) {
+        return Err(UsageError(format!(
+            "the address of a node is HOST:PORT such as {HTTP_DEFAULT}, found {typed:?}"
+        )));
+    }
+    Ok(match address.parse::<SocketAddr>() {
+        Ok(bound) if bound.ip().is_unspecified() && bound.is_ipv4() => {
+            format!("127.0.0.1:{}", bound.port())
+        }
+        Ok(bound) if bound.ip().is_unspecified() => format!("[::1]:{}", bound.port()),
+        _ => address.to_owned(),
+    })
+}
+
+/// The innermost reason: "connection refused" says more than "error sending request".
+fn root_cause(error: &reqwest::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_taken_with_or_without_a_scheme() {
+        for (typed, expected) in [
+            ("127.0.0.1:4242", "127.0.0.1:4242"),
+            ("http://box.local:80/", "box.local:80"),
+            ("0.0.0.0:4242", "127.0.0.1:4242"),
+            ("[::]:9", "[::1]:9"),
+        ] {
+            assert_eq!(reachable(typed).expect(typed), expected);
+        }
+        for wrong in ["", "4242", "host", "https://host:1", "host:1/v1", "host:0", "host:x"] {
+            assert!(reachable(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn an_answer_is_bounded_by_half_the_context() {
+        let picked = |context| Picked { name: "m".into(), context };
+        assert_eq!(picked(Some(256)).answer_tokens(None), Some(128));
+        assert_eq!(picked(Some(131_072)).answer_tokens(None), Some(1024));
+        assert_eq!(picked(Some(256)).answer_tokens(Some(7)), Some(7));
+        assert_eq!(picked(None).answer_tokens(None), None);
+    }
+
+    #[test]
+    fn a_refusal_is_told_from_a_missing_route_and_a_failure() {
+        let answered = |status, code: Option<&str>| {
+            let code = code.map(String::from);
+            ClientError::Answered { status, code, message: String::new() }.exit()
+        };
+        assert_eq!(answered(402, Some("insufficient_credits")), Exit::Refused);
+        assert_eq!(answered(401, None), Exit::Refused);
+        assert_eq!(answered(503, Some("no_route")), Exit::NoRoute);
+        assert_eq!(answered(503, Some("overloaded")), Exit::Failed);
+        assert_eq!(answered(404, Some("model_not_found")), Exit::Failed);
+        assert_eq!(ClientError::NoModel.exit(), Exit::NoRoute);
+    }
+}

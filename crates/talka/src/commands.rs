@@ -1,0 +1,38 @@
+//! One module per command. Each prints its own answer and returns how it ended.
+
+mod bench;
+mod chat;
+mod credits;
+mod doctor;
+mod invite;
+mod join;
+mod ledger;
+mod models;
+mod peers;
+mod requests;
+mod run;
+mod status;
+mod up;
+
+use crate::{cli::Command, exit::Exit};
+
+/// Runs `command` to its end.
+///
+/// # Errors
+/// Whatever kept it from its end; [`Exit::of`] gives the exit code.
+pub async fn run(command: Command) -> anyhow::Result<Exit> {
+    match command {
+        Command::Up(args) => up::run(args).await,
+        Command::Run(args) => run::run(args).await,
+        Command::Chat(args) => chat::run(args).await,
+        Command::Invite(args) => invite::run(args).await,
+        Command::Join(args) => join::run(args).await,
+        Command::Models(args) => models::run(args).await,
+        Command::Peers(at) => peers::run(at).await,
+        Command::Status(at) => status::run(at).await,
+        Command::Credits(at) => credits::run(at).await,
+        Command::Ledger(args) => ledger::run(args).await,
+        Command::Bench(args) => bench::run(args).await,
+        Command::Doctor(at) => doctor::run(at).await,
+    }
+}

@@ -1,0 +1,111 @@
+//! `talka bench model`: tokens per second as a caller meets them.
+//!
+//! Asks the running node twice for the likeliest continuation of the same prompt, once with one
+//! token and once with many. The first takes the prompt's time and one token's; the difference is
+//! what the other tokens took. So HTTP, the ledger and the network are in the numbers, as they are
+//! in everybody's answers. The best of three repetitions counts: disturbances only ever slow down.
+
+use super::requests::COMPLETIONS;
+use crate::{
+    cli::{BenchAction, BenchArgs, BenchModelArgs},
+    client::{Client, Picked},
+    exit::Exit,
+    output,
+};
+use anyhow::{Result, ensure};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use std::time::{Duration, Instant};
+
+const REPETITIONS: u32 = 3;
+
+/// What was measured.
+#[derive(Debug, Serialize)]
+struct Report {
+    model: String,
+    prompt_tokens: u32,
+    completion_tokens: u32,
+    prefill_tokens_per_s: f64,
+    decode_tokens_per_s: f64,
+}
+
+#[derive(Debug, Deserialize)]
+struct Completion {
+    usage: Usage,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+struct Usage {
+    prompt_tokens: u32,
+    completion_tokens: u32,
+}
+
+pub async fn run(args: BenchArgs) -> Result<Exit> {
+    let client = Client::find(&args.at)?;
+    let chosen = match args.action {
+        Some(BenchAction::Model(chosen)) => chosen,
+        None => BenchModelArgs::default(),
+    };
+    let picked = client.pick(chosen.model.as_deref()).await?;
+    let report = measure(&client, &picked, &chosen).await?;
+    if args.at.json {
+        output::json(&report)?;
+        return Ok(Exit::Done);
+    }
+    let Report { model, prompt_tokens, completion_tokens, .. } = &report;
+    output::line(format!("model    {model}"))?;
+    let (prefill, decode) = (report.prefill_tokens_per_s, report.decode_tokens_per_s);
+    output::line(format!("prefill  {prefill:.1} tokens/s ({prompt_tokens} tokens)"))?;
+    output::line(format!("decode   {decode:.1} tokens/s ({completion_tokens} tokens)"))?;
+    Ok(Exit::Done)
+}
+
+async fn measure(client: &Client, picked: &Picked, chosen: &BenchModelArgs) -> Result<Report> {
+    let context = picked.context.unwrap_or(u32::MAX);
+    let prompt = chosen.prompt.unwrap_or((context / 2).clamp(1, 256));
+    let tokens = chosen.tokens.unwrap_or((context / 4).clamp(2, 64));
+    let (mut short, mut long) = (Duration::MAX, Duration::MAX);
+    let mut usage = Usage { prompt_tokens: 0, completion_tokens: 0 };
+    for _ in 0..REPETITIONS {
+        short = short.min(ask(client, picked, prompt, 1).await?.0);
+        let (took, used) = ask(client, picked, prompt, tokens).await?;
+        long = long.min(took);
+        usage = used;
+    }
+    let Usage { prompt_tokens, completion_tokens } = usage;
+    ensure!(
+        completion_tokens >= 2 && long > short,
+        "the model ended its answer after {completion_tokens} tokens, expected {tokens}: \
+         too few to measure, try another --prompt length"
+    );
+    Ok(Report {
+        model: picked.name.clone(),
+        prompt_tokens,
+        completion_tokens,
+        prefill_tokens_per_s: f64::from(prompt_tokens) / short.as_secs_f64(),
+        decode_tokens_per_s: f64::from(completion_tokens - 1) / (long - short).as_secs_f64(),
+    })
+}
+
+/// One answer of at most `tokens` tokens, and how long it took.
+async fn ask(
+    client: &Client,
+    picked: &Picked,
+    prompt: u32,
+    tokens: u32,
+) -> Result<(Duration, Usage)> {
+    let body = json!({
+        "model": picked.name,
+        "prompt": prompt_ids(prompt),
+        "max_tokens": tokens,
+        "temperature": 0,
+    });
+    let start = Instant::now();
+    let completion: Completion = client.complete(COMPLETIONS, &body).await?;
+    Ok((start.elapsed(), completion.usage))
+}
+
+/// Ids that every real vocabulary has, above the special ones at its start.
+fn prompt_ids(tokens: u32) -> Vec<u32> {
+    (0..tokens).map(|at| 10 + at * 7 % 240).collect()
+}

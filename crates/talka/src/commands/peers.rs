@@ -1,0 +1,41 @@
+//! `talka peers`: the nodes of the network.
+
+use crate::{
+    cli::NodeAt,
+    client::Client,
+    exit::Exit,
+    output::{self, Table},
+    quantity::{self, Size},
+};
+use anyhow::Result;
+use talka_node::api::PeerReport;
+
+pub async fn run(at: NodeAt) -> Result<Exit> {
+    let peers = Client::find(&at)?.peers().await?;
+    if at.json {
+        output::json(&peers)?;
+        return Ok(Exit::Done);
+    }
+    let mut table = Table::new(["NAME", "NODE", "STATE", "MEMORY", "SERVES"]);
+    for peer in peers {
+        let serves = peer.serves.iter().map(|(model, span)| format!("{model} {span}"));
+        table.row([
+            peer.name.clone(),
+            peer.node.short(),
+            state(&peer),
+            Size(peer.memory_bytes).to_string(),
+            serves.collect::<Vec<_>>().join(", "),
+        ]);
+    }
+    table.print()?;
+    Ok(Exit::Done)
+}
+
+fn state(peer: &PeerReport) -> String {
+    match (peer.this, peer.alive, peer.silent_ms) {
+        (true, ..) => "this node".into(),
+        (_, true, _) => "alive".into(),
+        (.., Some(ms)) => format!("silent for {}", quantity::show_ms(ms)),
+        (.., None) => "never heard".into(),
+    }
+}

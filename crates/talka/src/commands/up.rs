@@ -1,0 +1,161 @@
+//! `talka up`: a node in the foreground, from the first socket to a clean end.
+//!
+//! The HTTP address is taken first: a taken port is the likeliest mistake, and it is better told
+//! before a model is loaded than after. `ready` is printed when a caller would be answered.
+
+use crate::{
+    cli::{NodeArgs, UpArgs},
+    env,
+    exit::{Exit, UsageError},
+    files, model_ref, output,
+};
+use anyhow::{Context, Result};
+use serde_json::json;
+use std::{io, net::SocketAddr, num::NonZero};
+use sysinfo::System;
+use talka_gateway::{ApiKey, GatewayConfig, check_bind};
+use talka_node::{Node, NodeConfig};
+use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
+use tracing_subscriber::EnvFilter;
+
+/// What is logged unless [`env::LOG`] says otherwise: us, and of the libraries what went wrong.
+const LOG_DEFAULT: &str = "warn,talka=info,talka_node=info,talka_gateway=info,talka_net=info";
+
+/// The longest name of a node, in bytes; the network refuses longer ones.
+const NAME_BYTES_MAX: usize = 64;
+
+pub async fn run(args: UpArgs) -> Result<Exit> {
+    let UpArgs { node: args, join } = args;
+    start_log()?;
+    let key = files::api_key(&args.key)?.map(|text| ApiKey::new(&text)).transpose()?;
+    check_bind(args.http, key.is_some()).map_err(|error| UsageError(error.to_string()))?;
+    let config = node_config(&args, join)?;
+    let data_dir = config.data_dir.clone();
+
+    let listener = bind(args.http).await?;
+    let address = listener.local_addr()?;
+    let node = Node::start(config).await?;
+    let gateway = Gateway::open(listener, &node, key);
+    files::write_http(&data_dir, address)?;
+    announce(&node, address, args.json).await?;
+
+    let ended = gateway.until(stop_signal()).await;
+    files::remove_http(&data_dir);
+    node.shutdown().await;
+    ended.map(|()| Exit::Done)
+}
+
+fn start_log() -> Result<()> {
+    let chosen = env::read(env::LOG).unwrap_or_else(|| LOG_DEFAULT.into());
+    let filter = EnvFilter::try_new(&chosen).map_err(|error| {
+        UsageError(format!("{}={chosen:?}: {error}, expected such as info", env::LOG))
+    })?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).compact().init();
+    Ok(())
+}
+
+fn node_config(args: &NodeArgs, join: Option<String>) -> Result<NodeConfig> {
+    let data_dir = files::data_dir(args.data_dir.as_deref())?;
+    let models = model_ref::choose(&args.models, &args.layers)?;
+    let processors = || std::thread::available_parallelism().map_or(1, NonZero::get);
+    Ok(NodeConfig {
+        data_dir,
+        name: node_name(args.name.as_deref())?,
+        models,
+        threads: args.threads.map_or_else(processors, usize::from),
+        memory_bytes: args.memory.map(|size| size.0),
+        join,
+        p2p_address: args.p2p,
+        grant: args.grant,
+    })
+}
+
+/// The name chosen, else this computer's, cut to what the network accepts.
+fn node_name(chosen: Option<&str>) -> Result<String, UsageError> {
+    match chosen {
+        Some(name) if name.is_empty() || name.len() > NAME_BYTES_MAX => Err(UsageError(format!(
+            "--name has {} bytes, expected 1 to {NAME_BYTES_MAX}",
+            name.len()
+        ))),
+        Some(name) => Ok(name.into()),
+        None => {
+            let name = System::host_name().ok().filter(|name| !name.is_empty());
+            let name = name.unwrap_or_else(|| "talka".into());
+            Ok(name[..name.floor_char_boundary(NAME_BYTES_MAX)].to_owned())
+        }
+    }
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        format!(
+            "cannot listen on {address}: is another node or program using it? \
+             Stop that one, or choose another address with --http, such as --http 127.0.0.1:0"
+        )
+    })
+}
+
+async fn announce(node: &Node, address: SocketAddr, as_json: bool) -> Result<()> {
+    let network = node.api().status().await.network_name;
+    let (http, id) = (format!("http://{address}"), node.id().to_string());
+    if as_json {
+        // One line, although a document: the reader must not wait for an end that never comes.
+        output::line(json!({ "http": http, "node": id, "network": network }).to_string())?;
+    } else {
+        output::line(format!("ready http={http} node={id} network={network}"))?;
+    }
+    Ok(())
+}
+
+/// The HTTP server of a running node.
+struct Gateway {
+    stop: oneshot::Sender<()>,
+    serving: JoinHandle<io::Result<()>>,
+}
+
+impl Gateway {
+    fn open(listener: TcpListener, node: &Node, key: Option<ApiKey>) -> Self {
+        let (stop, stopped) = oneshot::channel();
+        let shutdown = async {
+            // A dropped sender means the same: nobody needs the gateway any more.
+            let _ = stopped.await;
+        };
+        let config = GatewayConfig { key };
+        let serving = tokio::spawn(talka_gateway::serve(listener, node.api(), config, shutdown));
+        Self { stop, serving }
+    }
+
+    /// Serves until `signal`, then lets answers under way end.
+    async fn until(mut self, signal: impl Future<Output = Result<()>>) -> Result<()> {
+        tokio::select! {
+            ended = &mut self.serving => {
+                return ended.context("the HTTP server broke")?.context("the HTTP server ended");
+            }
+            signal = signal => signal?,
+        }
+        tracing::info!("stopping; once more stops at once");
+        // It fails only if the server has ended by itself meanwhile, and the next line sees that.
+        let _ = self.stop.send(());
+        tokio::select! {
+            ended = self.serving => ended.context("the HTTP server broke")?.context("the HTTP server ended"),
+            signal = stop_signal() => signal,
+        }
+    }
+}
+
+/// Ctrl-C, or being asked to end by the system.
+#[cfg(unix)]
+async fn stop_signal() -> Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
+    tokio::select! {
+        pressed = tokio::signal::ctrl_c() => pressed.context("cannot watch for Ctrl-C"),
+        _ = terminate.recv() => Ok(()),
+    }
+}
+
+/// Ctrl-C.
+#[cfg(not(unix))]
+async fn stop_signal() -> Result<()> {
+    tokio::signal::ctrl_c().await.context("cannot watch for Ctrl-C")
+}

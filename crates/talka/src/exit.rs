@@ -1,0 +1,62 @@
+//! What a finished command tells the program that started it.
+
+use crate::client::ClientError;
+use std::{io, process::ExitCode};
+use talka_node::{StartError, api::AdminError};
+
+/// How a command ended. The numbers are part of the command line's contract.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// It did what was asked.
+    Done = 0,
+    /// It could not.
+    Failed = 1,
+    /// It was asked for something it does not understand.
+    Usage = 2,
+    /// It was not allowed: credits, key, invitation.
+    Refused = 3,
+    /// No node answers, or no nodes cover the model.
+    NoRoute = 4,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// Flags that parse but make no sense together, or name something that is not there.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct UsageError(pub String);
+
+impl Exit {
+    /// The code for a command that ended with `error`.
+    pub fn of(error: &anyhow::Error) -> Self {
+        error.chain().find_map(exit_of_cause).unwrap_or(Self::Failed)
+    }
+}
+
+fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
+    if let Some(error) = cause.downcast_ref::<ClientError>() {
+        return Some(error.exit());
+    }
+    if let Some(error) = cause.downcast_ref::<StartError>() {
+        return Some(exit_of_start(error));
+    }
+    if let Some(error) = cause.downcast_ref::<io::Error>() {
+        // Whoever read our output has seen enough, as in `talka ledger export | head`.
+        return (error.kind() == io::ErrorKind::BrokenPipe).then_some(Exit::Done);
+    }
+    cause.is::<UsageError>().then_some(Exit::Usage)
+}
+
+/// What kept a node from starting: a refused invitation is a refusal, an absent inviter an absence.
+fn exit_of_start(error: &StartError) -> Exit {
+    match error {
+        StartError::Join(AdminError::Invite { .. }) => Exit::Refused,
+        StartError::Join(AdminError::Unreachable { .. }) => Exit::NoRoute,
+        _ => Exit::Failed,
+    }
+}

@@ -1,0 +1,77 @@
+//! Files that commands share: the data directory, the address a node leaves there, key files.
+
+use crate::{cli::KeyArgs, env, exit::UsageError};
+use anyhow::{Context, Result};
+use directories::ProjectDirs;
+use std::{
+    fs, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+/// Holds the address of the node that uses the data directory, while it runs.
+const HTTP_FILE: &str = "http";
+
+/// `chosen`, or this system's place for program data.
+///
+/// # Errors
+/// [`UsageError`] if the system names no such place.
+pub fn data_dir(chosen: Option<&Path>) -> Result<PathBuf, UsageError> {
+    if let Some(chosen) = chosen {
+        return Ok(chosen.to_owned());
+    }
+    let dirs = ProjectDirs::from("", "", "talka").ok_or_else(|| {
+        UsageError(format!(
+            "this system names no home directory: choose one with --data-dir or {}",
+            env::DATA_DIR
+        ))
+    })?;
+    Ok(dirs.data_dir().to_owned())
+}
+
+/// Leaves `address` in `data_dir`, so that clients find the node.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn write_http(data_dir: &Path, address: SocketAddr) -> Result<()> {
+    let path = data_dir.join(HTTP_FILE);
+    fs::write(&path, format!("{address}\n"))
+        .with_context(|| format!("cannot write {}: is the folder writable?", path.display()))
+}
+
+/// Removes what [`write_http`] left.
+pub fn remove_http(data_dir: &Path) {
+    // Nothing depends on it: an address where nobody answers is noticed by every client.
+    let _ = fs::remove_file(data_dir.join(HTTP_FILE));
+}
+
+/// The address kept in `data_dir`, if there is one.
+///
+/// # Errors
+/// If the file is there but cannot be read.
+pub fn read_http(data_dir: &Path) -> Result<Option<String>> {
+    let path = data_dir.join(HTTP_FILE);
+    match fs::read_to_string(&path) {
+        Ok(text) => Ok(Some(text.trim().to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+    }
+}
+
+/// The API key from the file named, else from the environment, if either is given.
+///
+/// # Errors
+/// If the file cannot be read or is empty.
+pub fn api_key(args: &KeyArgs) -> Result<Option<String>> {
+    let Some(path) = &args.api_key_file else {
+        return Ok(env::read(env::API_KEY));
+    };
+    let text = fs::read_to_string(path)
+        .with_context(|| format!("cannot read the API key file {}", path.display()))?;
+    let key = text.trim();
+    if key.is_empty() {
+        let path = path.display();
+        return Err(UsageError(format!("{path} is empty, expected an API key")).into());
+    }
+    Ok(Some(key.to_owned()))
+}

@@ -1,0 +1,170 @@
+//! The arithmetic of a transformer on a CPU, and the only module that may say `unsafe`.
+//!
+//! Decides how an operation runs on this machine: which instruction set ([`Isa`]), how the work is
+//! cut over the [`ThreadPool`], which loop order suits one token or a long prompt. Never decides
+//! what a model computes, never allocates a tensor, never reads a configuration.
+//!
+//! Weights stay as stored ([`Elements`]: f32, f16 or bf16) and are widened exactly; activations are
+//! f32 throughout and are never rounded to a narrower type.
+//!
+//! # What is promised about bits
+//!
+//! *For one [`Isa`], the bits of an output row depend on that row's inputs alone*: not on how many
+//! rows share the call, on the number of threads or on what else the machine does. Each dot product
+//! keeps one vector of partial sums, walks its inputs upwards, and ends in one fixed reduction, in
+//! every loop order. So a prompt may be cut anywhere, and requests batched in any company, without
+//! changing an answer.
+//!
+//! Matrix products differ between instruction sets by rounding, within [`dot_tolerance`]. Norms,
+//! rotations, gates and attention have a single body compiled for each instruction set and agree
+//! to the bit everywhere.
+
+mod activation;
+mod attention;
+mod isa;
+pub mod mapped;
+mod math;
+mod matmul;
+mod matrix;
+mod norm;
+mod pool;
+mod rope;
+
+use std::sync::Arc;
+
+pub use attention::AttentionCache;
+pub use isa::Isa;
+pub use mapped::MappedFile;
+pub use matmul::dot_tolerance;
+pub use matrix::{Elements, Matrix, MatrixError};
+pub use pool::ThreadPool;
+
+use matmul::Write;
+
+/// The operations, bound to an instruction set and a pool of threads. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Kernels {
+    isa: Isa,
+    pool: Arc<ThreadPool>,
+}
+
+impl Kernels {
+    /// Kernels for `isa`.
+    ///
+    /// # Panics
+    /// If this processor lacks `isa`; choose from [`Isa::available`].
+    pub fn new(isa: Isa, pool: Arc<ThreadPool>) -> Self {
+        assert!(isa.is_available(), "this processor lacks {isa:?}");
+        Self { isa, pool }
+    }
+
+    /// Kernels for the best instruction set of this processor.
+    pub fn detect(pool: Arc<ThreadPool>) -> Self {
+        Self::new(Isa::detect(), pool)
+    }
+
+    /// The instruction set in use.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// The threads in use.
+    pub fn pool(&self) -> &Arc<ThreadPool> {
+        &self.pool
+    }
+
+    /// `out[t, n] = Σ_k x[t, k] · w[n, k]`: `out` is `[T, N]`, `x` is `[T, K]`, `w` is `[N, K]`.
+    ///
+    /// # Panics
+    /// If `x` is not a whole number of rows of `K`, or `out` is not `[T, N]`.
+    pub fn matmul(&self, out: &mut [f32], x: &[f32], w: &Matrix<'_>) {
+        matmul::run(self.isa, &self.pool, Write::Set, out, x, w);
+    }
+
+    /// `out[t, n] += Σ_k x[t, k] · w[n, k]`, shapes as in [`Kernels::matmul`]: a product that ends in a
+    /// residual connection.
+    ///
+    /// # Panics
+    /// As [`Kernels::matmul`].
+    pub fn matmul_add(&self, out: &mut [f32], x: &[f32], w: &Matrix<'_>) {
+        matmul::run(self.isa, &self.pool, Write::Add, out, x, w);
+    }
+
+    /// Root-mean-square norm of each row: `out[t, d] = x[t, d] / √(mean(x[t]²) + epsilon) · weight[d]`.
+    /// `out` and `x` are `[T, D]`, `weight` is `[D]`.
+    ///
+    /// # Panics
+    /// If the shapes disagree.
+    pub fn rms_norm(&self, out: &mut [f32], x: &[f32], weight: &[f32], epsilon: f32) {
+        norm::rms_norm(self.isa, &self.pool, out, x, weight, epsilon);
+    }
+
+    /// Rotates each head of `x` `[T, heads, head_dim]` in place by its position's angles.
+    ///
+    /// `cos` and `sin` are `[T, head_dim / 2]`. The pairs are `(i, i + head_dim / 2)`, the "rotate
+    /// half" layout of Hugging Face checkpoints (not the interleaved one of the original paper).
+    ///
+    /// # Panics
+    /// If the shapes disagree or `head_dim` is odd.
+    pub fn rope(&self, x: &mut [f32], head_dim: usize, heads: usize, cos: &[f32], sin: &[f32]) {
+        rope::rope(self.isa, &self.pool, x, head_dim, heads, cos, sin);
+    }
+
+    /// `gate[i] = silu(gate[i]) · up[i]` with `silu(v) = v / (1 + e⁻ᵛ)`.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn silu_mul(&self, gate: &mut [f32], up: &[f32]) {
+        activation::silu_mul(self.isa, &self.pool, gate, up);
+    }
+
+    /// Causal attention of `T` new positions over everything cached so far.
+    ///
+    /// `q` and `out` are `[T, heads, head_dim]`; their rows are positions `start..start + T`, whose
+    /// keys and values `cache` already holds. Row `t` sees positions `0..=start + t`. With fewer key
+    /// heads than query heads, query head `h` reads key head `h / (heads / kv_heads)`. Scores are
+    /// multiplied by `scale` before the softmax.
+    ///
+    /// # Panics
+    /// If the shapes disagree or `start + T` exceeds `cache.positions_max`.
+    pub fn attention(
+        &self,
+        out: &mut [f32],
+        q: &[f32],
+        cache: AttentionCache<'_>,
+        heads: usize,
+        start: usize,
+        scale: f32,
+    ) {
+        attention::attention(self.isa, &self.pool, out, q, cache, heads, start, scale);
+    }
+}
+
+/// What the tests of every operation share.
+#[cfg(test)]
+mod testing {
+    use talka_base::rng::Rng;
+
+    use super::{Isa, Kernels, ThreadPool};
+
+    /// Calls `check` with every instruction set of this machine, on one thread and on three.
+    pub(super) fn each_kernels(mut check: impl FnMut(&Kernels)) {
+        for threads in [1, 3] {
+            let pool = ThreadPool::new(threads);
+            for isa in Isa::available() {
+                check(&Kernels::new(isa, pool.clone()));
+            }
+        }
+    }
+
+    /// `length` numbers in -1..1 that depend on `seed` alone.
+    pub(super) fn numbers(seed: u64, length: usize) -> Vec<f32> {
+        let mut rng = Rng::new(seed);
+        (0..length).map(|_| (rng.next_u64() >> 40) as f32 / (1_u64 << 23) as f32 - 1.0).collect()
+    }
+
+    /// For comparing to the bit.
+    pub(super) fn bits(numbers: &[f32]) -> Vec<u32> {
+        numbers.iter().map(|number| number.to_bits()).collect()
+    }
+}

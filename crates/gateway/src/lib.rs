@@ -1,1 +1,19 @@
-//! TODO
+//! HTTP for people and programs: the OpenAI surface, the administration calls, one page.
+//!
+//! Decides what a request must look like, who may ask, and which status and JSON an answer wears.
+//! Never decides who is paid, who computes or what is true: every answer comes from
+//! [`talka_node::api`], the only door used here. Sends nothing to any other host.
+//!
+//! Rooms: [`openai`] `/v1`, [`admin`] `/api`, [`dashboard`] `/`, [`auth`] who may ask, [`error`] the
+//! one table from errors to statuses, [`fields`] JSON objects read by name.
+
+pub mod admin;
+pub mod auth;
+pub mod dashboard;
+pub mod error;
+pub mod fields;
+pub mod openai;
+mod server;
+
+pub use auth::{ApiKey, BindRefused, KeyError, check_bind};
+pub use server::{GatewayConfig, STOPPING_MAX, serve};

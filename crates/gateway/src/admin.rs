@@ -1,0 +1,180 @@
+//! Administration: what the node knows and a few orders to it, under `/api`.
+//!
+//! Decides paths and what a body may hold. The documents are the node's own reports: ids in
+//! hexadecimal, credits in µGFT, times in milliseconds since 1970 UTC.
+
+use crate::{error::ApiError, fields::Fields};
+use axum::{
+    Json, Router,
+    extract::{Path, Query, State, rejection::QueryRejection},
+    routing::{get, post},
+};
+use serde::Deserialize;
+use talka_node::api::{
+    Api, CreditsReport, EntryReport, InviteOptions, InviteReport, JoinReport, ModelReport,
+    PeerReport, ProofReport, Status, VerifyReport,
+};
+
+/// Entries in one answer when the caller names no number.
+const ENTRIES_DEFAULT: usize = 100;
+
+/// Entries in one answer at most: a page of about half a megabyte.
+const ENTRIES_MAX: usize = 1000;
+
+/// The calls under `/api`.
+pub fn routes() -> Router<Api> {
+    Router::new()
+        .route("/api/status", get(status))
+        .route("/api/models", get(models))
+        .route("/api/peers", get(peers))
+        .route("/api/credits", get(credits))
+        .route("/api/invites", post(invite))
+        .route("/api/join", post(join))
+        .route("/api/ledger", get(ledger))
+        .route("/api/ledger/verify", get(ledger_verify))
+        .route("/api/ledger/{height}/proof", get(ledger_proof))
+}
+
+async fn status(State(api): State<Api>) -> Json<Status> {
+    Json(api.status().await)
+}
+
+async fn models(State(api): State<Api>) -> Json<Vec<ModelReport>> {
+    Json(api.models().await)
+}
+
+async fn peers(State(api): State<Api>) -> Json<Vec<PeerReport>> {
+    Json(api.peers().await)
+}
+
+async fn credits(State(api): State<Api>) -> Json<CreditsReport> {
+    Json(api.credits().await)
+}
+
+async fn invite(State(api): State<Api>, body: Fields) -> Result<Json<InviteReport>, ApiError> {
+    Ok(Json(api.invite(invite_options(body)?).await?))
+}
+
+fn invite_options(mut body: Fields) -> Result<InviteOptions, ApiError> {
+    let reusable = body.optional("reusable")?.unwrap_or(false);
+    let valid_ms = body.required("valid_ms")?;
+    body.finish()?;
+    Ok(InviteOptions { reusable, valid_ms })
+}
+
+async fn join(State(api): State<Api>, body: Fields) -> Result<Json<JoinReport>, ApiError> {
+    Ok(Json(api.join(&invitation(body)?).await?))
+}
+
+fn invitation(mut body: Fields) -> Result<String, ApiError> {
+    let text = body.required("invite")?;
+    body.finish()?;
+    Ok(text)
+}
+
+/// Which part of the ledger to show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Page {
+    from: u64,
+    limit: usize,
+}
+
+impl Default for Page {
+    fn default() -> Self {
+        Self { from: 0, limit: ENTRIES_DEFAULT }
+    }
+}
+
+impl Page {
+    fn check(self) -> Result<Self, ApiError> {
+        if (1..=ENTRIES_MAX).contains(&self.limit) {
+            Ok(self)
+        } else {
+            Err(ApiError::Value {
+                param: "limit".into(),
+                found: self.limit.to_string(),
+                expected: format!("1 to {ENTRIES_MAX}"),
+            })
+        }
+    }
+}
+
+async fn ledger(
+    State(api): State<Api>,
+    page: Result<Query<Page>, QueryRejection>,
+) -> Result<Json<Vec<EntryReport>>, ApiError> {
+    let Query(page) = page.map_err(|e| ApiError::Query { reason: e.body_text() })?;
+    let Page { from, limit } = page.check()?;
+    Ok(Json(api.ledger(from, limit).await?))
+}
+
+async fn ledger_verify(State(api): State<Api>) -> Result<Json<VerifyReport>, ApiError> {
+    Ok(Json(api.ledger_verify().await?))
+}
+
+/// The height is read here rather than by the path, so that a wrong one gets our error shape.
+async fn ledger_proof(
+    State(api): State<Api>,
+    Path(height): Path<String>,
+) -> Result<Json<ProofReport>, ApiError> {
+    Ok(Json(api.ledger_proof(read_height(&height)?).await?))
+}
+
+fn read_height(text: &str) -> Result<u64, ApiError> {
+    text.parse().map_err(|_| ApiError::Value {
+        param: "height".into(),
+        found: format!("{:?}", text.chars().take(40).collect::<String>()),
+        expected: "a whole number of at least 0".into(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::Uri;
+    use serde_json::json;
+
+    fn fields(value: serde_json::Value) -> Fields {
+        Fields::parse(value.to_string().as_bytes()).expect("an object")
+    }
+
+    #[test]
+    fn orders_are_read_whole_or_refused() {
+        let options = invite_options(fields(json!({"valid_ms": 60_000}))).expect("valid");
+        assert_eq!(options, InviteOptions { reusable: false, valid_ms: 60_000 });
+        for (body, param) in [
+            (json!({}), "valid_ms"),
+            (json!({"valid_ms": -1}), "valid_ms"),
+            (json!({"valid_ms": 1, "reusable": 1}), "reusable"),
+            (json!({"valid_ms": 1, "reuseable": true}), "reuseable"),
+        ] {
+            let error = invite_options(fields(body)).expect_err(param);
+            assert_eq!((error.param(), error.row().status.as_u16()), (Some(param), 400));
+        }
+        assert_eq!(invitation(fields(json!({"invite": "x"}))).expect("valid"), "x");
+        assert!(invitation(fields(json!({"invite": 5}))).is_err());
+    }
+
+    #[test]
+    fn a_page_is_bounded_and_misspellings_are_refused() {
+        let page = |query: &str| {
+            let uri: Uri = format!("/api/ledger?{query}").parse().expect("a path");
+            let Query(page) = Query::<Page>::try_from_uri(&uri).ok()?;
+            page.check().ok()
+        };
+        assert_eq!(page(""), Some(Page { from: 0, limit: 100 }));
+        assert_eq!(page("from=7&limit=1000"), Some(Page { from: 7, limit: 1000 }));
+        for wrong in ["limit=0", "limit=1001", "from=-1", "form=3", "from=x"] {
+            assert_eq!(page(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_height_is_a_number() {
+        assert_eq!(read_height("12").ok(), Some(12));
+        for wrong in ["", "-1", "x", "18446744073709551616"] {
+            assert_eq!(read_height(wrong).expect_err(wrong).param(), Some("height"));
+        }
+    }
+}

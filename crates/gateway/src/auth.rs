@@ -1,0 +1,280 @@
+//! Who may ask: whoever holds the key, or, without a key, programs and pages of this computer.
+//!
+//! Without a key the gateway listens on a loopback address only, and still has two enemies: a web
+//! page that makes the user's browser send requests here (cross-site request forgery), and one whose
+//! host name is rebound to 127.0.0.1 so that the browser takes us for its own site. The first
+//! carries a foreign `Origin`, the second a foreign `Host`; both are refused.
+
+use crate::error::ApiError;
+use axum::{
+    extract::{Request, State},
+    http::{HeaderMap, Uri, header, uri::Authority},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+/// Paths that hold no data: open to whoever reaches the port. Everything else is guarded.
+const OPEN_PATHS: [&str; 5] = ["/", "/health", "/talka.css", "/talka.js", "/icon.svg"];
+
+/// The longest key accepted, in bytes: a header must carry it.
+const KEY_BYTES_MAX: usize = 1024;
+
+/// A bearer key. Only its BLAKE3 hash is kept; comparing takes the same time for every wrong key.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ApiKey(blake3::Hash);
+
+/// Why text cannot be a key.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    /// Nothing but white space.
+    #[error("the API key is empty, expected 1 to {KEY_BYTES_MAX} printable ASCII characters")]
+    Empty,
+    /// Longer than a header should be.
+    #[error("the API key has {found} bytes, expected at most {KEY_BYTES_MAX}")]
+    Long {
+        /// Its length in bytes.
+        found: usize,
+    },
+    /// No header can carry it.
+    #[error("the API key has a character at byte {at} that is not printable ASCII")]
+    Character {
+        /// Position of the character.
+        at: usize,
+    },
+}
+
+impl ApiKey {
+    /// The key in `text`, without the white space around it that files and shells leave.
+    ///
+    /// # Errors
+    /// [`KeyError`] if no client could ever send it.
+    pub fn new(text: &str) -> Result<Self, KeyError> {
+        let text = text.trim();
+        if text.is_empty() {
+            return Err(KeyError::Empty);
+        }
+        if text.len() > KEY_BYTES_MAX {
+            return Err(KeyError::Long { found: text.len() });
+        }
+        if let Some(at) = text.bytes().position(|byte| !byte.is_ascii_graphic()) {
+            return Err(KeyError::Character { at });
+        }
+        Ok(Self(blake3::hash(text.as_bytes())))
+    }
+
+    /// Whether `text` is this key. [`blake3::Hash`] compares in constant time.
+    pub fn matches(&self, text: &str) -> bool {
+        self.0 == blake3::hash(text.as_bytes())
+    }
+}
+
+impl fmt::Debug for ApiKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ApiKey(not shown)")
+    }
+}
+
+/// An address that others reach, and no key.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "refused to listen on {address} without an API key: other computers could use this node and \
+     spend its credits; give a key with --api-key-file FILE or TALKA_API_KEY, or listen on 127.0.0.1"
+)]
+pub struct BindRefused {
+    /// The address asked for.
+    pub address: SocketAddr,
+}
+
+/// Whether the gateway may listen on `address`: anywhere with a key, else on loopback only.
+///
+/// # Errors
+/// [`BindRefused`] says how to give a key.
+pub fn check_bind(address: SocketAddr, has_key: bool) -> Result<(), BindRefused> {
+    if has_key || address.ip().is_loopback() { Ok(()) } else { Err(BindRefused { address }) }
+}
+
+/// The rule at the entrance.
+#[derive(Debug, Clone)]
+pub enum Door {
+    /// Whoever sends this key.
+    Keyed(ApiKey),
+    /// Programs of this computer, and pages served from here.
+    Loopback,
+}
+
+impl Door {
+    /// Whether a request may enter.
+    ///
+    /// # Errors
+    /// [`ApiError::KeyMissing`], [`ApiError::KeyWrong`], [`ApiError::Host`] or [`ApiError::Origin`].
+    pub fn admit(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), ApiError> {
+        let open = OPEN_PATHS.contains(&uri.path());
+        match self {
+            Self::Keyed(_) if open => Ok(()),
+            Self::Keyed(key) => check_key(key, headers),
+            Self::Loopback if uri.path() == "/health" => Ok(()),
+            Self::Loopback => {
+                let host = check_host(uri, headers)?;
+                if open { Ok(()) } else { check_origin(&host, headers) }
+            }
+        }
+    }
+}
+
+fn check_key(key: &ApiKey, headers: &HeaderMap) -> Result<(), ApiError> {
+    let value = headers.get(header::AUTHORIZATION).ok_or(ApiError::KeyMissing)?;
+    let (scheme, given) =
+        value.to_str().ok().and_then(|v| v.split_once(' ')).ok_or(ApiError::KeyMissing)?;
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return Err(ApiError::KeyMissing);
+    }
+    if key.matches(given.trim()) { Ok(()) } else { Err(ApiError::KeyWrong) }
+}
+
+/// The host asked for, which must be a name or address of loopback. Any port: it may be forwarded.
+fn check_host(uri: &Uri, headers: &HeaderMap) -> Result<Authority, ApiError> {
+    let named = headers.get(header::HOST).and_then(|value| value.to_str().ok());
+    let found = uri.authority().map(Authority::as_str).or(named).unwrap_or_default();
+    found
+        .parse::<Authority>()
+        .ok()
+        .filter(|authority| is_loopback(authority.host()))
+        .ok_or_else(|| ApiError::Host { found: found.chars().take(80).collect() })
+}
+
+fn is_loopback(host: &str) -> bool {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    bare.eq_ignore_ascii_case("localhost")
+        || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// Programs send no origin; our own page sends ours.
+fn check_origin(host: &Authority, headers: &HeaderMap) -> Result<(), ApiError> {
+    let Some(value) = headers.get(header::ORIGIN) else { return Ok(()) };
+    let found = value.to_str().unwrap_or("?");
+    if found.eq_ignore_ascii_case(&format!("http://{host}")) {
+        Ok(())
+    } else {
+        Err(ApiError::Origin { found: found.chars().take(80).collect() })
+    }
+}
+
+/// [`Door::admit`] before every handler, unknown paths included.
+pub async fn guard(State(door): State<Arc<Door>>, request: Request, next: Next) -> Response {
+    match door.admit(request.uri(), request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err(error) => error.into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::{HeaderName, HeaderValue};
+
+    const KEY: &str = "correct-horse";
+
+    fn admit(door: &Door, path: &str, headers: &[(HeaderName, &str)]) -> Result<(), &'static str> {
+        let headers = headers
+            .iter()
+            .map(|(name, value)| (name.clone(), HeaderValue::from_str(value).expect("a header")))
+            .collect();
+        let uri = path.parse().expect("a path");
+        door.admit(&uri, &headers).map_err(|error| error.row().code)
+    }
+
+    fn keyed() -> Door {
+        Door::Keyed(ApiKey::new(KEY).expect("a key"))
+    }
+
+    #[test]
+    fn a_key_is_bounded_and_never_shown() {
+        let key = ApiKey::new(" correct-horse\r\n").expect("a key");
+        assert!(key.matches(KEY) && !key.matches("correct-hors") && !key.matches(""));
+        let debug = format!("{key:?} {:?}", keyed());
+        assert!(!debug.contains(KEY) && !debug.contains(&key.0.to_hex().to_string()), "{debug}");
+
+        assert_eq!(ApiKey::new(" \n"), Err(KeyError::Empty));
+        assert_eq!(ApiKey::new(&"k".repeat(1025)), Err(KeyError::Long { found: 1025 }));
+        assert_eq!(ApiKey::new("two words"), Err(KeyError::Character { at: 3 }));
+        assert_eq!(ApiKey::new("clé"), Err(KeyError::Character { at: 2 }));
+    }
+
+    #[test]
+    fn only_loopback_is_bound_without_a_key() {
+        for address in ["127.0.0.1:4242", "127.8.8.8:1", "[::1]:4242"] {
+            assert_eq!(check_bind(address.parse().expect("an address"), false), Ok(()));
+        }
+        for address in ["0.0.0.0:4242", "[::]:4242", "192.168.1.4:4242", "[fe80::1]:1"] {
+            let address = address.parse().expect("an address");
+            let refused = check_bind(address, false).expect_err("not loopback");
+            assert_eq!(refused, BindRefused { address });
+            let message = refused.to_string();
+            assert!(message.contains("--api-key-file") && message.contains("TALKA_API_KEY"));
+            assert_eq!(check_bind(address, true), Ok(()));
+        }
+    }
+
+    #[test]
+    fn a_keyed_door_opens_to_the_key_alone() {
+        let bearer = |text: &'static str| [(header::AUTHORIZATION, text)];
+        for path in ["/v1/models", "/api/status", "/unknown", "//", "/V1/models"] {
+            assert_eq!(admit(&keyed(), path, &[]), Err("missing_api_key"), "{path}");
+            assert_eq!(admit(&keyed(), path, &bearer("Bearer x")), Err("invalid_api_key"));
+            assert_eq!(
+                admit(&keyed(), path, &bearer("Basic correct-horse")),
+                Err("missing_api_key")
+            );
+            assert_eq!(admit(&keyed(), path, &bearer("bearer correct-horse")), Ok(()));
+        }
+        for path in OPEN_PATHS {
+            assert_eq!(admit(&keyed(), path, &[]), Ok(()), "{path}");
+        }
+        let foreign =
+            [(header::AUTHORIZATION, "Bearer correct-horse"), (header::HOST, "a.example")];
+        assert_eq!(admit(&keyed(), "/v1/models", &foreign), Ok(()));
+    }
+
+    #[test]
+    fn a_rebound_host_name_is_refused() {
+        let host = |name: &'static str| [(header::HOST, name)];
+        for name in ["localhost:4242", "127.0.0.1:4242", "[::1]:4242", "LOCALHOST", "127.1.2.3"] {
+            assert_eq!(admit(&Door::Loopback, "/api/status", &host(name)), Ok(()), "{name}");
+        }
+        for name in [
+            "evil.example",
+            "localhost.evil.example",
+            "10.0.0.1",
+            "127.0.0.1.nip.example",
+            "",
+            "::1",
+        ] {
+            let found = admit(&Door::Loopback, "/api/status", &host(name));
+            assert_eq!(found, Err("foreign_host"), "{name}");
+            assert_eq!(admit(&Door::Loopback, "/", &host(name)), Err("foreign_host"), "{name}");
+            assert_eq!(admit(&Door::Loopback, "/health", &host(name)), Ok(()));
+        }
+        assert_eq!(admit(&Door::Loopback, "/api/status", &[]), Err("foreign_host"));
+    }
+
+    #[test]
+    fn a_page_of_another_site_is_refused() {
+        let from =
+            |origin: &'static str| [(header::HOST, "127.0.0.1:4242"), (header::ORIGIN, origin)];
+        let own = admit(&Door::Loopback, "/v1/chat/completions", &from("http://127.0.0.1:4242"));
+        assert_eq!(own, Ok(()));
+        for origin in
+            ["https://evil.example", "null", "http://127.0.0.1:8000", "http://localhost:4242"]
+        {
+            for path in ["/api/invites", "/v1/chat/completions", "/api/status"] {
+                let found = admit(&Door::Loopback, path, &from(origin));
+                assert_eq!(found, Err("foreign_origin"), "{origin} {path}");
+            }
+        }
+    }
+}

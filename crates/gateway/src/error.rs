@@ -1,0 +1,296 @@
+//! Every error a caller may see, and the one table that gives it a status, a type and a code.
+//!
+//! The JSON is OpenAI's: `{"error": {"message", "type", "param", "code"}}`. Codes are a contract:
+//! programs compare them, so they change with the major version only. Messages are for people.
+
+use axum::{
+    Json,
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+use talka_node::api::{AdminError, GenerateError};
+
+/// How long a client that met [`GenerateError::Overloaded`] should wait: about one short answer.
+const RETRY_AFTER_S: u64 = 2;
+
+/// Why a call failed. Nothing was changed unless the node says otherwise.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say what the fields are")]
+pub enum ApiError {
+    /// The node gave no answer.
+    #[error(transparent)]
+    Generate(#[from] GenerateError),
+    /// The node refused an administrative call.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+    /// The node dropped a generation without its last event: it is stopping.
+    #[error("the node stopped before the answer was complete")]
+    Interrupted,
+    /// The body is not a JSON object.
+    #[error("the request body is not a JSON object: {reason}")]
+    Json { reason: String },
+    /// The body ended early.
+    #[error("the request body could not be read: {reason}")]
+    Body { reason: String },
+    /// The body is longer than any sensible request.
+    #[error("the request body has more than {max} bytes, the most this node reads")]
+    BodyTooLarge { max: usize },
+    /// The body is not declared as JSON.
+    #[error("content type {found:?}, expected \"application/json\"")]
+    ContentType { found: String },
+    /// The query string cannot be read.
+    #[error("the query string is not understood: {reason}")]
+    Query { reason: String },
+    /// A known path, another method.
+    #[error("{method} is not possible on {path}; the Allow header says what is")]
+    Method { method: String, path: String },
+    /// No such path.
+    #[error("nothing is at {path}; the OpenAI calls are under /v1, administration under /api")]
+    Path { path: String },
+    /// A field that must be there is not.
+    #[error("{param} is missing, expected {expected}")]
+    Missing { param: String, expected: &'static str },
+    /// A field has another type or is out of range.
+    #[error("{param} is {found}, expected {expected}")]
+    Value { param: String, found: String, expected: String },
+    /// A documented OpenAI parameter that would change the answer and that this node lacks.
+    #[error("{param} is {found}, which this node does not support; {instead}")]
+    Unsupported { param: String, found: String, instead: String },
+    /// A field that no documentation names: a misspelling, most often.
+    #[error("{param} is not a parameter of this call; nothing is ignored silently")]
+    Unknown { param: String },
+    /// A key is required.
+    #[error("this node wants an API key: send the header Authorization: Bearer KEY")]
+    KeyMissing,
+    /// Another key is required.
+    #[error("the API key is not this node's key")]
+    KeyWrong,
+    /// A name that is not this computer: a foreign page may have rebound it.
+    #[error("host {found:?} is not this computer; use 127.0.0.1 or localhost, or start with a key")]
+    Host { found: String },
+    /// A page of another site asks.
+    #[error("pages from {found:?} may not use this node; start it with a key to allow programs")]
+    Origin { found: String },
+}
+
+/// One row of the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Row {
+    /// The HTTP status.
+    pub status: StatusCode,
+    /// OpenAI's coarse `type`.
+    pub kind: &'static str,
+    /// What programs compare.
+    pub code: &'static str,
+}
+
+const CALLER: &str = "invalid_request_error";
+const SERVER: &str = "server_error";
+const UNAVAILABLE: &str = "service_unavailable";
+
+const fn row(status: StatusCode, kind: &'static str, code: &'static str) -> Row {
+    Row { status, kind, code }
+}
+
+impl ApiError {
+    /// The table. No error appears twice, and none is left to a default of this crate.
+    pub fn row(&self) -> Row {
+        use StatusCode as S;
+        match self {
+            Self::Generate(error) => generate_row(error),
+            Self::Admin(error) => admin_row(error),
+            Self::Interrupted => row(S::SERVICE_UNAVAILABLE, UNAVAILABLE, "interrupted"),
+            Self::Json { .. } => row(S::BAD_REQUEST, CALLER, "invalid_json"),
+            Self::Body { .. } => row(S::BAD_REQUEST, CALLER, "incomplete_body"),
+            Self::BodyTooLarge { .. } => row(S::PAYLOAD_TOO_LARGE, CALLER, "body_too_large"),
+            Self::ContentType { .. } => {
+                row(S::UNSUPPORTED_MEDIA_TYPE, CALLER, "unsupported_content_type")
+            }
+            Self::Query { .. } => row(S::BAD_REQUEST, CALLER, "invalid_query"),
+            Self::Method { .. } => row(S::METHOD_NOT_ALLOWED, CALLER, "method_not_allowed"),
+            Self::Path { .. } => row(S::NOT_FOUND, CALLER, "unknown_path"),
+            Self::Missing { .. } => row(S::BAD_REQUEST, CALLER, "missing_required_parameter"),
+            Self::Value { .. } => row(S::BAD_REQUEST, CALLER, "invalid_value"),
+            Self::Unsupported { .. } => row(S::BAD_REQUEST, CALLER, "unsupported_parameter"),
+            Self::Unknown { .. } => row(S::BAD_REQUEST, CALLER, "unknown_parameter"),
+            Self::KeyMissing => row(S::UNAUTHORIZED, "authentication_error", "missing_api_key"),
+            Self::KeyWrong => row(S::UNAUTHORIZED, "authentication_error", "invalid_api_key"),
+            Self::Host { .. } => row(S::FORBIDDEN, "permission_error", "foreign_host"),
+            Self::Origin { .. } => row(S::FORBIDDEN, "permission_error", "foreign_origin"),
+        }
+    }
+
+    /// The request's field at fault, if one is.
+    pub fn param(&self) -> Option<&str> {
+        match self {
+            Self::Missing { param, .. }
+            | Self::Value { param, .. }
+            | Self::Unsupported { param, .. }
+            | Self::Unknown { param } => Some(param),
+            Self::Generate(GenerateError::Parameter(error)) => Some(error.field),
+            Self::Generate(GenerateError::UnknownModel { .. }) => Some("model"),
+            Self::Generate(GenerateError::UnknownToken { .. }) => Some("prompt"),
+            Self::Generate(GenerateError::Template { .. }) => Some("messages"),
+            _ => None,
+        }
+    }
+
+    /// The JSON document, also sent as an event when an answer breaks off.
+    pub fn document(&self) -> ErrorDocument {
+        let Row { kind, code, .. } = self.row();
+        ErrorDocument {
+            error: ErrorBody {
+                message: self.to_string(),
+                kind,
+                param: self.param().map(str::to_owned),
+                code,
+            },
+        }
+    }
+}
+
+fn generate_row(error: &GenerateError) -> Row {
+    use GenerateError as E;
+    use StatusCode as S;
+    match error {
+        E::UnknownModel { .. } => row(S::NOT_FOUND, CALLER, "model_not_found"),
+        E::Parameter(_) => row(S::BAD_REQUEST, CALLER, "invalid_value"),
+        E::EmptyPrompt => row(S::BAD_REQUEST, CALLER, "empty_prompt"),
+        E::UnknownToken { .. } => row(S::BAD_REQUEST, CALLER, "unknown_token"),
+        E::Template { .. } => row(S::BAD_REQUEST, CALLER, "template_refused"),
+        E::PromptTooLong { .. } => row(S::BAD_REQUEST, CALLER, "context_length_exceeded"),
+        E::InsufficientCredits { .. } => {
+            row(S::PAYMENT_REQUIRED, "insufficient_quota", "insufficient_credits")
+        }
+        E::NoRoute { .. } => row(S::SERVICE_UNAVAILABLE, UNAVAILABLE, "no_route"),
+        E::StageLost { .. } => row(S::BAD_GATEWAY, SERVER, "stage_lost"),
+        E::LedgerUnreachable { .. } => {
+            row(S::SERVICE_UNAVAILABLE, UNAVAILABLE, "ledger_unreachable")
+        }
+        E::LedgerRefused { .. } => row(S::INTERNAL_SERVER_ERROR, SERVER, "ledger_refused"),
+        E::Overloaded { .. } => row(S::TOO_MANY_REQUESTS, "rate_limit_error", "overloaded"),
+        // The node may learn to fail in new ways before this table learns their names.
+        _ => row(S::INTERNAL_SERVER_ERROR, SERVER, "internal_error"),
+    }
+}
+
+fn admin_row(error: &AdminError) -> Row {
+    use AdminError as E;
+    use StatusCode as S;
+    match error {
+        E::Invite { .. } => row(S::BAD_REQUEST, CALLER, "invite_refused"),
+        E::Unreachable { .. } => row(S::BAD_GATEWAY, SERVER, "inviter_unreachable"),
+        E::AlreadyMember { .. } => row(S::CONFLICT, CALLER, "already_member"),
+        E::Ledger { .. } => row(S::INTERNAL_SERVER_ERROR, SERVER, "ledger_invalid"),
+        E::NoEntry { .. } => row(S::NOT_FOUND, CALLER, "no_entry"),
+        E::Store(_) => row(S::INTERNAL_SERVER_ERROR, SERVER, "store_failed"),
+        E::Stopping => row(S::SERVICE_UNAVAILABLE, UNAVAILABLE, "stopping"),
+        _ => row(S::INTERNAL_SERVER_ERROR, SERVER, "internal_error"),
+    }
+}
+
+/// What an error looks like to a program.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ErrorDocument {
+    error: ErrorBody,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct ErrorBody {
+    message: String,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    param: Option<String>,
+    code: &'static str,
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let Row { status, code, .. } = self.row();
+        if status.is_server_error() {
+            tracing::warn!(code, error = %self, "a call failed");
+        }
+        let mut response = (status, Json(self.document())).into_response();
+        let headers = response.headers_mut();
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if status == StatusCode::TOO_MANY_REQUESTS {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_S));
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(error: impl Into<ApiError>, status: u16, code: &str) {
+        let error = error.into();
+        let found = error.row();
+        assert_eq!((found.status.as_u16(), found.code), (status, code), "{error}");
+    }
+
+    #[test]
+    fn what_the_node_refuses_keeps_its_status_and_code() {
+        let unknown = GenerateError::UnknownModel { found: "x".into(), known: vec!["bard".into()] };
+        check(unknown, 404, "model_not_found");
+        check(GenerateError::EmptyPrompt, 400, "empty_prompt");
+        check(
+            GenerateError::PromptTooLong { prompt: 9, context: 8 },
+            400,
+            "context_length_exceeded",
+        );
+        check(GenerateError::LedgerUnreachable { reason: "x".into() }, 503, "ledger_unreachable");
+        check(GenerateError::Overloaded { running: 4 }, 429, "overloaded");
+        check(AdminError::Invite { reason: "expired".into() }, 400, "invite_refused");
+        check(AdminError::AlreadyMember { network: "n".into(), members: 3 }, 409, "already_member");
+        check(AdminError::NoEntry { height: 9, last: 4 }, 404, "no_entry");
+        check(AdminError::Stopping, 503, "stopping");
+    }
+
+    #[test]
+    fn what_this_crate_refuses_keeps_its_status_and_code() {
+        check(ApiError::Json { reason: "x".into() }, 400, "invalid_json");
+        check(ApiError::BodyTooLarge { max: 1 }, 413, "body_too_large");
+        check(
+            ApiError::ContentType { found: "text/plain".into() },
+            415,
+            "unsupported_content_type",
+        );
+        check(
+            ApiError::Method { method: "PUT".into(), path: "/".into() },
+            405,
+            "method_not_allowed",
+        );
+        check(ApiError::Path { path: "/x".into() }, 404, "unknown_path");
+        check(ApiError::KeyMissing, 401, "missing_api_key");
+        check(ApiError::KeyWrong, 401, "invalid_api_key");
+        check(ApiError::Host { found: "x".into() }, 403, "foreign_host");
+        check(ApiError::Interrupted, 503, "interrupted");
+    }
+
+    #[test]
+    fn the_document_has_the_openai_shape() {
+        let error = GenerateError::PromptTooLong { prompt: 600, context: 512 };
+        let document = serde_json::to_value(ApiError::from(error).document()).expect("serialises");
+        let body = &document["error"];
+        assert_eq!(body["type"], "invalid_request_error");
+        assert_eq!(body["code"], "context_length_exceeded");
+        assert!(body["param"].is_null());
+        let message = body["message"].as_str().expect("text");
+        assert!(message.contains("600") && message.contains("512"), "{message}");
+        assert_eq!(document.as_object().map(serde_json::Map::len), Some(1));
+    }
+
+    #[test]
+    fn waiting_is_advised_only_when_it_helps() {
+        let busy = ApiError::from(GenerateError::Overloaded { running: 4 }).into_response();
+        assert_eq!(busy.headers()[header::RETRY_AFTER], "2");
+        let denied = ApiError::KeyMissing.into_response();
+        assert_eq!(denied.headers()[header::WWW_AUTHENTICATE], "Bearer");
+        assert!(!denied.headers().contains_key(header::RETRY_AFTER));
+    }
+}

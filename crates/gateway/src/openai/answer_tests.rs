@@ -1,0 +1,181 @@
+//! Shapes of answers, framing of streams, and cancelling.
+
+use super::*;
+use axum::body::to_bytes;
+use serde_json::{Value, json};
+use talka_node::api::GenerateError;
+use tokio::sync::mpsc;
+
+const REQUEST: &str = "000102030405060708090a0b0c0d0e0f";
+
+fn summary(finish: FinishReason) -> Summary {
+    let node = "11".repeat(32);
+    let text = json!({
+        "request": REQUEST, "finish": "stop", "prompt_tokens": 3, "completion_tokens": 2,
+        "cost": 1500, "flops": 77, "route": [{"node": node, "name": "kitchen", "span": [0, 4]}],
+    });
+    Summary { finish, ..serde_json::from_value(text).expect("a summary") }
+}
+
+/// A generation whose events the test writes.
+fn generation() -> (mpsc::Sender<GenerateEvent>, Generation) {
+    let (sender, events) = mpsc::channel(8);
+    let request = serde_json::from_value(json!(REQUEST)).expect("an id");
+    (sender, Generation { request, model: "bard".into(), prompt_tokens: 3, events })
+}
+
+async fn generation_of(events: Vec<GenerateEvent>) -> Generation {
+    let (sender, generation) = generation();
+    for event in events {
+        sender.send(event).await.expect("room for a few events");
+    }
+    generation
+}
+
+fn text(text: &str) -> GenerateEvent {
+    GenerateEvent::Text(text.into())
+}
+
+async fn said(surface: Surface, usage: bool, events: Vec<GenerateEvent>) -> Vec<Value> {
+    let generation = generation_of(events).await;
+    let voice = Voice::new(surface, &generation, 7);
+    let options = StreamOptions { include_usage: usage };
+    let data: Vec<String> = chunks(voice, generation, options).collect().await;
+    data.iter()
+        .map(|text| {
+            if text == "[DONE]" { json!("[DONE]") } else { serde_json::from_str(text).expect(text) }
+        })
+        .collect()
+}
+
+fn provenance() -> Value {
+    json!({
+        "request": REQUEST, "cost_micro_gft": 1500, "flops": 77,
+        "route": [{"node": "11".repeat(32), "name": "kitchen", "span": [0, 4]}],
+    })
+}
+
+#[tokio::test]
+async fn a_whole_chat_answer_has_the_openai_shape() {
+    let done = GenerateEvent::Done(summary(FinishReason::Stop));
+    let generation = generation_of(vec![text("Hello "), text("you"), done]).await;
+    let voice = Voice::new(Surface::Chat, &generation, 7);
+    assert_eq!(
+        whole(&voice, generation).await.expect("complete"),
+        json!({
+            "id": format!("chatcmpl-{REQUEST}"), "object": "chat.completion", "created": 7,
+            "model": "bard",
+            "choices": [{
+                "index": 0, "logprobs": null, "finish_reason": "stop",
+                "message": {"role": "assistant", "content": "Hello you", "refusal": null},
+            }],
+            "usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5},
+            "talka": provenance(),
+        })
+    );
+}
+
+#[tokio::test]
+async fn a_whole_text_answer_has_the_openai_shape() {
+    let done = GenerateEvent::Done(summary(FinishReason::Length));
+    let generation = generation_of(vec![text("be"), done]).await;
+    let voice = Voice::new(Surface::Text, &generation, 7);
+    let answer = whole(&voice, generation).await.expect("complete");
+    assert_eq!(answer["id"], format!("cmpl-{REQUEST}"));
+    assert_eq!(answer["object"], "text_completion");
+    assert_eq!(
+        answer["choices"],
+        json!([{"index": 0, "text": "be", "logprobs": null, "finish_reason": "length"}])
+    );
+}
+
+#[tokio::test]
+async fn a_chat_stream_names_its_speaker_then_speaks_then_ends() {
+    let done = GenerateEvent::Done(summary(FinishReason::Stop));
+    let chunks = said(Surface::Chat, false, vec![text("Hi"), done]).await;
+    let choice = |delta: Value, finish: Value| json!([{"index": 0, "delta": delta, "logprobs": null, "finish_reason": finish}]);
+    assert_eq!(chunks.len(), 4);
+    assert_eq!(
+        chunks[0]["choices"],
+        choice(json!({"role": "assistant", "content": ""}), Value::Null)
+    );
+    assert_eq!(chunks[1]["choices"], choice(json!({"content": "Hi"}), Value::Null));
+    assert_eq!(chunks[2]["choices"], choice(json!({}), json!("stop")));
+    assert_eq!(chunks[2]["talka"], provenance());
+    assert_eq!(chunks[3], "[DONE]");
+    for chunk in &chunks[..3] {
+        assert_eq!(chunk["object"], "chat.completion.chunk");
+        assert_eq!(chunk["id"], format!("chatcmpl-{REQUEST}"));
+        assert!(chunk.get("usage").is_none() && chunk.get("system_fingerprint").is_none());
+    }
+}
+
+#[tokio::test]
+async fn usage_comes_last_and_is_null_until_then() {
+    for surface in [Surface::Chat, Surface::Text] {
+        let done = GenerateEvent::Done(summary(FinishReason::Length));
+        let chunks = said(surface, true, vec![text("a"), done]).await;
+        let (end, chunks) = chunks.split_last().expect("an end");
+        let (usage, chunks) = chunks.split_last().expect("a usage");
+        assert_eq!(end, "[DONE]");
+        assert_eq!(usage["choices"], json!([]));
+        let expected = json!({"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5});
+        assert_eq!(usage["usage"], expected);
+        assert_eq!(usage["talka"], provenance());
+        assert!(chunks.iter().all(|chunk| chunk.get("usage") == Some(&Value::Null)));
+        let finish = &chunks.last().expect("a finish")["choices"][0]["finish_reason"];
+        assert_eq!(finish, "length");
+    }
+}
+
+#[tokio::test]
+async fn a_broken_stream_ends_with_an_error_and_no_done() {
+    let span = serde_json::from_value(json!([0, 4])).expect("a span");
+    let lost = GenerateError::StageLost { name: "attic".into(), span, reason: "no answer".into() };
+    let chunks = said(Surface::Text, true, vec![text("a"), GenerateEvent::Failed(lost)]).await;
+    assert_eq!(chunks.len(), 2);
+    assert_eq!(chunks[1]["error"]["code"], "stage_lost");
+
+    let chunks = said(Surface::Chat, false, vec![text("a")]).await;
+    assert_eq!(chunks.last().expect("an error")["error"]["code"], "interrupted");
+}
+
+#[tokio::test]
+async fn a_broken_whole_answer_is_an_error() {
+    let (sender, generation) = generation();
+    sender.send(text("part")).await.expect("room");
+    drop(sender);
+    let voice = Voice::new(Surface::Chat, &generation, 7);
+    let error = whole(&voice, generation).await.expect_err("no end");
+    assert!(matches!(error, ApiError::Interrupted));
+}
+
+#[tokio::test]
+async fn events_are_framed_as_server_sent_events_whatever_the_text() {
+    let done = GenerateEvent::Done(summary(FinishReason::Stop));
+    let generation = generation_of(vec![text("one\r\n\ndata: two\u{2028}"), done]).await;
+    let voice = Voice::new(Surface::Text, &generation, 7);
+    let response = stream(voice, generation, StreamOptions::default()).into_response();
+    assert_eq!(response.headers()["content-type"], "text/event-stream");
+    let body = to_bytes(response.into_body(), 1 << 20).await.expect("a body");
+    let body = String::from_utf8(body.to_vec()).expect("UTF-8");
+    let frames: Vec<&str> = body.split_terminator("\n\n").collect();
+    assert_eq!(frames.len(), 3, "{body}");
+    let first = frames[0].strip_prefix("data: ").expect("data");
+    let first: Value = serde_json::from_str(first).expect("one line of JSON");
+    assert_eq!(first["choices"][0]["text"], "one\r\n\ndata: two\u{2028}");
+    assert_eq!(frames[2], "data: [DONE]");
+}
+
+/// Goal: whoever goes away stops paying. Method: drop the stream midway and watch the generation.
+#[tokio::test]
+async fn dropping_a_stream_drops_its_generation() {
+    let (sender, generation) = generation();
+    let voice = Voice::new(Surface::Text, &generation, 7);
+    let mut stream = Box::pin(chunks(voice, generation, StreamOptions::default()));
+    sender.send(text("a")).await.expect("room");
+    assert!(stream.next().await.is_some());
+    assert!(!sender.is_closed());
+    drop(stream);
+    assert!(sender.is_closed());
+}

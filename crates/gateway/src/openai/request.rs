@@ -1,0 +1,317 @@
+//! Requests in OpenAI's words, checked and turned into the node's.
+//!
+//! Decides which parameters are honoured, which change nothing and are accepted, and which are
+//! refused by name because ignoring them would change the answer behind the caller's back. Numbers
+//! that OpenAI bounds are bounded here; the rest is bounded by the node.
+
+use crate::{
+    error::ApiError,
+    fields::{Fields, shown, wrong},
+};
+use serde_json::Value;
+use talka_node::api::{ChatMessage, GenerateRequest, Prompt, SamplingParams};
+
+/// More stop strings than any documented limit.
+const STOP_STRINGS_MAX: usize = 16;
+
+/// The longest stop string, in bytes: the node holds back as much text while it may still match.
+const STOP_BYTES_MAX: usize = 1024;
+
+/// Which of the two generating calls was made; they differ in names and shapes only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Surface {
+    /// `/v1/chat/completions`.
+    Chat,
+    /// `/v1/completions`.
+    Text,
+}
+
+/// What a stream should carry.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StreamOptions {
+    /// One more chunk with the usage, before the end.
+    pub include_usage: bool,
+}
+
+/// A checked request.
+#[derive(Debug)]
+pub struct Call {
+    /// The shape of the answer.
+    pub surface: Surface,
+    /// What to generate.
+    pub request: GenerateRequest,
+    /// Whether and how to stream.
+    pub stream: Option<StreamOptions>,
+}
+
+/// Documented parameters that never change an answer: labels for OpenAI's own books and caches.
+const WITHOUT_EFFECT: [&str; 7] = [
+    "user",
+    "metadata",
+    "store",
+    "service_tier",
+    "safety_identifier",
+    "prompt_cache_key",
+    "prompt_cache_retention",
+];
+
+/// Documented parameters that would change the answer, with the values (as JSON) that ask for
+/// nothing, and what a caller can do instead.
+const UNSUPPORTED: [(&str, &[&str], &str); 22] = [
+    ("n", &["1"], "send one request per answer"),
+    ("best_of", &["1"], "send one request per answer"),
+    ("logprobs", &["false"], "leave it out"),
+    ("top_logprobs", &["0"], "leave it out"),
+    ("logit_bias", &["{}"], "leave it out"),
+    ("tools", &["[]"], "describe them in a message"),
+    ("tool_choice", &["\"none\"", "\"auto\""], "leave it out"),
+    ("parallel_tool_calls", &["true", "false"], "leave it out"),
+    ("functions", &["[]"], "describe them in a message"),
+    ("function_call", &["\"none\"", "\"auto\""], "leave it out"),
+    ("response_format", &["{\"type\":\"text\"}"], "ask for the format in a message"),
+    ("modalities", &["[\"text\"]"], "text is the only one"),
+    ("audio", &[], "text is the only modality"),
+    ("prediction", &[], "leave it out"),
+    ("reasoning_effort", &["\"none\""], "leave it out"),
+    ("verbosity", &["\"medium\""], "ask for the length in a message"),
+    ("web_search_options", &[], "leave it out"),
+    ("moderation", &[], "leave it out"),
+    ("echo", &["false"], "the caller has the prompt already"),
+    ("suffix", &["\"\""], "put everything into the prompt"),
+    ("min_tokens", &["0"], "leave it out"),
+    ("ignore_eos", &["false"], "leave it out"),
+];
+
+/// A body of `/v1/chat/completions`.
+///
+/// # Errors
+/// [`ApiError`] names the field at fault.
+pub fn chat(mut body: Fields) -> Result<Call, ApiError> {
+    let messages: Vec<Value> = body.required("messages")?;
+    if messages.is_empty() {
+        return Err(wrong("messages", &Value::from(messages), "at least one message"));
+    }
+    let messages = messages.into_iter().enumerate().map(|(at, value)| message(at, value));
+    let prompt = Prompt::Chat(messages.collect::<Result<_, _>>()?);
+    call(Surface::Chat, prompt, body)
+}
+
+/// A body of `/v1/completions`.
+///
+/// # Errors
+/// [`ApiError`] names the field at fault.
+pub fn text(mut body: Fields) -> Result<Call, ApiError> {
+    let value: Value = body.required("prompt")?;
+    call(Surface::Text, prompt(value)?, body)
+}
+
+fn call(surface: Surface, prompt: Prompt, mut body: Fields) -> Result<Call, ApiError> {
+    let request = GenerateRequest {
+        model: body.required("model")?,
+        prompt,
+        max_tokens: max_tokens(&mut body)?,
+        sampling: sampling(&mut body)?,
+        stop: stop(&mut body)?,
+    };
+    let stream = stream(&mut body)?;
+    for name in WITHOUT_EFFECT {
+        body.take(name);
+    }
+    refuse_unsupported(&mut body)?;
+    body.finish()?;
+    Ok(Call { surface, request, stream })
+}
+
+/// `max_completion_tokens` is the newer name of `max_tokens`.
+fn max_tokens(body: &mut Fields) -> Result<Option<u32>, ApiError> {
+    let old = body.optional::<u32>("max_tokens")?;
+    let new = body.optional::<u32>("max_completion_tokens")?;
+    if let (Some(old), Some(new)) = (old, new)
+        && old != new
+    {
+        let expected = format!("the same as max_tokens ({old}), or only one of the two");
+        return Err(wrong("max_completion_tokens", &Value::from(new), &expected));
+    }
+    let name = if new.is_some() { "max_completion_tokens" } else { "max_tokens" };
+    match new.or(old) {
+        Some(0) => Err(wrong(name, &Value::from(0), "a whole number of at least 1")),
+        most => Ok(most),
+    }
+}
+
+/// The node's defaults are OpenAI's, but for the seed: without one, no two answers are alike.
+fn sampling(body: &mut Fields) -> Result<SamplingParams, ApiError> {
+    let usual = SamplingParams::default();
+    Ok(SamplingParams {
+        temperature: body.between("temperature", 0.0, 2.0)?.unwrap_or(usual.temperature),
+        top_p: body.between("top_p", 0.0, 1.0)?.unwrap_or(usual.top_p),
+        min_p: body.between("min_p", 0.0, 1.0)?.unwrap_or(usual.min_p),
+        top_k: body.optional("top_k")?.unwrap_or(usual.top_k),
+        repetition_penalty: body
+            .between("repetition_penalty", 0.0, 10.0)?
+            .unwrap_or(usual.repetition_penalty),
+        frequency_penalty: body.between("frequency_penalty", -2.0, 2.0)?.unwrap_or(0.0),
+        presence_penalty: body.between("presence_penalty", -2.0, 2.0)?.unwrap_or(0.0),
+        // OpenAI's seeds are signed; any bits will do.
+        seed: body.optional::<i64>("seed")?.map_or_else(fresh_seed, i64::cast_unsigned),
+    })
+}
+
+fn fresh_seed() -> u64 {
+    getrandom::u64().expect("the operating system gives random numbers")
+}
+
+fn stop(body: &mut Fields) -> Result<Vec<String>, ApiError> {
+    let Some(value) = body.take("stop") else { return Ok(Vec::new()) };
+    let expected = format!(
+        "text or an array of at most {STOP_STRINGS_MAX} texts of 1 to {STOP_BYTES_MAX} bytes"
+    );
+    let strings = match &value {
+        Value::String(one) => Some(vec![one.clone()]),
+        Value::Array(all) => all.iter().map(|s| s.as_str().map(str::to_owned)).collect(),
+        _ => None,
+    };
+    strings
+        .filter(|all| all.len() <= STOP_STRINGS_MAX)
+        .filter(|all| all.iter().all(|s| (1..=STOP_BYTES_MAX).contains(&s.len())))
+        .ok_or_else(|| wrong("stop", &value, &expected))
+}
+
+fn stream(body: &mut Fields) -> Result<Option<StreamOptions>, ApiError> {
+    let stream = body.optional("stream")?.unwrap_or(false);
+    let Some(value) = body.take("stream_options") else {
+        return Ok(stream.then(StreamOptions::default));
+    };
+    if !stream {
+        return Err(wrong("stream_options", &value, "none without \"stream\": true"));
+    }
+    let mut fields = Fields::nested("stream_options", value)?;
+    let include_usage = fields.optional("include_usage")?.unwrap_or(false);
+    if fields.optional("include_obfuscation")? == Some(true) {
+        return Err(ApiError::Unsupported {
+            param: "stream_options.include_obfuscation".into(),
+            found: "true".into(),
+            instead: "leave it out".into(),
+        });
+    }
+    fields.finish()?;
+    Ok(Some(StreamOptions { include_usage }))
+}
+
+fn refuse_unsupported(body: &mut Fields) -> Result<(), ApiError> {
+    for (name, harmless, instead) in UNSUPPORTED {
+        let Some(value) = body.take(name) else { continue };
+        let asks_nothing = harmless.iter().any(|json| {
+            serde_json::from_str::<Value>(json).expect("the table holds JSON") == value
+        });
+        if !asks_nothing {
+            return Err(ApiError::Unsupported {
+                param: name.into(),
+                found: shown(&value),
+                instead: instead.into(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Text, one text in an array, token ids, or one array of token ids in an array.
+fn prompt(value: Value) -> Result<Prompt, ApiError> {
+    let expected = "text, an array of one text, or an array of token ids";
+    let error = wrong("prompt", &value, expected);
+    let tokens = |ids: &[Value]| {
+        let ids = ids.iter().map(|id| id.as_u64().and_then(|id| u32::try_from(id).ok()));
+        ids.collect::<Option<Vec<u32>>>().map(Prompt::Tokens)
+    };
+    match value {
+        Value::String(text) => Some(Prompt::Text(text)),
+        Value::Array(items) => match items.as_slice() {
+            [Value::String(text)] => Some(Prompt::Text(text.clone())),
+            [Value::Array(ids)] => tokens(ids),
+            [Value::String(_) | Value::Array(_), _, ..] => {
+                return Err(ApiError::Unsupported {
+                    param: "prompt".into(),
+                    found: format!("an array of {} prompts", items.len()),
+                    instead: "send one request per prompt".into(),
+                });
+            }
+            ids => tokens(ids),
+        },
+        _ => None,
+    }
+    .ok_or(error)
+}
+
+/// Fields of a message that clients echo from an earlier answer, empty here.
+const ECHOED: [&str; 6] =
+    ["refusal", "annotations", "audio", "tool_calls", "function_call", "tool_call_id"];
+
+fn message(at: usize, value: Value) -> Result<ChatMessage, ApiError> {
+    let mut fields = Fields::nested(&format!("messages[{at}]"), value)?;
+    let role = role(&mut fields)?;
+    let place = fields.path("content");
+    let content = content(&place, fields.required("content")?)?;
+    for name in ECHOED {
+        let empty = |value: &Value| value.as_array().is_some_and(Vec::is_empty);
+        if let Some(value) = fields.take(name).filter(|value| !empty(value)) {
+            return Err(unsupported_here(&fields.path(name), &value));
+        }
+    }
+    if let Some(value) = fields.take("name") {
+        return Err(unsupported_here(&fields.path("name"), &value));
+    }
+    fields.finish()?;
+    Ok(ChatMessage { role, content })
+}
+
+fn unsupported_here(param: &str, found: &Value) -> ApiError {
+    ApiError::Unsupported {
+        param: param.into(),
+        found: shown(found),
+        instead: "put what matters into the content".into(),
+    }
+}
+
+/// `developer` is OpenAI's newer word for `system`; chat templates know the older one.
+fn role(fields: &mut Fields) -> Result<String, ApiError> {
+    let role: String = fields.required("role")?;
+    match role.as_str() {
+        "developer" => Ok("system".into()),
+        "system" | "user" | "assistant" => Ok(role),
+        _ => {
+            let expected = "\"system\", \"developer\", \"user\" or \"assistant\"";
+            Err(wrong(&fields.path("role"), &Value::from(role), expected))
+        }
+    }
+}
+
+/// Text, or parts of type `text`, joined without anything between them.
+fn content(place: &str, value: Value) -> Result<String, ApiError> {
+    match value {
+        Value::String(text) => Ok(text),
+        Value::Array(parts) => {
+            let named = parts.into_iter().enumerate();
+            named.map(|(at, part)| text_part(&format!("{place}[{at}]"), part)).collect()
+        }
+        other => Err(wrong(place, &other, "text or an array of text parts")),
+    }
+}
+
+fn text_part(place: &str, part: Value) -> Result<String, ApiError> {
+    let mut fields = Fields::nested(place, part)?;
+    let kind: String = fields.required("type")?;
+    if kind != "text" {
+        return Err(ApiError::Unsupported {
+            param: fields.path("type"),
+            found: shown(&Value::from(kind)),
+            instead: "text is the only modality".into(),
+        });
+    }
+    let text = fields.required("text")?;
+    fields.finish()?;
+    Ok(text)
+}
+
+#[cfg(test)]
+#[path = "request_tests.rs"]
+mod tests;

@@ -1,0 +1,158 @@
+//! The rules for every request, over a real socket and without a node.
+
+use super::*;
+use crate::fields::Fields;
+use axum::routing::post;
+use serde_json::Value;
+use std::net::SocketAddr;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+/// A gateway over one call that reads a JSON object. Dropping the sender stops it.
+async fn start(key: Option<&str>) -> (SocketAddr, oneshot::Sender<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    let routes = Router::new().route("/v1/echo", post(async |_: Fields| "read"));
+    let config = GatewayConfig { key: key.map(|text| ApiKey::new(text).expect("a key")) };
+    let (stop, stopped) = oneshot::channel::<()>();
+    tokio::spawn(serve_routes(listener, routes, config, async {
+        let _ = stopped.await;
+    }));
+    (address, stop)
+}
+
+struct Reply {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+impl Reply {
+    fn error_code(&self) -> String {
+        let document: Value = serde_json::from_str(&self.body).expect(&self.body);
+        document["error"]["code"].as_str().expect("a code").to_owned()
+    }
+}
+
+/// One exchange. `head` is the request line and headers without host; `{}` in no need of escaping.
+async fn exchange(address: SocketAddr, head: &str, body: &str) -> Reply {
+    let mut stream = TcpStream::connect(address).await.expect("connects");
+    let request = format!("{head}\r\nHost: {address}\r\nConnection: close\r\n\r\n{body}");
+    stream.write_all(request.as_bytes()).await.expect("sends");
+    let mut reply = Vec::new();
+    stream.read_to_end(&mut reply).await.expect("answers");
+    let reply = String::from_utf8(reply).expect("UTF-8");
+    let (head, body) = reply.split_once("\r\n\r\n").expect("a head");
+    let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).expect("a status");
+    Reply { status, head: head.to_lowercase(), body: body.to_owned() }
+}
+
+async fn post_json(address: SocketAddr, headers: &str, body: &str) -> Reply {
+    let head = format!(
+        "POST /v1/echo HTTP/1.1\r\nContent-Length: {}\r\nContent-Type: application/json{headers}",
+        body.len()
+    );
+    exchange(address, &head, body).await
+}
+
+#[tokio::test]
+async fn every_answer_is_stamped_and_unknown_paths_and_methods_are_json() {
+    let (address, _stop) = start(None).await;
+    for (line, status, code) in [
+        ("GET /v1/nothing HTTP/1.1", 404, "unknown_path"),
+        ("GET /v1/echo HTTP/1.1", 405, "method_not_allowed"),
+        ("DELETE /health HTTP/1.1", 405, "method_not_allowed"),
+    ] {
+        let reply = exchange(address, line, "").await;
+        assert_eq!((reply.status, reply.error_code().as_str()), (status, code), "{line}");
+        assert!(reply.head.contains("x-request-id: http-"), "{}", reply.head);
+        assert!(reply.head.contains("x-content-type-options: nosniff"));
+        assert_eq!(reply.head.contains("\r\nallow: "), status == 405, "{}", reply.head);
+    }
+}
+
+#[tokio::test]
+async fn bodies_are_json_and_bounded() {
+    let (address, _stop) = start(None).await;
+    assert_eq!(post_json(address, "", "{}").await.status, 200);
+    let reply = post_json(address, "", "{\"a\":").await;
+    assert_eq!((reply.status, reply.error_code().as_str()), (400, "invalid_json"));
+
+    let head = "POST /v1/echo HTTP/1.1\r\nContent-Length: 2\r\nContent-Type: text/plain";
+    let reply = exchange(address, head, "{}").await;
+    assert_eq!((reply.status, reply.error_code().as_str()), (415, "unsupported_content_type"));
+
+    let head = format!(
+        "POST /v1/echo HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: {}",
+        BODY_BYTES_MAX + 1
+    );
+    let reply = exchange(address, &head, "").await;
+    assert_eq!((reply.status, reply.error_code().as_str()), (413, "body_too_large"));
+}
+
+#[tokio::test]
+async fn without_a_key_foreign_pages_and_names_are_refused() {
+    let (address, _stop) = start(None).await;
+    let own = format!("\r\nOrigin: http://{address}");
+    assert_eq!(post_json(address, &own, "{}").await.status, 200);
+    let reply = post_json(address, "\r\nOrigin: https://evil.example", "{}").await;
+    assert_eq!((reply.status, reply.error_code().as_str()), (403, "foreign_origin"));
+    // A second host header comes after this one; the first is the one a rebound page would send.
+    let rebound = exchange(address, "GET / HTTP/1.1\r\nHost: evil.example", "").await;
+    assert_eq!((rebound.status, rebound.error_code().as_str()), (403, "foreign_host"));
+}
+
+#[tokio::test]
+async fn a_key_guards_every_call_and_leaves_the_page_open() {
+    let (address, _stop) = start(Some("correct-horse")).await;
+    let reply = post_json(address, "", "{}").await;
+    assert_eq!((reply.status, reply.error_code().as_str()), (401, "missing_api_key"));
+    assert!(reply.head.contains("www-authenticate: bearer"));
+    let reply = post_json(address, "\r\nAuthorization: Bearer wrong", "{}").await;
+    assert_eq!((reply.status, reply.error_code().as_str()), (401, "invalid_api_key"));
+    let reply = post_json(address, "\r\nAuthorization: Bearer correct-horse", "{}").await;
+    assert_eq!(reply.status, 200);
+    assert_eq!(exchange(address, "GET /unknown HTTP/1.1", "").await.status, 401);
+    assert_eq!(exchange(address, "GET /health HTTP/1.1", "").await.status, 200);
+
+    let page = exchange(address, "GET / HTTP/1.1", "").await;
+    assert_eq!(page.status, 200);
+    assert!(page.head.contains("content-security-policy: default-src 'none'"), "{}", page.head);
+}
+
+/// Goal: the page needs nothing but itself. Method: look for what would load or run something else.
+#[tokio::test]
+async fn the_page_names_no_other_host_and_runs_nothing_inline() {
+    let (address, _stop) = start(None).await;
+    for path in ["/", "/talka.css", "/talka.js", "/icon.svg"] {
+        let reply = exchange(address, &format!("GET {path} HTTP/1.1"), "").await;
+        assert_eq!(reply.status, 200, "{path}");
+        let text = reply.body.replace("http://www.w3.org/2000/svg", "");
+        for forbidden in
+            ["http://", "https://", "style=", "onclick", "innerHTML", "@import", "eval("]
+        {
+            assert!(!text.contains(forbidden), "{path} has {forbidden}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_open_address_without_a_key_is_not_served() {
+    let listener = TcpListener::bind("0.0.0.0:0").await.expect("a free port");
+    let served = serve_routes(listener, Router::new(), GatewayConfig::default(), async {}).await;
+    let error = served.expect_err("refused");
+    assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+    assert!(error.to_string().contains("--api-key-file"), "{error}");
+}
+
+#[tokio::test]
+async fn a_stopped_gateway_ends_without_waiting_for_idle_connections() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    let idle = TcpStream::connect(address).await.expect("connects");
+    let served = serve_routes(listener, Router::new(), GatewayConfig::default(), async {}).await;
+    assert!(served.is_ok());
+    drop(idle);
+}

@@ -7,7 +7,7 @@ use crate::{
 };
 use clap::{Args, Parser, Subcommand};
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
-use talka_node::Credits;
+use talka_node::base::Credits;
 
 /// Where a node answers unless told otherwise: this computer only.
 pub const HTTP_DEFAULT: &str = "127.0.0.1:4242";
@@ -144,10 +144,10 @@ pub struct SamplingArgs {
     pub max_tokens: Option<u32>,
     /// 0 always takes the likeliest token; higher is more surprising [default: the node's]
     #[arg(long, value_name = "T")]
-    pub temperature: Option<f32>,
+    pub temperature: Option<f64>,
     /// The same seed and request give the same answer [default: random]
-    #[arg(long, value_name = "S")]
-    pub seed: Option<u64>,
+    #[arg(long, value_name = "S", allow_negative_numbers = true)]
+    pub seed: Option<i64>,
 }
 
 #[derive(Debug, Args)]

@@ -68,10 +68,18 @@ impl ClientError {
         match self {
             Self::NoNode { .. } | Self::NotRunning { .. } | Self::NoModel => Exit::NoRoute,
             Self::Answered { status: 401..=403, .. } => Exit::Refused,
-            Self::Answered { code: Some(code), .. } if code == "no_route" => Exit::NoRoute,
-            Self::Answered { code: Some(code), .. } if code == "invite_refused" => Exit::Refused,
+            Self::Answered { code: Some(code), .. } => exit_of_code(code),
             Self::Answered { .. } | Self::NotANode { .. } | Self::BrokenOff { .. } => Exit::Failed,
         }
+    }
+}
+
+/// The codes of a node's errors that its status alone does not tell apart.
+fn exit_of_code(code: &str) -> Exit {
+    match code {
+        "invite_refused" => Exit::Refused,
+        "no_route" | "inviter_unreachable" | "ledger_unreachable" => Exit::NoRoute,
+        _ => Exit::Failed,
     }
 }
 

@@ -52,9 +52,10 @@ fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     cause.is::<UsageError>().then_some(Exit::Usage)
 }
 
-/// What kept a node from starting: a refused invitation is a refusal, an absent inviter an absence.
+/// What kept a node from starting: flags that do not fit, a refused invitation, an absent inviter.
 fn exit_of_start(error: &StartError) -> Exit {
     match error {
+        StartError::NoSuchLayers { .. } | StartError::DuplicateModel { .. } => Exit::Usage,
         StartError::Join(AdminError::Invite { .. }) => Exit::Refused,
         StartError::Join(AdminError::Unreachable { .. }) => Exit::NoRoute,
         _ => Exit::Failed,

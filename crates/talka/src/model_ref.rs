@@ -2,7 +2,7 @@
 
 use crate::{bundled::BARD, exit::UsageError};
 use std::{path::PathBuf, str::FromStr};
-use talka_node::{LayerSpan, ModelChoice, ModelSource};
+use talka_node::{ModelChoice, ModelSource, base::LayerSpan};
 
 /// A model as typed: `bard` or a folder. A folder that is itself called `bard` is `./bard`.
 #[derive(Debug, Clone, PartialEq, Eq)]

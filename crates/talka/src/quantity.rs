@@ -1,7 +1,7 @@
 //! Sizes, durations and credits as people type and read them.
 
 use std::{fmt, str::FromStr, time::Duration};
-use talka_node::Credits;
+use talka_node::base::Credits;
 
 /// Text that is not the quantity expected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

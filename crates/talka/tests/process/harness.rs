@@ -1,0 +1,377 @@
+//! Starts nodes, asks them, waits for them, and ends them however a test ends.
+
+use serde_json::Value;
+use std::{
+    fs::{self, File},
+    io::{BufRead, BufReader, Write},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    sync::{OnceLock, mpsc},
+    thread,
+    time::{Duration, Instant},
+};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+/// When the harness gives up on what should long have happened. No test depends on its length.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// The `talka` program with no setting of the person who runs the tests.
+pub fn talka(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_talka"));
+    command.args(args).stdin(Stdio::null());
+    for name in ["TALKA_API_KEY", "TALKA_DATA_DIR", "TALKA_LOG"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// What a finished program said.
+#[derive(Debug)]
+pub struct Said {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Said {
+    /// Standard output of a command that did what was asked.
+    #[track_caller]
+    pub fn done(self) -> String {
+        assert_eq!(self.code, 0, "{self:#?}");
+        self.stdout
+    }
+
+    /// The one JSON document of a command that did what was asked.
+    #[track_caller]
+    pub fn json(self) -> Value {
+        let stdout = self.done();
+        serde_json::from_str(&stdout).unwrap_or_else(|error| panic!("{error}: {stdout}"))
+    }
+
+    /// A command that failed with `code`, printed no answer and named each of `words`.
+    #[track_caller]
+    pub fn refused(self, code: i32, words: &[&str]) {
+        assert_eq!((self.code, self.stdout.as_str()), (code, ""), "{self:#?}");
+        for word in words {
+            assert!(self.stderr.contains(word), "{word:?} is missing: {self:#?}");
+        }
+    }
+}
+
+/// Runs `command` to its end with `input` on standard input.
+#[track_caller]
+pub fn finish(command: &mut Command, input: &str) -> Said {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("talka starts");
+    let mut stdin = child.stdin.take().expect("standard input is piped");
+    // A program that refuses its arguments ends without reading.
+    let _ = stdin.write_all(input.as_bytes());
+    drop(stdin);
+    let id = child.id();
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || sender.send(child.wait_with_output()));
+    match receiver.recv_timeout(PATIENCE) {
+        Ok(output) => said(output.expect("its output is text")),
+        Err(_) => panic!("process {id} does not end: {command:?}"),
+    }
+}
+
+fn said(output: Output) -> Said {
+    let text = |bytes| String::from_utf8(bytes).expect("output is UTF-8");
+    Said {
+        code: output.status.code().unwrap_or(-1),
+        stdout: text(output.stdout),
+        stderr: text(output.stderr),
+    }
+}
+
+/// Asks `question` until it answers.
+#[track_caller]
+pub fn wait_for<T>(what: &str, mut question: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(answer) = question() {
+            return answer;
+        }
+        assert!(start.elapsed() < PATIENCE, "gave up waiting for {what}");
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// A reply over HTTP.
+#[derive(Debug)]
+pub struct Reply {
+    pub status: u16,
+    pub body: Value,
+}
+
+impl Reply {
+    /// The body of a success.
+    #[track_caller]
+    pub fn done(self) -> Value {
+        assert_eq!(self.status, 200, "{self:#?}");
+        self.body
+    }
+
+    /// An error with `status` and `code` whose message names each of `words`.
+    #[track_caller]
+    pub fn refused(self, status: u16, code: &str, words: &[&str]) {
+        let error = &self.body["error"];
+        assert_eq!((self.status, error["code"].as_str()), (status, Some(code)), "{self:#?}");
+        let message = error["message"].as_str().unwrap_or_default();
+        for word in words {
+            assert!(message.contains(word), "{word:?} is missing: {self:#?}");
+        }
+    }
+}
+
+/// How a streamed answer went.
+#[derive(Debug, Default, PartialEq)]
+pub struct Streamed {
+    pub text: String,
+    pub finish: Option<String>,
+    /// Code and message, if it broke off.
+    pub error: Option<(String, String)>,
+    /// Whether it ended as a complete answer does.
+    pub done: bool,
+}
+
+/// A running node; killed when dropped, its log printed if the test failed.
+#[derive(Debug)]
+pub struct Node {
+    pub http: String,
+    pub id: String,
+    pub network: String,
+    pub dir: PathBuf,
+    key: Option<String>,
+    child: Child,
+    log: PathBuf,
+}
+
+/// A temporary folder for data directories.
+pub fn folder() -> TempDir {
+    tempfile::tempdir().expect("temporary folder")
+}
+
+/// The arguments every test node has: free ports of this computer only.
+fn node_args<'a>(command: &[&'a str], dir: &'a Path, more: &[&'a str]) -> Vec<&'a str> {
+    let dir = dir.to_str().expect("the path is text");
+    let own =
+        ["--data-dir", dir, "--http", "127.0.0.1:0", "--p2p", "127.0.0.1:0", "--threads", "1"];
+    [command, &own, more].concat()
+}
+
+/// `talka up` on `dir`, ready.
+#[track_caller]
+pub fn up(dir: &Path, more: &[&str]) -> Node {
+    Node::start(talka(&node_args(&["up"], dir, more)), dir, None)
+}
+
+/// `talka up` on `dir` for callers with `key`, ready.
+#[track_caller]
+pub fn up_with_key(dir: &Path, key: &str) -> Node {
+    let mut command = talka(&node_args(&["up"], dir, &[]));
+    command.env("TALKA_API_KEY", key);
+    Node::start(command, dir, Some(key.into()))
+}
+
+/// `talka join` on `dir`, where no node runs, ready.
+#[track_caller]
+pub fn join(invite: &str, dir: &Path, more: &[&str]) -> Node {
+    Node::start(talka(&node_args(&["join", invite], dir, more)), dir, None)
+}
+
+/// A node that must refuse to start.
+#[track_caller]
+pub fn cannot_start(command: &[&str], dir: &Path, more: &[&str]) -> Said {
+    finish(&mut talka(&node_args(command, dir, more)), "")
+}
+
+impl Node {
+    #[track_caller]
+    fn start(mut command: Command, dir: &Path, key: Option<String>) -> Self {
+        let log = dir.with_extension(format!("{}.log", next_number()));
+        let stderr = File::create(&log).expect("log file");
+        let mut child =
+            command.stdout(Stdio::piped()).stderr(stderr).spawn().expect("talka starts");
+        let stdout = child.stdout.take().expect("standard output is piped");
+        let unknown = String::new;
+        let (http, id, network) = (unknown(), unknown(), unknown());
+        // Owned before it is ready, so that a panic here kills it and prints its log.
+        let mut node = Self { http, id, network, dir: dir.into(), key, child, log };
+        let ready = first_line(stdout).expect("the node ends without a ready line");
+        let field = |name: &str| {
+            let value =
+                ready.split(name).nth(1).unwrap_or_else(|| panic!("no {name} in {ready:?}"));
+            value.split(' ').next().unwrap_or_default().to_owned()
+        };
+        assert!(ready.starts_with("ready "), "{ready:?}");
+        (node.http, node.id, node.network) = (field(" http="), field(" node="), field(" network="));
+        node
+    }
+
+    /// A client command that finds this node by its data directory.
+    #[track_caller]
+    pub fn cli(&self, args: &[&str]) -> Said {
+        self.cli_with_input(args, "")
+    }
+
+    /// The same with something to read.
+    #[track_caller]
+    pub fn cli_with_input(&self, args: &[&str], input: &str) -> Said {
+        let mut command = talka(args);
+        command.arg("--data-dir").arg(&self.dir);
+        if let Some(key) = &self.key {
+            command.env("TALKA_API_KEY", key);
+        }
+        finish(&mut command, input)
+    }
+
+    /// `talka invite` with these flags.
+    #[track_caller]
+    pub fn invite(&self, flags: &[&str]) -> String {
+        self.cli(&[&["invite"], flags].concat()).done().trim().to_owned()
+    }
+
+    /// Posts `body`.
+    #[track_caller]
+    pub fn post(&self, path: &str, body: &Value) -> Reply {
+        self.send(client().post(format!("{}{path}", self.http)).json(body))
+    }
+
+    /// Gets `path`.
+    #[track_caller]
+    pub fn get(&self, path: &str) -> Reply {
+        self.send(client().get(format!("{}{path}", self.http)))
+    }
+
+    #[track_caller]
+    fn send(&self, request: reqwest::RequestBuilder) -> Reply {
+        let request = match &self.key {
+            Some(key) => request.bearer_auth(key),
+            None => request,
+        };
+        reply(request).expect("the node answers")
+    }
+
+    /// Posts `body` with `"stream": true` and calls `seen` with the text so far after each piece.
+    pub fn stream(&self, path: &str, body: &Value, mut seen: impl FnMut(&str)) -> Streamed {
+        let mut body = body.clone();
+        body["stream"] = true.into();
+        let request = client().post(format!("{}{path}", self.http)).json(&body);
+        runtime().block_on(async {
+            let mut response = request.send().await.expect("the node answers");
+            assert_eq!(response.status().as_u16(), 200);
+            let (mut streamed, mut pending) = (Streamed::default(), Vec::new());
+            while let Ok(Some(piece)) = response.chunk().await {
+                pending.extend_from_slice(&piece);
+                while let Some(end) = pending.iter().position(|byte| *byte == b'\n') {
+                    let line: Vec<u8> = pending.drain(..=end).collect();
+                    streamed.take(std::str::from_utf8(&line).expect("events are UTF-8").trim_end());
+                }
+                seen(&streamed.text);
+            }
+            streamed
+        })
+    }
+
+    /// Every ledger entry this node holds.
+    #[track_caller]
+    pub fn ledger(&self) -> Vec<Value> {
+        let lines = self.cli(&["ledger", "export"]).done();
+        lines.lines().map(|line| serde_json::from_str(line).expect("one entry a line")).collect()
+    }
+
+    /// SIGKILL, and gone.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("the process can be killed");
+        self.child.wait().expect("the process ends");
+    }
+
+    /// SIGTERM, and its exit code.
+    #[cfg(unix)]
+    pub fn terminate(mut self) -> Option<i32> {
+        let id = self.child.id().to_string();
+        let asked = Command::new("kill").args(["-TERM", &id]).status().expect("kill runs");
+        assert!(asked.success());
+        wait_for("a clean end", || self.child.try_wait().expect("the process can be asked")).code()
+    }
+}
+
+/// Posts `body` to a node that may be dying.
+pub fn try_post(http: &str, path: &str, body: &Value) -> Result<Reply, reqwest::Error> {
+    reply(client().post(format!("{http}{path}")).json(body))
+}
+
+fn reply(request: reqwest::RequestBuilder) -> Result<Reply, reqwest::Error> {
+    runtime().block_on(async {
+        let response = request.send().await?;
+        Ok(Reply { status: response.status().as_u16(), body: response.json().await? })
+    })
+}
+
+impl Streamed {
+    fn take(&mut self, line: &str) {
+        let Some(data) = line.strip_prefix("data: ") else { return };
+        if data == "[DONE]" {
+            self.done = true;
+            return;
+        }
+        let event: Value = serde_json::from_str(data).expect("events are JSON");
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        if let Some(error) = event.get("error") {
+            self.error = Some((text(&error["code"]), text(&error["message"])));
+        }
+        let choice = &event["choices"][0];
+        self.text += &text(&choice["text"]);
+        self.text += &text(&choice["delta"]["content"]);
+        if let Some(finish) = choice["finish_reason"].as_str() {
+            self.finish = Some(finish.into());
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // It may have ended already; all that matters is that it is gone.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            let log = fs::read_to_string(&self.log).unwrap_or_default();
+            eprintln!("--- log of {} ({}) ---\n{log}---", self.dir.display(), self.id);
+        }
+    }
+}
+
+/// The first line of `stdout`; what follows is read and dropped, so that the writer never blocks.
+fn first_line(stdout: impl std::io::Read + Send + 'static) -> Option<String> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            // Only the first is waited for.
+            let _ = sender.send(line);
+        }
+    });
+    receiver.recv_timeout(PATIENCE).ok()
+}
+
+fn next_number() -> u32 {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+fn client() -> &'static reqwest::Client {
+    static CLIENT: OnceLock<reqwest::Client> = OnceLock::new();
+    CLIENT.get_or_init(|| {
+        let builder = reqwest::Client::builder().no_proxy().timeout(PATIENCE);
+        // A killed node's idle connections must not be taken for its successor's.
+        builder.pool_max_idle_per_host(0).build().expect("an HTTP client")
+    })
+}
+
+fn runtime() -> &'static Runtime {
+    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+    RUNTIME.get_or_init(|| Runtime::new().expect("an async runtime"))
+}

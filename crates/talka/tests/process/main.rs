@@ -1,0 +1,12 @@
+//! Real `talka` processes on this computer: what a user types and what comes back.
+//!
+//! Each test starts its own nodes in temporary data directories on free ports of 127.0.0.1. No test
+//! asserts how long something takes; the harness gives up on what never happens.
+
+mod alone;
+mod crash;
+mod death;
+mod harness;
+mod models;
+mod refusals;
+mod together;

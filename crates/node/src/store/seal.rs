@@ -1,0 +1,22 @@
+//! A digest before each value, over its key and itself: altered bytes and swapped values show.
+
+/// Bytes of the digest.
+const DIGEST_BYTES: usize = 32;
+
+/// Digest, then `bytes`.
+pub fn seal(key: &[u8], bytes: &[u8]) -> Vec<u8> {
+    [digest(key, bytes).as_slice(), bytes].concat()
+}
+
+/// What was sealed under `key`, or `None` if this is not it.
+pub fn open<'a>(key: &[u8], sealed: &'a [u8]) -> Option<&'a [u8]> {
+    let (found, bytes) = sealed.split_at_checked(DIGEST_BYTES)?;
+    (digest(key, bytes).as_slice() == found).then_some(bytes)
+}
+
+/// The key's length goes first, so that no byte can move between key and value.
+fn digest(key: &[u8], bytes: &[u8]) -> [u8; DIGEST_BYTES] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&(key.len() as u64).to_le_bytes()).update(key).update(bytes);
+    hasher.finalize().into()
+}

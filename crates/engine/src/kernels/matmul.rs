@@ -1,6 +1,14 @@
 //! `x · wᵀ`, where nearly all time goes.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod portable;
+#[cfg(target_arch = "x86_64")]
+mod simd;
+
+use std::ops::Range;
 
 use super::isa::Isa;
 use super::matrix::{Element, Elements, Matrix};
@@ -60,16 +68,78 @@ pub(super) fn run(
     }
 }
 
-fn of_type<E: Element>(isa: Isa, pool: &ThreadPool, product: Product<'_, E>) {
-    let _ = isa;
-    let jobs =
-        if product.t * product.n * product.k <= INLINE_MAX { 1 } else { product.n.div_ceil(64) };
-    let rows = product.n.div_ceil(jobs.max(1));
-    pool.run(jobs, &|job| {
-        let range = job * rows..product.n.min((job + 1) * rows);
-        // SAFETY: jobs have different columns of the output.
-        unsafe { portable::columns(&product, range) };
+impl<E> Product<'_, E> {
+    /// Writes `sums` to the output from element `at` on.
+    ///
+    /// # Safety
+    /// Nobody else may touch these elements meanwhile.
+    #[inline(always)]
+    unsafe fn write(&self, at: usize, sums: &[f32]) {
+        // SAFETY: the caller's promise.
+        let out = unsafe { self.out.slice(at, sums.len()) };
+        for (out, sum) in out.iter_mut().zip(sums) {
+            match self.write {
+                Write::Set => *out = *sum,
+                Write::Add => *out += sum,
+            }
+        }
+    }
+}
+
+/// What an element needs for every body.
+#[cfg(target_arch = "x86_64")]
+trait Supported: avx2::Load256 + avx512::Load512 {}
+#[cfg(target_arch = "x86_64")]
+impl<E: avx2::Load256 + avx512::Load512> Supported for E {}
+#[cfg(not(target_arch = "x86_64"))]
+use Element as Supported;
+
+/// How many rows of weights a job takes.
+///
+/// A job's weights, widened, fit half of a second-level cache of 1 MiB; there are several jobs per
+/// thread, so that one that is held up costs little; whole groups of [`ROW_GROUP`] keep tiles full.
+fn rows_per_job(pool: &ThreadPool, n: usize, k: usize) -> usize {
+    const PANEL_BYTES: usize = 512 * 1024;
+    const JOBS_PER_THREAD: usize = 4;
+    let fitting = PANEL_BYTES / (k * size_of::<f32>());
+    let shared = n.div_ceil(pool.threads() * JOBS_PER_THREAD);
+    fitting.min(shared).min(64).max(1).next_multiple_of(ROW_GROUP)
+}
+
+/// Rows of weights that the widest loop takes at once.
+const ROW_GROUP: usize = 8;
+
+fn of_type<E: Supported>(isa: Isa, pool: &ThreadPool, product: Product<'_, E>) {
+    let Product { t, n, k, .. } = product;
+    let small = t * n * k <= INLINE_MAX;
+    let rows = if small { n.max(1) } else { rows_per_job(pool, n, k) };
+    pool.run(n.div_ceil(rows), &|job| {
+        let range = job * rows..n.min((job + 1) * rows);
+        // SAFETY: jobs have different columns; `Kernels::new` made sure of the instruction set.
+        unsafe { columns(isa, &product, range) };
     });
+}
+
+/// # Safety
+/// The processor must have `isa`, and nobody else may touch these columns of the output meanwhile.
+#[cfg(target_arch = "x86_64")]
+unsafe fn columns<E: Supported>(isa: Isa, product: &Product<'_, E>, range: Range<usize>) {
+    // SAFETY: the caller's promises.
+    unsafe {
+        match isa {
+            Isa::Portable => portable::columns(product, range),
+            Isa::Avx2 => avx2::columns_avx2(product, range),
+            Isa::Avx512 | Isa::Avx512Bf16 => avx512::columns_avx512(product, range),
+        }
+    }
+}
+
+/// # Safety
+/// Nobody else may touch these columns of the output meanwhile.
+#[cfg(not(target_arch = "x86_64"))]
+unsafe fn columns<E: Supported>(_: Isa, product: &Product<'_, E>, range: Range<usize>) {
+    // SAFETY: the caller's promise.
+    unsafe { portable::columns(product, range) }
 }
 
 #[cfg(test)]

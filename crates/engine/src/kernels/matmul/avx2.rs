@@ -1,0 +1,118 @@
+//! Matrix products with AVX2, FMA and F16C.
+
+use std::arch::x86_64::*;
+use std::ops::Range;
+
+use half::{bf16, f16};
+
+use super::simd::{Lanes, Load, columns};
+use super::{Element, Product};
+
+/// Eight numbers. Stands for AVX2, FMA and F16C.
+#[derive(Clone, Copy)]
+pub(super) struct Avx2(__m256);
+
+/// [`columns`] compiled for AVX2.
+///
+/// # Safety
+/// As for [`columns`].
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) unsafe fn columns_avx2<E: Load256>(product: &Product<'_, E>, range: Range<usize>) {
+    // SAFETY: the caller's promises.
+    unsafe { columns::<Avx2, E>(product, range) }
+}
+
+impl Lanes for Avx2 {
+    const WIDTH: usize = 8;
+    // 12 sums, 3 activations and 1 weight fill the 16 registers.
+    const TILE_ROWS: usize = 3;
+
+    #[inline(always)]
+    unsafe fn zero() -> Self {
+        // SAFETY: the caller has AVX2.
+        Self(unsafe { _mm256_setzero_ps() })
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: the caller has AVX2 and may write 8 numbers.
+        unsafe { _mm256_storeu_ps(to, self.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn fused(self, a: Self, b: Self) -> Self {
+        // SAFETY: the caller has FMA.
+        Self(unsafe { _mm256_fmadd_ps(a.0, b.0, self.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn sum4([a, b, c, d]: [Self; 4]) -> [f32; 4] {
+        // SAFETY: the caller has AVX2.
+        unsafe {
+            let ab = _mm256_hadd_ps(a.0, b.0);
+            let cd = _mm256_hadd_ps(c.0, d.0);
+            // One number per sum in each half.
+            let halves = _mm256_hadd_ps(ab, cd);
+            let sums =
+                _mm_add_ps(_mm256_castps256_ps128(halves), _mm256_extractf128_ps::<1>(halves));
+            let mut out = [0.0; 4];
+            _mm_storeu_ps(out.as_mut_ptr(), sums);
+            out
+        }
+    }
+}
+
+impl<E: Load256> Load<E> for Avx2 {
+    #[inline(always)]
+    unsafe fn load(from: *const E) -> Self {
+        // SAFETY: the caller's promises.
+        Self(unsafe { E::load(from) })
+    }
+
+    #[inline(always)]
+    unsafe fn load_partial(from: *const E, count: usize) -> Self {
+        let mut padded = [E::default(); Self::WIDTH];
+        for (index, element) in padded.iter_mut().enumerate().take(count) {
+            // SAFETY: the caller has `count` elements.
+            *element = unsafe { *from.add(index) };
+        }
+        // SAFETY: the caller has AVX2; here are 8 numbers.
+        Self(unsafe { E::load(padded.as_ptr()) })
+    }
+}
+
+/// Reading and widening eight numbers.
+///
+/// # Safety
+/// AVX2 and F16C must be available, and eight numbers readable.
+pub(super) trait Load256: Element + Default {
+    unsafe fn load(from: *const Self) -> __m256;
+}
+
+impl Load256 for f32 {
+    #[inline(always)]
+    unsafe fn load(from: *const Self) -> __m256 {
+        // SAFETY: the caller's promises.
+        unsafe { _mm256_loadu_ps(from) }
+    }
+}
+
+impl Load256 for f16 {
+    #[inline(always)]
+    unsafe fn load(from: *const Self) -> __m256 {
+        // SAFETY: the caller's promises.
+        unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.cast())) }
+    }
+}
+
+impl Load256 for bf16 {
+    #[inline(always)]
+    unsafe fn load(from: *const Self) -> __m256 {
+        // A bf16 number is the upper half of the same f32.
+        // SAFETY: the caller's promises.
+        unsafe {
+            let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
+        }
+    }
+}

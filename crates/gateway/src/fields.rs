@@ -157,6 +157,7 @@ impl<S: Send + Sync> FromRequest<S> for Fields {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         check_content_type(request.headers())?;
+        check_declared_length(request.headers())?;
         let body =
             Bytes::from_request(request, state).await.map_err(|rejection| {
                 match rejection.status() {
@@ -177,6 +178,18 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
         Ok(())
     } else {
         Err(ApiError::ContentType { found: found.chars().take(SHOWN_CHARS_MAX).collect() })
+    }
+}
+
+/// A body that says it is too long is refused before a byte of it is read.
+fn check_declared_length(headers: &HeaderMap) -> Result<(), ApiError> {
+    let declared: Option<usize> =
+        headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
+    match declared {
+        Some(bytes) if bytes > BODY_BYTES_MAX => {
+            Err(ApiError::BodyTooLarge { max: BODY_BYTES_MAX })
+        }
+        _ => Ok(()),
     }
 }
 

@@ -36,13 +36,15 @@ impl Reply {
     }
 }
 
-/// One exchange. `head` is the request line and headers without host; `{}` in no need of escaping.
+/// One exchange. `head` is the request line and the headers, host and connection excepted.
 async fn exchange(address: SocketAddr, head: &str, body: &str) -> Reply {
     let mut stream = TcpStream::connect(address).await.expect("connects");
     let request = format!("{head}\r\nHost: {address}\r\nConnection: close\r\n\r\n{body}");
     stream.write_all(request.as_bytes()).await.expect("sends");
     let mut reply = Vec::new();
-    stream.read_to_end(&mut reply).await.expect("answers");
+    // A server that refuses a body may reset the connection once its answer is sent.
+    let ended = stream.read_to_end(&mut reply).await;
+    assert!(ended.is_ok() || !reply.is_empty(), "{ended:?}");
     let reply = String::from_utf8(reply).expect("UTF-8");
     let (head, body) = reply.split_once("\r\n\r\n").expect("a head");
     let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).expect("a status");
@@ -89,6 +91,13 @@ async fn bodies_are_json_and_bounded() {
         BODY_BYTES_MAX + 1
     );
     let reply = exchange(address, &head, "").await;
+    assert_eq!((reply.status, reply.error_code().as_str()), (413, "body_too_large"));
+
+    // Without a declared length the body is read up to the limit.
+    let head = "POST /v1/echo HTTP/1.1\r\nContent-Type: application/json\r\n\
+                Transfer-Encoding: chunked";
+    let text = format!("\"{}\"", "x".repeat(BODY_BYTES_MAX));
+    let reply = exchange(address, head, &format!("{:x}\r\n{text}\r\n", text.len())).await;
     assert_eq!((reply.status, reply.error_code().as_str()), (413, "body_too_large"));
 }
 
@@ -148,7 +157,7 @@ async fn an_open_address_without_a_key_is_not_served() {
 }
 
 #[tokio::test]
-async fn a_stopped_gateway_ends_without_waiting_for_idle_connections() {
+async fn a_stopped_gateway_ends_though_a_connection_idles() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("an address");
     let idle = TcpStream::connect(address).await.expect("connects");

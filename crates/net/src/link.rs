@@ -16,7 +16,7 @@ use crate::{
 use bytes::Bytes;
 use iroh::endpoint::{Connection, ConnectionError, ReadError, RecvStream, SendStream, VarInt};
 use std::sync::{Arc, OnceLock};
-use talka_base::NodeId;
+use talka_base::{Blame, NodeId};
 use tokio::sync::mpsc;
 
 /// Bytes of the reason that travels with a close: it must fit the one packet that says farewell.
@@ -66,15 +66,15 @@ pub enum LinkError {
 }
 
 impl LinkError {
-    /// Whether the other node broke a rule. Everything else is normal life.
-    pub const fn is_peers_fault(&self) -> bool {
+    /// Who is to blame: the peer if it broke a rule, otherwise nobody.
+    pub const fn blame(&self) -> Blame {
         match self {
-            Self::Frame { .. } | Self::Lanes { .. } | Self::Abandoned { .. } => true,
+            Self::Frame { .. } | Self::Lanes { .. } | Self::Abandoned { .. } => Blame::Peer,
             Self::ClosedByPeer { .. }
             | Self::ClosedByUs { .. }
             | Self::Silent { .. }
             | Self::Finished { .. }
-            | Self::Transport { .. } => false,
+            | Self::Transport { .. } => Blame::Nobody,
         }
     }
 }
@@ -144,7 +144,7 @@ impl Link {
             (Lane::Control, Lane::Activations) => Ok(Self::start(core, first, second)),
             (Lane::Activations, Lane::Control) => Ok(Self::start(core, second, first)),
             (Lane::Control, Lane::Control) | (Lane::Activations, Lane::Activations) => {
-                Err(core.blame(LinkError::Lanes { peer: core.peer, found: second.lane.tag() }))
+                Err(core.accuse(LinkError::Lanes { peer: core.peer, found: second.lane.tag() }))
             }
         }
     }
@@ -257,7 +257,7 @@ impl LinkReceiver {
                 Ok(Some(payload)) => return Ok((lane, payload)),
                 Ok(None) => {}
                 Err(LaneError::Frame(source)) => {
-                    return Err(core.blame(LinkError::Frame { peer: core.peer, source }));
+                    return Err(core.accuse(LinkError::Frame { peer: core.peer, source }));
                 }
                 Err(LaneError::Stream(ReadError::ConnectionLost(error))) => {
                     return Err(core.describe(error));
@@ -310,7 +310,7 @@ impl Core {
         let [found] = tag;
         match Lane::from_tag(found) {
             Some(lane) => Ok(LaneStreams { lane, send, receive }),
-            None => Err(self.blame(LinkError::Lanes { peer: self.peer, found })),
+            None => Err(self.accuse(LinkError::Lanes { peer: self.peer, found })),
         }
     }
 
@@ -320,7 +320,7 @@ impl Core {
     }
 
     /// Closes because of what the peer did, and tells it so.
-    fn blame(&self, error: LinkError) -> LinkError {
+    fn accuse(&self, error: LinkError) -> LinkError {
         self.close(&error.to_string());
         error
     }
@@ -329,7 +329,7 @@ impl Core {
     fn ended(&self, lane: Lane) -> LinkError {
         match self.connection.close_reason() {
             Some(error) => self.describe(error),
-            None => self.blame(LinkError::Abandoned { peer: self.peer, lane }),
+            None => self.accuse(LinkError::Abandoned { peer: self.peer, lane }),
         }
     }
 

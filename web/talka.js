@@ -76,15 +76,7 @@ function duration(ms) {
   return `${Math.round(seconds / 3600)} h`;
 }
 
-function sentence(code, message) {
-  const lead = {
-    insufficient_credits: "Not enough credits. ",
-    no_route: "No complete route. ",
-    stage_lost: "The answer broke off. ",
-    interrupted: "The answer broke off. ",
-  };
-  return (lead[code] ?? "") + message;
-}
+const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 
 // ---- Facts: status, models, nodes, credits ----------------------------------------------------
 
@@ -226,7 +218,7 @@ async function refresh() {
 
 async function keepFresh() {
   try {
-    if (!document.hidden) await refresh();
+    if (!document.hidden && $("key-form").hidden) await refresh();
   } catch (error) {
     if (error.status === 401) askForKey();
     else pulse("gone", error.code === "node_gone" ? "no answer from the node" : error.message);
@@ -330,9 +322,12 @@ async function listen(said, signal) {
   return end;
 }
 
+/** A button that is disabled loses the focus: whoever works by keyboard is led on. */
 function busy(now) {
-  $("send").disabled = now;
-  $("stop").disabled = !now;
+  const [off, on] = now ? [$("send"), $("stop")] : [$("stop"), $("send")];
+  on.disabled = false;
+  if (document.activeElement === off) (now ? on : $("prompt")).focus();
+  off.disabled = true;
 }
 
 function trouble(text) {
@@ -369,7 +364,7 @@ function unanswered(error, item, said, text) {
     return;
   }
   conversation.pop();
-  if (error.name !== "AbortError") trouble(sentence(error.code, error.message));
+  if (error.name !== "AbortError") trouble(sentence(error.message));
   if (error.status === 401) askForKey();
   if (said.textContent) {
     item.append(el("p", "meta", "Broken off: not part of the conversation."));

@@ -213,6 +213,7 @@ async function refresh() {
   show("credits", credits, members);
   show("model", status.models.map(({ name, complete }) => ({ name, complete })), modelChoice);
   $("key-form").hidden = true;
+  $("facts").hidden = false;
   pulse("alive", "running");
 }
 

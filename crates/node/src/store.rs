@@ -10,7 +10,10 @@
 //! damage, where a one-phase commit would silently fall back to the state before.
 //!
 //! A damaged file is an error that names it, on opening or on reading, and never a panic: the
-//! whole file is checked on opening, and each value carries a digest over its key and itself.
+//! whole file is checked on opening, and each value carries a digest over its key and itself. One
+//! thing is not noticed: a file left by a crash of which, before it is opened again, exactly the
+//! bit flips that says which of the last two commits is the newer; the newer one is then gone.
+//!
 //! Decides nothing about entries but that they are contiguous; the ledger's rules are checked by
 //! replaying ([`Store::ledger`]). All calls block.
 

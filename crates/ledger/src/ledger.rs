@@ -222,6 +222,11 @@ impl Ledger {
         self.book.open.values()
     }
 
+    /// Whether the request was settled or released.
+    pub fn is_closed(&self, request: &RequestId) -> bool {
+        self.book.requests.get(request).is_some_and(|history| history.closed.is_some())
+    }
+
     /// What a member's open requests hold in the reserve.
     pub fn held(&self, member: &MemberId) -> Credits {
         let open = self.book.open.values();

@@ -1,1 +1,17 @@
-//! TODO
+//! A node of a Talka network.
+//!
+//! [`core`] decides, as pure functions of what it was told; the private `shell` touches clock,
+//! sockets, disk and threads and decides nothing; [`store`] is the disk; [`wire`] is what nodes say
+//! to each other. Front ends use [`Node::start`] and then [`api`] alone. Knows no HTTP.
+
+pub mod api;
+mod config;
+pub mod core;
+mod shell;
+pub mod store;
+pub mod wire;
+
+pub use config::{ModelChoice, NodeConfig, StartError};
+pub use shell::Node;
+pub use talka_base as base;
+pub use talka_engine::{BundledModel, ModelSource};

@@ -1,0 +1,350 @@
+//! The handle that front ends use: every question and order a person or program may put to a node.
+
+mod types;
+
+pub use types::*;
+
+use crate::shell::{Shared, answer, desk::Desk, hub::HubInput, join, now, open, random};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, PoisonError},
+};
+use talka_base::{Amount, Credits, EntryHash, LayerSpan, NodeId, Signed, Tick, encode, hex};
+use talka_ledger::{Account, Entry, Event, Ledger};
+use talka_net::{Invite, InviteSecret};
+use tokio::sync::oneshot;
+
+/// The longest an invitation may be valid: a year, in milliseconds.
+const INVITE_MS_MAX: u64 = 365 * 24 * 3_600_000;
+
+/// A running node, as its front ends see it. Cheap to clone.
+#[derive(Clone)]
+pub struct Api {
+    shared: Arc<Shared>,
+}
+
+impl fmt::Debug for Api {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Api(node {})", self.shared.me.short())
+    }
+}
+
+impl Api {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// Starts answering `request`: checks it, reserves its greatest possible cost, finds a route.
+    ///
+    /// # Errors
+    /// [`GenerateError`]; nothing was computed or charged.
+    pub async fn generate(&self, request: GenerateRequest) -> Result<Generation, GenerateError> {
+        answer::start(Arc::clone(&self.shared), request).await
+    }
+
+    /// The node at a glance.
+    pub async fn status(&self) -> Status {
+        let shared = &self.shared;
+        let (nodes_alive, nodes_known) = {
+            let view = shared.view.borrow();
+            (view.nodes.iter().filter(|n| n.linked).count(), view.nodes.len())
+        };
+        let desk = shared.desk();
+        let member = shared.member();
+        desk.read(|ledger| Status {
+            version: env!("CARGO_PKG_VERSION").into(),
+            node: shared.me,
+            name: shared.name.clone(),
+            member,
+            network: ledger.network(),
+            network_name: ledger.name().into(),
+            founder: ledger.founder(),
+            started_at: shared.started_at,
+            nodes_alive,
+            nodes_known,
+            requests_running: crate::shell::REQUESTS_MAX - shared.admitted.available_permits(),
+            sessions_held: shared.stages.sessions_held(),
+            models: self.reports(),
+            balance: ledger.balance(&member).unwrap_or_default(),
+            ledger_height: ledger.height() + 1,
+        })
+    }
+
+    /// Models known here, by name.
+    pub async fn models(&self) -> Vec<ModelReport> {
+        self.reports()
+    }
+
+    fn reports(&self) -> Vec<ModelReport> {
+        let view = self.shared.view.borrow();
+        let report = |known: &Arc<crate::shell::KnownModel>| {
+            let served = view.served.get(&known.id).cloned().unwrap_or_default();
+            let shape = *known.model.shape();
+            let spans = served.iter().map(|(_, span)| *span);
+            let complete = talka_plan::uncovered(shape.layers, spans).is_empty();
+            let stage = |(node, span): &(NodeId, LayerSpan)| StageReport {
+                node: *node,
+                name: view.name_of(*node),
+                span: *span,
+            };
+            let mut coverage: Vec<_> = served.iter().map(stage).collect();
+            coverage.sort_by_key(|stage| (stage.span, stage.node));
+            ModelReport {
+                name: known.name.clone(),
+                id: known.id,
+                shape,
+                weight_bytes: known.model.span_bytes(shape.span()),
+                coverage,
+                complete,
+            }
+        };
+        let mut reports: Vec<_> = self.shared.models.iter().map(report).collect();
+        reports.sort_by(|a, b| a.name.cmp(&b.name));
+        reports
+    }
+
+    /// Nodes of the network, this one first, then by name.
+    pub async fn peers(&self) -> Vec<PeerReport> {
+        let shared = &self.shared;
+        let view = shared.view.borrow().clone();
+        let desk = shared.desk();
+        let model_name = |id| shared.model_by_id(id).map(|known| known.name.clone());
+        let now = now();
+        // The ledger also knows nodes that never linked since this one started.
+        let mut known: BTreeMap<NodeId, PeerReport> = desk.read(|ledger| {
+            let absent = ledger.nodes().map(|(node, record)| PeerReport {
+                node,
+                name: record.name.clone(),
+                member: record.member,
+                this: node == shared.me,
+                alive: false,
+                silent_ms: None,
+                memory_bytes: 0,
+                serves: Vec::new(),
+            });
+            absent.map(|report| (report.node, report)).collect()
+        });
+        for seen in &view.nodes {
+            let Some(report) = known.get_mut(&seen.node) else { continue };
+            report.name.clone_from(&seen.name);
+            report.alive = seen.linked;
+            report.silent_ms = seen.heard_at.map(|at| now.since_ms(at));
+            report.memory_bytes = seen.memory_bytes;
+            report.serves = served_by(&view.served, seen.node)
+                .filter_map(|(model, span)| Some((model_name(model)?, span)))
+                .collect();
+        }
+        let mut reports: Vec<_> = known.into_values().collect();
+        reports.sort_by(|a, b| (!a.this, &a.name, a.node).cmp(&(!b.this, &b.name, b.node)));
+        reports
+    }
+
+    /// The member's account, and everybody's standing.
+    pub async fn credits(&self) -> CreditsReport {
+        let member = self.shared.member();
+        self.shared.desk().read(|ledger| {
+            let mut members: Vec<_> = ledger
+                .members()
+                .map(|(id, account)| MemberReport {
+                    member: id,
+                    name: account.name.clone(),
+                    balance: ledger.balance(&id).unwrap_or_default(),
+                    granted: account.granted,
+                    earned: account.earned,
+                    spent: account.spent,
+                    flops: account.work,
+                })
+                .collect();
+            members.sort_by(|a, b| (&a.name, a.member).cmp(&(&b.name, b.member)));
+            let balance = ledger.balance(&member).unwrap_or_default();
+            CreditsReport { member, balance, reserved: ledger.held(&member), members }
+        })
+    }
+
+    /// A fresh invitation to this network.
+    ///
+    /// # Errors
+    /// [`AdminError::Invite`] if it would be valid for no time or more than a year.
+    pub async fn invite(&self, options: InviteOptions) -> Result<InviteReport, AdminError> {
+        if !(1..=INVITE_MS_MAX).contains(&options.valid_ms) {
+            let reason = format!(
+                "valid for {} ms, expected 1 ms to a year ({INVITE_MS_MAX} ms)",
+                options.valid_ms
+            );
+            return Err(AdminError::Invite { reason });
+        }
+        let shared = &self.shared;
+        let secret = random();
+        let expires_at = now().plus_ms(options.valid_ms);
+        {
+            let _turn = shared.invites.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut book = join::invites(shared)?;
+            book.give(&secret, expires_at, options.reusable);
+            join::keep_invites(shared, &book)?;
+        }
+        let (network, network_name) =
+            shared.desk().read(|ledger| (ledger.network(), ledger.name().to_owned()));
+        let mut addresses = shared.endpoint.addresses();
+        addresses.truncate(talka_net::invite::ADDRESSES_MAX);
+        let invite = Invite {
+            network,
+            network_name,
+            inviter: shared.me,
+            addresses,
+            secret: InviteSecret(secret),
+            expires_at,
+        };
+        let invite = invite.to_string();
+        Ok(InviteReport { invite, network, expires_at, reusable: options.reusable })
+    }
+
+    /// Joins the network of an invitation. A node already in it has nothing to do.
+    ///
+    /// # Errors
+    /// [`AdminError`]; the node stays where it was.
+    pub async fn join(&self, invite: &str) -> Result<JoinReport, AdminError> {
+        let shared = &self.shared;
+        let invite = open::parse_invite(invite)?;
+        let desk = shared.desk();
+        if desk.network() != invite.network {
+            open::may_leave(&desk)?;
+            let (desk, peers) = open::join_network(
+                &shared.name,
+                &shared.store,
+                &shared.keys,
+                &shared.endpoint,
+                &invite,
+                None,
+            )
+            .await?;
+            self.adopt(desk, peers).await?;
+        }
+        let desk = shared.desk();
+        Ok(desk.read(|ledger| JoinReport {
+            network: ledger.network(),
+            network_name: ledger.name().into(),
+            invited_by: invite.inviter,
+        }))
+    }
+
+    async fn adopt(
+        &self,
+        desk: Desk,
+        peers: Vec<(NodeId, Vec<std::net::SocketAddr>)>,
+    ) -> Result<(), AdminError> {
+        let (done, adopted) = oneshot::channel();
+        let input = HubInput::Adopt { desk, peers, done };
+        self.shared.hub.send(input).await.map_err(|_| AdminError::Stopping)?;
+        adopted.await.map_err(|_| AdminError::Stopping)
+    }
+
+    /// Up to `limit` ledger entries from height `from` on.
+    ///
+    /// # Errors
+    /// [`AdminError::Store`] if this node's copy cannot be read.
+    pub async fn ledger(&self, from: u64, limit: usize) -> Result<Vec<EntryReport>, AdminError> {
+        let entries = self.entries(from, limit).await?;
+        Ok(entries.iter().map(entry_report).collect())
+    }
+
+    /// Replays this node's whole copy of the ledger.
+    ///
+    /// # Errors
+    /// [`AdminError::Ledger`] names the first entry that does not follow.
+    pub async fn ledger_verify(&self) -> Result<VerifyReport, AdminError> {
+        let entries = self.entries(0, usize::MAX).await?;
+        let report = tokio::task::spawn_blocking(move || talka_ledger::verify(entries))
+            .await
+            .expect("verifying does not panic")
+            .map_err(|e| AdminError::Ledger { reason: format!("{e}: {}", e.source) })?;
+        let balances = self.shared.desk().read(|ledger| sum_of_balances(ledger));
+        Ok(VerifyReport {
+            network: report.network,
+            entries: report.entries,
+            signatures: report.signatures,
+            postings: report.postings,
+            members: report.members,
+            minted: report.minted,
+            balances,
+            reserved: report.reserved,
+            head: report.head,
+            state: report.state_hash,
+        })
+    }
+
+    /// The signed entry at `height` and what chains it to the head.
+    ///
+    /// # Errors
+    /// [`AdminError::NoEntry`] past the end.
+    pub async fn ledger_proof(&self, height: u64) -> Result<ProofReport, AdminError> {
+        let entries = self.entries(height, usize::MAX).await?;
+        let Some((first, later)) = entries.split_first() else {
+            let last = self.shared.desk().read(Ledger::height);
+            return Err(AdminError::NoEntry { height, last });
+        };
+        Ok(ProofReport {
+            height,
+            hash: first.claimed_value().hash(),
+            founder: self.shared.desk().founder(),
+            signed_entry: hex::show(&encode(first)),
+            later: later.iter().map(|entry| entry.claimed_value().hash()).collect(),
+        })
+    }
+
+    async fn entries(&self, from: u64, limit: usize) -> Result<Vec<Signed<Entry>>, AdminError> {
+        let shared = Arc::clone(&self.shared);
+        let network = shared.desk().network();
+        let read =
+            tokio::task::spawn_blocking(move || shared.store.entries_from(&network, from, limit));
+        Ok(read.await.expect("reading does not panic")?)
+    }
+}
+
+fn served_by(
+    served: &BTreeMap<talka_base::ModelId, Vec<(NodeId, LayerSpan)>>,
+    node: NodeId,
+) -> impl Iterator<Item = (talka_base::ModelId, LayerSpan)> + '_ {
+    served.iter().flat_map(move |(model, spans)| {
+        spans.iter().filter(move |(n, _)| *n == node).map(move |(_, span)| (*model, *span))
+    })
+}
+
+fn sum_of_balances(ledger: &Ledger) -> Credits {
+    let balances = ledger.members().filter_map(|(id, _)| ledger.balance(&id));
+    Credits(balances.map(|credits| credits.0).sum())
+}
+
+fn entry_report(entry: &Signed<Entry>) -> EntryReport {
+    let entry = entry.claimed_value();
+    let hash: EntryHash = entry.hash();
+    let at: Tick = entry.at;
+    let postings = entry.postings.iter().map(|posting| {
+        let Amount(change) = posting.amount;
+        (account_name(&posting.account), change)
+    });
+    EntryReport {
+        height: entry.height,
+        at,
+        hash,
+        kind: entry.event.kind().into(),
+        request: request_of(&entry.event),
+        postings: postings.collect(),
+    }
+}
+
+fn account_name(account: &Account) -> String {
+    match account {
+        Account::Member(member) => member.to_string(),
+        system => system.to_string(),
+    }
+}
+
+fn request_of(event: &Event) -> Option<talka_base::RequestId> {
+    match event {
+        Event::Founded(_) | Event::Joined { .. } => None,
+        Event::Reserved { reservation } => Some(reservation.claimed_value().request),
+        Event::Settled { settlement } => Some(settlement.claimed_value().request),
+        Event::Released { request, .. } => Some(*request),
+    }
+}

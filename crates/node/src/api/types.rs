@@ -1,0 +1,377 @@
+//! What crosses the border between a node and its front ends: requests, events, reports, errors.
+//!
+//! Reports serialise to the JSON that the admin endpoints and `--json` show; ids are hexadecimal,
+//! credits are µGFT, times are milliseconds since 1970 UTC.
+
+use serde::{Deserialize, Serialize};
+use talka_base::{
+    Credits, EntryHash, Flops, LayerSpan, MemberId, ModelId, ModelShape, NetworkId, NodeId,
+    RequestId, StateHash, Tick,
+};
+pub use talka_engine::{ChatMessage, SamplingError, SamplingParams};
+use tokio::sync::mpsc;
+
+/// What to continue.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Prompt {
+    /// Plain text, tokenised with the model's special tokens.
+    Text(String),
+    /// Token ids, used as they are.
+    Tokens(Vec<u32>),
+    /// A conversation, laid out by the model's chat template.
+    Chat(Vec<ChatMessage>),
+}
+
+/// One request for text.
+#[derive(Debug, Clone)]
+pub struct GenerateRequest {
+    /// A name as [`ModelReport::name`], or the hexadecimal [`ModelId`].
+    pub model: String,
+    /// What to continue.
+    pub prompt: Prompt,
+    /// Most tokens to generate; as many as the context allows if absent.
+    pub max_tokens: Option<u32>,
+    /// How tokens are drawn.
+    pub sampling: SamplingParams,
+    /// Generation ends before the first of these; they are not part of the text.
+    pub stop: Vec<String>,
+}
+
+/// A generation under way. Dropping it cancels the request and releases its credits.
+#[derive(Debug)]
+pub struct Generation {
+    /// Names the request in receipts and in the ledger.
+    pub request: RequestId,
+    /// The model's name.
+    pub model: String,
+    /// Tokens of the prompt.
+    pub prompt_tokens: u32,
+    /// Any number of [`GenerateEvent::Text`], then exactly one other event.
+    pub events: mpsc::Receiver<GenerateEvent>,
+}
+
+/// What happens during a generation.
+#[derive(Debug)]
+pub enum GenerateEvent {
+    /// Further text: whole characters, never part of a stop string.
+    Text(String),
+    /// The end of a complete answer, after its settlement is durable.
+    Done(Summary),
+    /// The end of a failed one: nothing was charged.
+    Failed(GenerateError),
+}
+
+/// Why an answer ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FinishReason {
+    /// The model's end token or a stop string.
+    Stop,
+    /// `max_tokens` or the context was reached.
+    Length,
+}
+
+/// What an answer took and who computed it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Summary {
+    /// The request.
+    pub request: RequestId,
+    /// Why the answer ended.
+    pub finish: FinishReason,
+    /// Tokens of the prompt.
+    pub prompt_tokens: u32,
+    /// Tokens generated, an end token included.
+    pub completion_tokens: u32,
+    /// What the caller's member paid.
+    pub cost: Credits,
+    /// Work of all stages.
+    pub flops: Flops,
+    /// Who ran which layers, in order.
+    pub route: Vec<StageReport>,
+}
+
+/// One stage of a route or of a model's coverage.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StageReport {
+    /// The node.
+    pub node: NodeId,
+    /// What people call it.
+    pub name: String,
+    /// Its layers.
+    pub span: LayerSpan,
+}
+
+/// Why no answer came, or why it broke off.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "the messages say what the fields are")]
+pub enum GenerateError {
+    /// Nobody here knows the model.
+    #[error("model {found:?} is not known here, expected one of: {}", known.join(", "))]
+    UnknownModel { found: String, known: Vec<String> },
+    /// A sampling or length parameter is out of range.
+    #[error(transparent)]
+    Parameter(#[from] SamplingError),
+    /// The prompt has no tokens.
+    #[error("the prompt is empty, expected at least one token")]
+    EmptyPrompt,
+    /// A token id that the vocabulary lacks.
+    #[error("token id {found} is not in the vocabulary of {vocab} tokens")]
+    UnknownToken { found: u32, vocab: u32 },
+    /// The model's chat template refused the conversation.
+    #[error("the model's chat template refused the messages: {reason}")]
+    Template { reason: String },
+    /// Prompt and answer do not fit the model's context.
+    #[error(
+        "the prompt has {prompt} tokens, but the model's context is {context} tokens \
+         and at least one is needed for the answer"
+    )]
+    PromptTooLong { prompt: u32, context: u32 },
+    /// The member cannot pay the most that the request may cost.
+    #[error("not enough credits: this request may cost up to {needed}, the balance is {held}")]
+    InsufficientCredits { needed: Credits, held: Credits },
+    /// No chain of live stages covers the model.
+    #[error("no complete route for {model}: layers {missing} are served by no reachable node")]
+    NoRoute { model: String, missing: LayerSpan },
+    /// A stage of this request died or failed.
+    #[error("stage {span} on node {name} was lost: {reason}; the request was not charged")]
+    StageLost { name: String, span: LayerSpan, reason: String },
+    /// The founder, who orders the ledger, cannot be reached.
+    #[error("the ledger cannot be reached: {reason}; nothing was computed or charged")]
+    LedgerUnreachable { reason: String },
+    /// The ledger refused the reservation or settlement for another reason than credits.
+    #[error("the ledger refused the request: {reason}")]
+    LedgerRefused { reason: String },
+    /// As many requests run as this node admits.
+    #[error("{running} requests are running, the most this node admits; try again shortly")]
+    Overloaded { running: usize },
+}
+
+/// The node at a glance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of this program.
+    pub version: String,
+    /// This node.
+    pub node: NodeId,
+    /// What people call it.
+    pub name: String,
+    /// Whose account it uses.
+    pub member: MemberId,
+    /// The network it is in.
+    pub network: NetworkId,
+    /// What people call the network.
+    pub network_name: String,
+    /// The node that orders the ledger.
+    pub founder: NodeId,
+    /// When this process started.
+    pub started_at: Tick,
+    /// Nodes of the network that answer now, this one included.
+    pub nodes_alive: usize,
+    /// All nodes of the network, this one included.
+    pub nodes_known: usize,
+    /// Requests being answered by this node now.
+    pub requests_running: usize,
+    /// Sessions of any head that a stage of this node holds now.
+    pub sessions_held: usize,
+    /// Models known here.
+    pub models: Vec<ModelReport>,
+    /// Balance of the member.
+    pub balance: Credits,
+    /// Number of ledger entries held.
+    pub ledger_height: u64,
+}
+
+/// One model and who serves it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelReport {
+    /// The name requests use.
+    pub name: String,
+    /// Its digest.
+    pub id: ModelId,
+    /// Its dimensions.
+    pub shape: ModelShape,
+    /// Weights of all layers, in bytes.
+    pub weight_bytes: u64,
+    /// Every span served by a live node, ordered by layer.
+    pub coverage: Vec<StageReport>,
+    /// Whether a complete route exists now.
+    pub complete: bool,
+}
+
+/// One node of the network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerReport {
+    /// The node.
+    pub node: NodeId,
+    /// What people call it.
+    pub name: String,
+    /// Whose account it uses.
+    pub member: MemberId,
+    /// Whether this is the node asked.
+    pub this: bool,
+    /// Whether it answers now.
+    pub alive: bool,
+    /// Milliseconds since it was last heard, if ever.
+    pub silent_ms: Option<u64>,
+    /// Memory it offers, in bytes.
+    pub memory_bytes: u64,
+    /// What it serves: model name and span.
+    pub serves: Vec<(String, LayerSpan)>,
+}
+
+/// What an invitation should allow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InviteOptions {
+    /// Any number of nodes may use it until it expires; otherwise one.
+    #[serde(default)]
+    pub reusable: bool,
+    /// How long it is valid.
+    pub valid_ms: u64,
+}
+
+/// A fresh invitation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InviteReport {
+    /// The text to hand over.
+    pub invite: String,
+    /// The network it opens.
+    pub network: NetworkId,
+    /// When it ends.
+    pub expires_at: Tick,
+    /// Whether more than one node may use it.
+    pub reusable: bool,
+}
+
+/// What joining led to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinReport {
+    /// The network joined.
+    pub network: NetworkId,
+    /// Its name.
+    pub network_name: String,
+    /// The node that let us in.
+    pub invited_by: NodeId,
+}
+
+/// The member's account, and everybody's standing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreditsReport {
+    /// Whose account this is.
+    pub member: MemberId,
+    /// Spendable now.
+    pub balance: Credits,
+    /// Held by requests under way.
+    pub reserved: Credits,
+    /// All members, ordered by name.
+    pub members: Vec<MemberReport>,
+}
+
+/// One member's sums since the network was founded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberReport {
+    /// The member.
+    pub member: MemberId,
+    /// Name of its first node.
+    pub name: String,
+    /// Spendable now.
+    pub balance: Credits,
+    /// Given on joining.
+    pub granted: Credits,
+    /// Paid to it for work.
+    pub earned: Credits,
+    /// Paid by it for answers.
+    pub spent: Credits,
+    /// Work it did.
+    pub flops: Flops,
+}
+
+/// One ledger entry for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EntryReport {
+    /// Position in the log.
+    pub height: u64,
+    /// When it was ordered.
+    pub at: Tick,
+    /// Its hash.
+    pub hash: EntryHash,
+    /// What it is: founded, joined, reserved, settled or released.
+    pub kind: String,
+    /// The request it belongs to, if any.
+    pub request: Option<RequestId>,
+    /// Account and signed change in µGFT.
+    pub postings: Vec<(String, i64)>,
+}
+
+/// What a full replay checked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifyReport {
+    /// The network whose ledger it is.
+    pub network: NetworkId,
+    /// Entries replayed.
+    pub entries: u64,
+    /// Signatures checked, those inside entries included.
+    pub signatures: u64,
+    /// Postings derived anew and compared.
+    pub postings: u64,
+    /// Members with an account.
+    pub members: u64,
+    /// Credits ever granted.
+    pub minted: Credits,
+    /// Sum of members' balances.
+    pub balances: Credits,
+    /// Held by open requests.
+    pub reserved: Credits,
+    /// Hash of the last entry.
+    pub head: EntryHash,
+    /// Hash of the state reached.
+    pub state: StateHash,
+}
+
+/// Why an administrative call failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "the messages say what the fields are")]
+pub enum AdminError {
+    /// The invitation cannot be used: wrong text, expired, reused, foreign.
+    #[error("the invitation cannot be used: {reason}")]
+    Invite { reason: String },
+    /// The inviter could not be reached.
+    #[error(
+        "the inviter {inviter} cannot be reached: {reason}; is it running, and on your network?"
+    )]
+    Unreachable { inviter: NodeId, reason: String },
+    /// This node is bound to a network with other members.
+    #[error(
+        "this node belongs to network {network} with {members} members; \
+         use another --data-dir to join a second network"
+    )]
+    AlreadyMember { network: String, members: usize },
+    /// The stored ledger does not verify.
+    #[error("the ledger does not verify: {reason}")]
+    Ledger { reason: String },
+    /// No such entry.
+    #[error("the ledger has entries 0 to {last}, found {height}")]
+    NoEntry { height: u64, last: u64 },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] crate::store::StoreError),
+    /// The node is stopping.
+    #[error("the node is stopping")]
+    Stopping,
+}
+
+/// One entry as the founder signed it: checkable with the founder's public key alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProofReport {
+    /// Position in the log.
+    pub height: u64,
+    /// BLAKE3 of the entry's encoding: what the next entry names as its previous.
+    pub hash: EntryHash,
+    /// The founder's ed25519 public key.
+    pub founder: NodeId,
+    /// The signed entry's canonical encoding, in hexadecimal.
+    pub signed_entry: String,
+    /// Hashes of all later entries up to the head, oldest first.
+    pub later: Vec<EntryHash>,
+}

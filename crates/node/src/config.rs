@@ -1,0 +1,80 @@
+//! What a node is told when it starts, and why it may refuse to.
+
+use std::{net::SocketAddr, path::PathBuf};
+use talka_base::{Credits, LayerSpan};
+use talka_engine::{ModelError, ModelSource};
+
+/// A model to serve.
+#[derive(Debug, Clone)]
+pub struct ModelChoice {
+    /// Where its files are.
+    pub source: ModelSource,
+    /// What requests call it.
+    pub name: String,
+    /// The layers to serve; chosen by the node if absent.
+    pub span: Option<LayerSpan>,
+}
+
+/// How a node is set up.
+#[derive(Debug, Clone)]
+pub struct NodeConfig {
+    /// Where keys, membership and ledger are kept. One process at a time.
+    pub data_dir: PathBuf,
+    /// What people call this node.
+    pub name: String,
+    /// Models to serve, at least one.
+    pub models: Vec<ModelChoice>,
+    /// Threads that compute.
+    pub threads: usize,
+    /// Memory for weights and caches in bytes; half of the machine's if absent.
+    pub memory_bytes: Option<u64>,
+    /// An invitation to use before anything else.
+    pub join: Option<String>,
+    /// UDP address for other nodes; all interfaces and the port of last time if absent.
+    pub p2p_address: Option<SocketAddr>,
+    /// What each member is granted, if this start founds a network; the policy's default if absent.
+    pub grant: Option<Credits>,
+}
+
+/// Why a node did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "the messages say what the fields are")]
+pub enum StartError {
+    /// The data directory is in use, unreadable or corrupt.
+    #[error(transparent)]
+    Store(#[from] crate::store::StoreError),
+    /// The node's key cannot be read.
+    #[error(transparent)]
+    Identity(#[from] talka_net::IdentityError),
+    /// No socket for other nodes.
+    #[error("cannot open a UDP socket for other nodes: {0}")]
+    Bind(#[from] talka_net::BindError),
+    /// A model's files are missing or wrong.
+    #[error("model {name}: {source}")]
+    Model { name: String, source: ModelError },
+    /// The owner asked for layers that the model lacks.
+    #[error("model {name} has layers 0..{layers}, found --layers {name}={span}")]
+    NoSuchLayers { name: String, layers: u32, span: LayerSpan },
+    /// Two models under one name.
+    #[error("two models are called {name}, expected different names")]
+    DuplicateModel { name: String },
+    /// A node without models has nothing to do.
+    #[error("no model was given, expected at least one")]
+    NoModel,
+    /// The stored ledger does not verify.
+    #[error(
+        "the ledger in {path} does not verify: {reason}; restore it from a backup, or move the \
+             directory away to start anew"
+    )]
+    Ledger { path: PathBuf, reason: String },
+    /// Another record of the store cannot be used.
+    #[error(
+        "record {record} in {path} cannot be used: {reason}; restore it from a backup, or move \
+             the directory away to start anew"
+    )]
+    Record { record: &'static str, path: PathBuf, reason: String },
+    /// The invitation could not be used.
+    #[error(transparent)]
+    Join(#[from] crate::api::AdminError),
+}

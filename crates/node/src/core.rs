@@ -1,0 +1,261 @@
+//! Everything a node decides, as pure functions of what it was told: no clock, socket, file or
+//! thread. The shell feeds it and performs the [`Effect`]s; tests run many cores side by side.
+
+pub mod assign;
+pub mod directory;
+pub mod head;
+pub mod invites;
+
+use crate::wire::{Heartbeat, Offer};
+use assign::changes;
+use directory::Directory;
+use std::net::SocketAddr;
+use talka_base::{LayerSpan, ModelId, NodeId, Tick};
+use talka_plan::{Candidate, place};
+
+/// How often a node tells the others that it lives and what it serves, in milliseconds.
+pub const HEARTBEAT_MS: u64 = 1_000;
+
+/// A node silent this long is taken for dead, in milliseconds.
+///
+/// Three heartbeats, and half of one for the way. A request whose stage died must end within 5 s:
+/// this leaves 1.5 s for the rest.
+pub const SILENCE_MS_MAX: u64 = 3_500;
+const _: () = assert!(SILENCE_MS_MAX > 3 * HEARTBEAT_MS);
+
+/// Pause before a node that could not be reached is dialled again, in milliseconds: doubled each
+/// time from the first value to the second.
+const REDIAL_MS: (u64, u64) = (1_000, 8_000);
+
+/// A model whose weights this node has.
+#[derive(Debug, Clone)]
+pub struct OwnModel {
+    /// Its digest.
+    pub id: ModelId,
+    /// What this node calls it.
+    pub name: String,
+    /// Number of layers.
+    pub layers: u32,
+    /// Weights of one layer, in bytes.
+    pub layer_bytes: u64,
+    /// The span the owner asked for, if any.
+    pub pinned: Option<LayerSpan>,
+    /// Spans ready to run here.
+    pub serves: Vec<LayerSpan>,
+    /// Spans being loaded.
+    pub loading: Vec<LayerSpan>,
+    /// Spans that failed to load: not tried again.
+    pub failed: Vec<LayerSpan>,
+}
+
+/// Something a node learned.
+#[derive(Debug, Clone)]
+#[allow(missing_docs, reason = "the fields are what they are called")]
+pub enum Input {
+    /// A link to a node of the network opened.
+    LinkUp { peer: NodeId },
+    /// The link to a node closed.
+    LinkDown { peer: NodeId },
+    /// A node could not be reached.
+    DialFailed { peer: NodeId },
+    /// A node said what it is and does.
+    Heard { peer: NodeId, heartbeat: Heartbeat },
+    /// A span was loaded.
+    Loaded { model: ModelId, span: LayerSpan },
+    /// A span could not be loaded.
+    LoadFailed { model: ModelId, span: LayerSpan },
+    /// This node can be reached at these addresses.
+    Addresses(Vec<SocketAddr>),
+    /// Time passed.
+    Tick,
+}
+
+/// Something to be done, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the fields are what they are called")]
+pub enum Effect {
+    /// Tell every linked node.
+    Broadcast(Heartbeat),
+    /// Tell one node.
+    Tell(NodeId, Heartbeat),
+    /// Open a link.
+    Dial { peer: NodeId, addresses: Vec<SocketAddr> },
+    /// Close a link: its node is silent.
+    Sever { peer: NodeId },
+    /// Load layers; answered by [`Input::Loaded`] or [`Input::LoadFailed`].
+    Load { model: ModelId, span: LayerSpan },
+    /// Give layers back; sessions that use them keep them until they end.
+    Unload { model: ModelId, span: LayerSpan },
+}
+
+/// One node's view of its network and what it makes of it.
+#[derive(Debug)]
+pub struct Core {
+    me: NodeId,
+    name: String,
+    memory_bytes: u64,
+    models: Vec<OwnModel>,
+    addresses: Vec<SocketAddr>,
+    directory: Directory,
+    ledger_height: u64,
+    next_heartbeat: Tick,
+}
+
+impl Core {
+    /// A node that knows nobody yet. `memory_bytes` is what it offers for weights.
+    pub fn new(me: NodeId, name: String, memory_bytes: u64, models: Vec<OwnModel>) -> Self {
+        Self {
+            me,
+            name,
+            memory_bytes,
+            models,
+            addresses: Vec::new(),
+            directory: Directory::default(),
+            ledger_height: 0,
+            next_heartbeat: Tick(0),
+        }
+    }
+
+    /// What this node knows of the others.
+    pub fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
+    /// The models this node has.
+    pub fn models(&self) -> &[OwnModel] {
+        &self.models
+    }
+
+    /// Who serves which layers of `model` now, this node included.
+    pub fn served(&self, model: ModelId) -> Vec<(NodeId, LayerSpan)> {
+        let own = self.models.iter().filter(|m| m.id == model).flat_map(|m| &m.serves);
+        own.map(|span| (self.me, *span)).chain(self.directory.served(model)).collect()
+    }
+
+    /// Memory this node offers for weights, in bytes.
+    pub fn memory_bytes(&self) -> u64 {
+        self.memory_bytes
+    }
+
+    /// Forgets all other nodes: this one is in another network now.
+    pub fn forget_network(&mut self) {
+        self.directory = Directory::default();
+        self.next_heartbeat = Tick(0);
+    }
+
+    /// Remembers that `peer` can be reached at `addresses`, so that it will be dialled.
+    pub fn introduce(&mut self, peer: NodeId, addresses: &[SocketAddr]) {
+        if peer != self.me {
+            self.directory.introduce(peer, addresses);
+        }
+    }
+
+    /// Says how many ledger entries this node holds; told to the others.
+    pub fn set_ledger_height(&mut self, height: u64) {
+        self.ledger_height = height;
+    }
+
+    /// Takes `input` in at time `now` and appends what is to be done to `out`.
+    ///
+    /// Same state and inputs give the same effects.
+    pub fn step(&mut self, now: Tick, input: Input, out: &mut Vec<Effect>) {
+        match input {
+            Input::LinkUp { peer } => {
+                self.directory.link_up(peer, now);
+                out.push(Effect::Tell(peer, self.heartbeat()));
+            }
+            Input::LinkDown { peer } => self.directory.link_down(peer, now, REDIAL_MS.0),
+            Input::DialFailed { peer } => self.directory.dial_failed(peer, now, REDIAL_MS),
+            Input::Heard { peer, heartbeat } => {
+                for (known, addresses) in &heartbeat.peers {
+                    self.introduce(*known, addresses);
+                }
+                self.directory.heard(peer, heartbeat, now);
+            }
+            Input::Loaded { model, span } => self.loaded(model, span, true),
+            Input::LoadFailed { model, span } => self.loaded(model, span, false),
+            Input::Addresses(addresses) => self.addresses = addresses,
+            Input::Tick => {}
+        }
+        for peer in self.directory.silent(now, SILENCE_MS_MAX) {
+            self.directory.link_down(peer, now, REDIAL_MS.0);
+            out.push(Effect::Sever { peer });
+        }
+        for (peer, addresses) in self.directory.due_dials(now) {
+            out.push(Effect::Dial { peer, addresses });
+        }
+        let changed = self.assign(out);
+        if changed || now >= self.next_heartbeat {
+            self.next_heartbeat = now.plus_ms(HEARTBEAT_MS);
+            out.push(Effect::Broadcast(self.heartbeat()));
+        }
+    }
+
+    /// What this node should serve of each model by what it knows now. A span is given back only
+    /// when others serve all of it. Says whether the offer to the others changed.
+    fn assign(&mut self, out: &mut Vec<Effect>) -> bool {
+        let mut changed = false;
+        for index in 0..self.models.len() {
+            let target = self.target(&self.models[index]);
+            let model = &mut self.models[index];
+            let others: Vec<_> =
+                self.directory.served(model.id).into_iter().map(|(_, span)| span).collect();
+            let known = [model.serves.as_slice(), &model.loading, &model.failed].concat();
+            let change = changes(&known, &model.serves, &target, &others);
+            for span in change.load {
+                model.loading.push(span);
+                out.push(Effect::Load { model: model.id, span });
+            }
+            for span in change.unload {
+                model.serves.retain(|s| *s != span);
+                out.push(Effect::Unload { model: model.id, span });
+                changed = true;
+            }
+        }
+        changed
+    }
+
+    fn target(&self, model: &OwnModel) -> Vec<LayerSpan> {
+        let me = Candidate {
+            node: self.me,
+            memory_bytes: self.memory_bytes / self.models.len() as u64,
+            pinned: model.pinned,
+        };
+        let mut candidates = self.directory.candidates(model.id);
+        candidates.push(me);
+        let placement = place(model.layers, model.layer_bytes, &candidates);
+        placement.of(self.me).collect()
+    }
+
+    fn loaded(&mut self, model: ModelId, span: LayerSpan, success: bool) {
+        let Some(model) = self.models.iter_mut().find(|m| m.id == model) else { return };
+        model.loading.retain(|s| *s != span);
+        let list = if success { &mut model.serves } else { &mut model.failed };
+        list.push(span);
+        // The others learn of it at once: somebody may wait to give the same layers back.
+        self.next_heartbeat = Tick(0);
+    }
+
+    fn heartbeat(&self) -> Heartbeat {
+        Heartbeat {
+            name: self.name.clone(),
+            memory_bytes: self.memory_bytes,
+            addresses: self.addresses.clone(),
+            ledger_height: self.ledger_height,
+            offers: self.models.iter().map(|m| self.offer(m)).collect(),
+            peers: self.directory.introductions(),
+        }
+    }
+
+    fn offer(&self, model: &OwnModel) -> Offer {
+        Offer {
+            model: model.id,
+            pinned: model.pinned,
+            memory_bytes: self.memory_bytes / self.models.len() as u64,
+            serves: model.serves.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,139 @@
+//! What a node knows of the others: where they are, when they were last heard, what they serve.
+
+use crate::wire::{ADDRESSES_MAX, Heartbeat, PEERS_MAX};
+use std::{collections::BTreeMap, net::SocketAddr};
+use talka_base::{LayerSpan, ModelId, NodeId, Tick};
+use talka_plan::Candidate;
+
+/// The nodes of a network but this one.
+#[derive(Debug, Default)]
+pub struct Directory {
+    nodes: BTreeMap<NodeId, Known>,
+}
+
+/// One of them.
+#[derive(Debug, Default)]
+pub struct Known {
+    /// Whether a link is open. A node is alive as long as it is linked.
+    pub linked: bool,
+    /// When it was last heard, or its link opened.
+    pub heard_at: Option<Tick>,
+    /// The last thing it said.
+    pub heartbeat: Option<Heartbeat>,
+    addresses: Vec<SocketAddr>,
+    next_dial: Tick,
+    redial_ms: u64,
+}
+
+impl Directory {
+    /// All known nodes, by id.
+    pub fn nodes(&self) -> impl Iterator<Item = (NodeId, &Known)> {
+        self.nodes.iter().map(|(id, known)| (*id, known))
+    }
+
+    /// Where `node` can be reached.
+    pub fn addresses(&self, node: NodeId) -> &[SocketAddr] {
+        self.nodes.get(&node).map_or(&[], |known| &known.addresses)
+    }
+
+    /// Addresses of every node, for others to dial and for this one to remember.
+    pub fn introductions(&self) -> Vec<(NodeId, Vec<SocketAddr>)> {
+        let reachable = self.nodes.iter().filter(|(_, known)| !known.addresses.is_empty());
+        reachable.map(|(id, known)| (*id, known.addresses.clone())).take(PEERS_MAX).collect()
+    }
+
+    /// What live nodes serve of `model`.
+    pub fn served(&self, model: ModelId) -> Vec<(NodeId, LayerSpan)> {
+        let offers = self.live_offers(model);
+        offers.flat_map(|(node, offer)| offer.serves.iter().map(move |s| (node, *s))).collect()
+    }
+
+    /// Live nodes that have the weights of `model`.
+    pub(super) fn candidates(&self, model: ModelId) -> Vec<Candidate> {
+        self.live_offers(model)
+            .map(|(node, offer)| Candidate {
+                node,
+                memory_bytes: offer.memory_bytes,
+                pinned: offer.pinned,
+            })
+            .collect()
+    }
+
+    fn live_offers(
+        &self,
+        model: ModelId,
+    ) -> impl Iterator<Item = (NodeId, &crate::wire::Offer)> + '_ {
+        let live = self.nodes.iter().filter(|(_, known)| known.linked);
+        let beats = live.filter_map(|(id, known)| known.heartbeat.as_ref().map(|h| (*id, h)));
+        beats.flat_map(move |(id, heartbeat)| {
+            heartbeat.offers.iter().filter(move |o| o.model == model).map(move |o| (id, o))
+        })
+    }
+
+    pub(super) fn introduce(&mut self, node: NodeId, addresses: &[SocketAddr]) {
+        if addresses.is_empty()
+            || (self.nodes.len() >= PEERS_MAX && !self.nodes.contains_key(&node))
+        {
+            return;
+        }
+        let known = self.nodes.entry(node).or_default();
+        // A node's own word about where it is counts more than hearsay.
+        if known.heartbeat.is_none() {
+            known.addresses = addresses.iter().take(ADDRESSES_MAX).copied().collect();
+        }
+    }
+
+    pub(super) fn link_up(&mut self, node: NodeId, now: Tick) {
+        let known = self.nodes.entry(node).or_default();
+        known.linked = true;
+        known.heard_at = Some(now);
+        known.redial_ms = 0;
+    }
+
+    pub(super) fn link_down(&mut self, node: NodeId, now: Tick, redial_ms: u64) {
+        if let Some(known) = self.nodes.get_mut(&node) {
+            known.linked = false;
+            known.next_dial = now.plus_ms(redial_ms);
+        }
+    }
+
+    pub(super) fn dial_failed(&mut self, node: NodeId, now: Tick, (first, last): (u64, u64)) {
+        if let Some(known) = self.nodes.get_mut(&node) {
+            known.redial_ms = (known.redial_ms * 2).clamp(first, last);
+            known.next_dial = now.plus_ms(known.redial_ms);
+        }
+    }
+
+    pub(super) fn heard(&mut self, node: NodeId, heartbeat: Heartbeat, now: Tick) {
+        let known = self.nodes.entry(node).or_default();
+        known.heard_at = Some(now);
+        if !heartbeat.addresses.is_empty() {
+            known.addresses = heartbeat.addresses.clone();
+        }
+        known.heartbeat = Some(heartbeat);
+    }
+
+    /// Linked nodes that were not heard for `silence_ms_max`.
+    pub(super) fn silent(&self, now: Tick, silence_ms_max: u64) -> Vec<NodeId> {
+        let is_silent = |known: &Known| {
+            known.linked && known.heard_at.is_none_or(|t| now.since_ms(t) > silence_ms_max)
+        };
+        self.nodes.iter().filter(|(_, known)| is_silent(known)).map(|(id, _)| *id).collect()
+    }
+
+    /// Unlinked nodes whose turn it is to be dialled; each is returned once per pause.
+    pub(super) fn due_dials(&mut self, now: Tick) -> Vec<(NodeId, Vec<SocketAddr>)> {
+        let due =
+            |known: &Known| !known.linked && !known.addresses.is_empty() && known.next_dial <= now;
+        let mut dials = Vec::new();
+        for (id, known) in self.nodes.iter_mut().filter(|(_, known)| due(known)) {
+            // Until the outcome of this dial is known.
+            known.next_dial = now.plus_ms(DIAL_MS_MAX);
+            dials.push((*id, known.addresses.clone()));
+        }
+        dials
+    }
+}
+
+/// No second dial while one may still be under way, in milliseconds.
+const DIAL_MS_MAX: u64 = 15_000;

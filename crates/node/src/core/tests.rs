@@ -1,0 +1,198 @@
+//! Many cores in one process, joined by a perfect network: what they decide, without a world.
+
+use super::*;
+use std::collections::BTreeMap;
+use talka_base::LayerSpan;
+
+const MODEL: ModelId = ModelId([9; 32]);
+const LAYERS: u32 = 6;
+
+/// Nodes, whether each lives, and the loads each has begun.
+struct World {
+    now: Tick,
+    cores: BTreeMap<NodeId, Core>,
+    dead: Vec<NodeId>,
+    effects: Vec<(NodeId, Effect)>,
+}
+
+fn id(n: u8) -> NodeId {
+    NodeId([n; 32])
+}
+
+fn core(n: u8, pinned: Option<(u32, u32)>) -> Core {
+    let model = OwnModel {
+        id: MODEL,
+        name: "m".into(),
+        layers: LAYERS,
+        layer_bytes: 10,
+        pinned: pinned.map(|(a, b)| LayerSpan::new(a, b).expect("test span")),
+        serves: vec![],
+        loading: vec![],
+        failed: vec![],
+    };
+    let mut core = Core::new(id(n), format!("n{n}"), 1_000, vec![model]);
+    core.addresses = vec![([127, 0, 0, 1], u16::from(n)).into()];
+    core
+}
+
+impl World {
+    fn new(cores: Vec<Core>) -> Self {
+        let cores = cores.into_iter().map(|core| (core.me, core)).collect();
+        Self { now: Tick(10_000), cores, dead: vec![], effects: vec![] }
+    }
+
+    fn step(&mut self, node: NodeId, input: Input) {
+        if self.dead.contains(&node) {
+            return;
+        }
+        let mut effects = Vec::new();
+        let core = self.cores.get_mut(&node).expect("a node of this world");
+        core.step(self.now, input, &mut effects);
+        self.effects.extend(effects.into_iter().map(|effect| (node, effect)));
+    }
+
+    /// Performs effects until none is left; `gap` must hold after each.
+    fn settle(&mut self, invariant: &dyn Fn(&Self)) {
+        while !self.effects.is_empty() {
+            let (node, effect) = self.effects.remove(0);
+            self.perform(node, effect);
+            invariant(self);
+        }
+    }
+
+    fn perform(&mut self, node: NodeId, effect: Effect) {
+        match effect {
+            Effect::Broadcast(heartbeat) => {
+                let directory = self.cores[&node].directory();
+                let linked: Vec<_> =
+                    directory.nodes().filter(|(_, k)| k.linked).map(|(id, _)| id).collect();
+                for peer in linked {
+                    self.step(peer, Input::Heard { peer: node, heartbeat: heartbeat.clone() });
+                }
+            }
+            Effect::Tell(peer, heartbeat) => {
+                self.step(peer, Input::Heard { peer: node, heartbeat });
+            }
+            Effect::Dial { peer, .. } if self.dead.contains(&peer) => {
+                self.step(node, Input::DialFailed { peer });
+            }
+            Effect::Dial { peer, .. } => {
+                self.step(node, Input::LinkUp { peer });
+                self.step(peer, Input::LinkUp { peer: node });
+            }
+            Effect::Sever { .. } | Effect::Unload { .. } => {}
+            Effect::Load { model, span } => self.step(node, Input::Loaded { model, span }),
+        }
+    }
+
+    fn run_ms(&mut self, ms: u64, invariant: &dyn Fn(&Self)) {
+        for _ in 0..ms / 250 {
+            self.now = self.now.plus_ms(250);
+            for node in self.cores.keys().copied().collect::<Vec<_>>() {
+                self.step(node, Input::Tick);
+            }
+            self.settle(invariant);
+        }
+    }
+
+    /// Spans that live nodes serve, as text, by node.
+    fn served(&self) -> Vec<String> {
+        let live = self.cores.iter().filter(|(node, _)| !self.dead.contains(node));
+        live.map(|(_, core)| {
+            let spans = core.models()[0].serves.iter();
+            spans.map(ToString::to_string).collect::<Vec<_>>().join(" ")
+        })
+        .collect()
+    }
+
+    fn gaps(&self) -> Vec<LayerSpan> {
+        let live = self.cores.iter().filter(|(node, _)| !self.dead.contains(node));
+        talka_plan::uncovered(LAYERS, live.flat_map(|(_, c)| c.models()[0].serves.clone()))
+    }
+}
+
+fn no_gap(world: &World) {
+    assert_eq!(world.gaps(), [], "at {:?}: {:?}", world.now, world.served());
+}
+
+fn any(_: &World) {}
+
+#[test]
+fn a_lone_node_serves_everything() {
+    let mut world = World::new(vec![core(1, None)]);
+    world.run_ms(500, &any);
+    assert_eq!(world.served(), ["0..6"]);
+}
+
+/// Goal: nodes that join share the layers, and at no moment is a layer served by nobody.
+/// Method: one node serves all; two more are introduced to it alone and find each other.
+#[test]
+fn joining_nodes_share_the_layers_without_a_gap() {
+    let mut world = World::new(vec![core(1, None)]);
+    world.run_ms(500, &any);
+    for n in [2, 3] {
+        let mut joining = core(n, None);
+        joining.introduce(id(1), &[([127, 0, 0, 1], 1).into()]);
+        world.cores.insert(id(n), joining);
+        world.run_ms(3_000, &no_gap);
+    }
+    assert_eq!(world.served(), ["0..2", "2..4", "4..6"]);
+    for core in world.cores.values() {
+        assert_eq!(core.directory().nodes().filter(|(_, k)| k.linked).count(), 2);
+    }
+}
+
+/// Goal: the layers of a dead node are taken over, and given back when it returns.
+/// Method: three nodes share; the middle one falls silent, later wakes up.
+#[test]
+fn the_layers_of_a_silent_node_are_taken_over() {
+    let mut world = World::new(vec![core(1, None), core(2, None), core(3, None)]);
+    for n in [2, 3] {
+        let other = world.cores.get_mut(&id(n)).expect("added above");
+        other.introduce(id(1), &[([127, 0, 0, 1], 1).into()]);
+    }
+    world.run_ms(5_000, &any);
+    assert_eq!(world.served(), ["0..2", "2..4", "4..6"]);
+
+    world.dead.push(id(2));
+    world.run_ms(SILENCE_MS_MAX + 1_000, &any);
+    no_gap(&world);
+    assert_eq!(world.served(), ["0..3", "3..6"]);
+
+    world.dead.clear();
+    world.run_ms(20_000, &no_gap);
+    assert_eq!(world.served(), ["0..2", "2..4", "4..6"]);
+}
+
+#[test]
+fn a_pinned_node_keeps_its_span_and_the_others_fill_in() {
+    let mut world = World::new(vec![core(1, None), core(2, Some((0, 4)))]);
+    let other = world.cores.get_mut(&id(2)).expect("added above");
+    other.introduce(id(1), &[([127, 0, 0, 1], 1).into()]);
+    world.run_ms(5_000, &any);
+    assert_eq!(world.served(), ["4..6", "0..4"]);
+}
+
+#[test]
+fn a_span_that_failed_to_load_is_not_tried_again() {
+    let mut world = World::new(vec![core(1, None)]);
+    world.step(id(1), Input::Tick);
+    let span = LayerSpan::new(0, LAYERS).expect("test span");
+    assert!(world.effects.contains(&(id(1), Effect::Load { model: MODEL, span })));
+    world.effects.clear();
+    world.step(id(1), Input::LoadFailed { model: MODEL, span });
+    world.settle(&any);
+    world.run_ms(5_000, &any);
+    assert_eq!(world.served(), [""]);
+}
+
+#[test]
+fn equal_inputs_give_equal_effects() {
+    let run = || {
+        let mut world = World::new(vec![core(1, None), core(2, None)]);
+        world.cores.get_mut(&id(2)).expect("added").introduce(id(1), &[([127, 0, 0, 1], 1).into()]);
+        world.run_ms(4_000, &any);
+        world.cores.values().map(Core::heartbeat).collect::<Vec<_>>()
+    };
+    assert_eq!(run(), run());
+}

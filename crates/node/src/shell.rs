@@ -1,0 +1,202 @@
+//! The world around [`core`](crate::core): clock, entropy, sockets, files, threads. No policy.
+//!
+//! `hub` is the task that owns the core and performs its effects; `links` opens and reads links;
+//! `stages` is the thread that computes; `answer` runs one request from prompt to settlement; `desk`
+//! keeps the ledger. They meet in [`Shared`].
+
+pub(crate) mod answer;
+pub(crate) mod desk;
+pub(crate) mod hub;
+pub(crate) mod join;
+pub(crate) mod links;
+pub(crate) mod open;
+pub(crate) mod stages;
+
+use crate::{
+    config::{NodeConfig, StartError},
+    wire::{Control, Flow, Payload, Step},
+};
+use answer::HeadEvent;
+use desk::Desk;
+use hub::{HubInput, View};
+use links::Links;
+use stages::{Job, StageThread};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError, RwLock},
+    time::{SystemTime, UNIX_EPOCH},
+};
+use talka_base::{Keypair, MemberId, ModelId, NodeId, RequestId, Tick};
+use talka_engine::Model;
+use talka_net::Endpoint;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+
+/// Requests this node answers at once as their head.
+pub const REQUESTS_MAX: usize = 64;
+
+/// Messages to the hub that may wait.
+const HUB_QUEUE: usize = 1_024;
+
+/// What all parts of the shell share.
+pub(crate) struct Shared {
+    pub(crate) me: NodeId,
+    pub(crate) keys: Keypair,
+    pub(crate) name: String,
+    pub(crate) started_at: Tick,
+    pub(crate) models: Vec<Arc<KnownModel>>,
+    pub(crate) store: Arc<crate::store::Store>,
+    /// Replaced when the node joins another network.
+    desk: RwLock<Arc<Desk>>,
+    pub(crate) endpoint: Endpoint,
+    pub(crate) links: Links,
+    pub(crate) hub: mpsc::Sender<HubInput>,
+    pub(crate) view: watch::Receiver<View>,
+    pub(crate) stages: StageThread,
+    /// Requests of this head that wait for logits and receipts.
+    inboxes: Mutex<HashMap<RequestId, mpsc::UnboundedSender<HeadEvent>>>,
+    /// Events sent to the founder that wait for its answer.
+    pub(crate) submissions: Mutex<HashMap<u64, oneshot::Sender<desk::OrderResult>>>,
+    /// Held while the stored invitations are read and written.
+    pub(crate) invites: Mutex<()>,
+    pub(crate) admitted: Arc<Semaphore>,
+}
+
+/// A model whose files this node has.
+pub(crate) struct KnownModel {
+    pub(crate) name: String,
+    pub(crate) id: ModelId,
+    pub(crate) model: Model,
+}
+
+impl Shared {
+    pub(crate) fn desk(&self) -> Arc<Desk> {
+        self.desk.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn replace_desk(&self, desk: Desk) {
+        *self.desk.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(desk);
+    }
+
+    /// A node is its own member for now; see `base::Membership`.
+    pub(crate) fn member(&self) -> MemberId {
+        MemberId::from(self.me)
+    }
+
+    pub(crate) fn model_by_id(&self, id: ModelId) -> Option<&Arc<KnownModel>> {
+        self.models.iter().find(|m| m.id == id)
+    }
+
+    /// Sends `flow` to `to`, which may be this very node.
+    pub(crate) fn deliver(&self, to: NodeId, flow: Flow) {
+        if to == self.me {
+            self.receive(to, flow);
+        } else {
+            self.links.send_flow(to, &flow);
+        }
+    }
+
+    /// Takes in what `from` sent on the activations lane: work goes to the stages, answers to the
+    /// request that waits for them.
+    pub(crate) fn receive(&self, from: NodeId, flow: Flow) {
+        let (session, event) = match flow {
+            Flow::Step(Step { session, number, payload: Payload::Logits(values), .. }) => {
+                (session, HeadEvent::Logits { from, step: number, values })
+            }
+            Flow::Receipt(receipt) => {
+                (receipt.claimed_value().request, HeadEvent::Receipt { from, receipt })
+            }
+            Flow::Failed { session, hop, reason } => {
+                (session, HeadEvent::Failed { from, hop, reason })
+            }
+            work => return self.stages.send(Job::Flow { from, flow: work }),
+        };
+        // An answer nobody waits for any more is late, not wrong.
+        if let Some(inbox) = self.lock_inboxes().get(&session) {
+            let _ = inbox.send(event);
+        }
+    }
+
+    /// Tells stages and waiting requests that `peer` is gone.
+    pub(crate) fn peer_gone(&self, peer: NodeId) {
+        self.stages.send(Job::PeerGone(peer));
+        for inbox in self.lock_inboxes().values() {
+            let _ = inbox.send(HeadEvent::NodeLost(peer));
+        }
+    }
+
+    pub(crate) fn open_inbox(&self, request: RequestId) -> mpsc::UnboundedReceiver<HeadEvent> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        self.lock_inboxes().insert(request, sender);
+        receiver
+    }
+
+    pub(crate) fn close_inbox(&self, request: RequestId) {
+        self.lock_inboxes().remove(&request);
+    }
+
+    fn lock_inboxes(
+        &self,
+    ) -> std::sync::MutexGuard<'_, HashMap<RequestId, mpsc::UnboundedSender<HeadEvent>>> {
+        self.inboxes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends new ledger entries to everybody linked.
+    pub(crate) fn publish(&self, entries: Vec<talka_base::Signed<talka_ledger::Entry>>) {
+        self.links.broadcast(&Control::Entries(entries));
+    }
+}
+
+/// A running node.
+pub struct Node {
+    shared: Arc<Shared>,
+    hub: tokio::task::JoinHandle<()>,
+    accepting: tokio::task::JoinHandle<()>,
+}
+
+impl Node {
+    /// Opens the data directory, the models and the network, and starts to serve.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing keeps running.
+    pub async fn start(config: NodeConfig) -> Result<Self, StartError> {
+        let (shared, hub, inputs) = open::open(config).await?;
+        let accepting = tokio::spawn(links::accept_all(Arc::clone(&shared)));
+        let hub = tokio::spawn(hub::run(Arc::clone(&shared), hub, inputs));
+        Ok(Self { shared, hub, accepting })
+    }
+
+    /// This node.
+    pub fn id(&self) -> NodeId {
+        self.shared.me
+    }
+
+    /// The handle for front ends.
+    pub fn api(&self) -> crate::api::Api {
+        crate::api::Api::new(Arc::clone(&self.shared))
+    }
+
+    /// Tells the others and stops.
+    pub async fn shutdown(self) {
+        self.accepting.abort();
+        self.hub.abort();
+        self.shared.links.close_all("the node is stopping");
+        self.shared.endpoint.close().await;
+        self.shared.stages.stop();
+    }
+}
+
+/// Now, by this machine's clock.
+pub(crate) fn now() -> Tick {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Tick(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// Random bytes from the operating system.
+///
+/// # Panics
+/// If it has none: no key or id could be trusted.
+pub(crate) fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).expect("the operating system gives random bytes");
+    bytes
+}

@@ -1,0 +1,303 @@
+//! The task that owns the [`Core`]: feeds it what happens and performs what it decides.
+
+use super::{Shared, answer, desk::Desk, join, links, now};
+use crate::{
+    core::{Core, Effect, Input},
+    shell::stages::Job,
+    wire::{Control, Heartbeat},
+};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
+use talka_base::{LayerSpan, ModelId, NodeId, Tick};
+use talka_engine::kernels::Kernels;
+use talka_ledger::{Event, ReleaseReason};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::{MissedTickBehavior, interval},
+};
+
+/// How often the core learns that time passed.
+const TICK: Duration = Duration::from_millis(250);
+/// Ticks between two looks for expired reservations, and between two sweeps of the stages.
+const TICKS_PER_SWEEP: u64 = 8;
+/// A node that is behind asks for entries at most this often, in milliseconds.
+const CATCH_UP_MS: u64 = 500;
+
+/// What the hub is told.
+pub(crate) enum HubInput {
+    LinkUp {
+        peer: NodeId,
+    },
+    LinkDown {
+        peer: NodeId,
+        reason: String,
+    },
+    DialFailed {
+        peer: NodeId,
+    },
+    Control {
+        peer: NodeId,
+        message: Control,
+    },
+    Loaded {
+        model: ModelId,
+        span: LayerSpan,
+        success: bool,
+    },
+    /// This node now belongs to another network.
+    Adopt {
+        desk: Desk,
+        peers: Vec<(NodeId, Vec<SocketAddr>)>,
+        done: oneshot::Sender<()>,
+    },
+}
+
+/// What the other parts may know of the network, replaced whenever it changes.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct View {
+    /// This node first.
+    pub(crate) nodes: Vec<NodeView>,
+    /// Who serves what now.
+    pub(crate) served: BTreeMap<ModelId, Vec<(NodeId, LayerSpan)>>,
+    /// Where the others are.
+    pub(crate) introductions: Vec<(NodeId, Vec<SocketAddr>)>,
+}
+
+/// One node.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct NodeView {
+    pub(crate) node: NodeId,
+    pub(crate) name: String,
+    pub(crate) linked: bool,
+    pub(crate) heard_at: Option<Tick>,
+    pub(crate) memory_bytes: u64,
+}
+
+impl View {
+    /// What people call `node`.
+    pub(crate) fn name_of(&self, node: NodeId) -> String {
+        let found = self.nodes.iter().find(|n| n.node == node);
+        found.map_or_else(|| node.short(), |n| n.name.clone())
+    }
+}
+
+/// The hub and what it needs to perform effects.
+pub(crate) struct Hub {
+    pub(crate) core: Core,
+    pub(crate) kernels: Kernels,
+    pub(crate) view: watch::Sender<View>,
+}
+
+/// Runs until the node stops.
+pub(crate) async fn run(shared: Arc<Shared>, mut hub: Hub, mut inputs: mpsc::Receiver<HubInput>) {
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut caught_up_at = Tick(0);
+    let mut count = 0_u64;
+    loop {
+        let input = tokio::select! {
+            input = inputs.recv() => input,
+            _ = ticks.tick() => None,
+        };
+        match input {
+            None => {
+                count += 1;
+                hub.core.set_ledger_height(shared.desk().entries_held());
+                hub.step(&shared, Input::Addresses(shared.endpoint.addresses()));
+                if count.is_multiple_of(TICKS_PER_SWEEP) {
+                    shared.stages.send(Job::Tick);
+                    hub.remember_peers(&shared);
+                    release_expired(&shared);
+                }
+            }
+            Some(HubInput::Control { peer, message }) => {
+                hub.control(&shared, peer, message, &mut caught_up_at).await;
+            }
+            Some(HubInput::LinkUp { peer }) => {
+                tracing::info!(peer = %peer.short(), "linked");
+                hub.step(&shared, Input::LinkUp { peer });
+            }
+            Some(HubInput::LinkDown { peer, reason }) => {
+                tracing::info!(peer = %peer.short(), reason, "link closed");
+                hub.step(&shared, Input::LinkDown { peer });
+            }
+            Some(HubInput::DialFailed { peer }) => hub.step(&shared, Input::DialFailed { peer }),
+            Some(HubInput::Loaded { model, span, success: true }) => {
+                hub.step(&shared, Input::Loaded { model, span });
+            }
+            Some(HubInput::Loaded { model, span, success: false }) => {
+                hub.step(&shared, Input::LoadFailed { model, span });
+            }
+            Some(HubInput::Adopt { desk, peers, done }) => {
+                shared.links.close_all("this node joined another network");
+                shared.replace_desk(desk);
+                hub.core.forget_network();
+                for (peer, addresses) in &peers {
+                    hub.core.introduce(*peer, addresses);
+                }
+                hub.step(&shared, Input::Tick);
+                let _ = done.send(());
+            }
+        }
+    }
+}
+
+impl Hub {
+    fn step(&mut self, shared: &Arc<Shared>, input: Input) {
+        let mut effects = Vec::new();
+        self.core.step(now(), input, &mut effects);
+        for effect in effects {
+            self.perform(shared, effect);
+        }
+        let view = self.look(shared);
+        self.view.send_if_modified(|old| {
+            let is_new = *old != view;
+            *old = view;
+            is_new
+        });
+    }
+
+    fn perform(&self, shared: &Arc<Shared>, effect: Effect) {
+        match effect {
+            Effect::Broadcast(heartbeat) => {
+                shared.links.broadcast(&Control::Heartbeat(heartbeat));
+            }
+            Effect::Tell(peer, heartbeat) => {
+                shared.links.send(peer, &Control::Heartbeat(heartbeat));
+            }
+            Effect::Dial { peer, addresses } => {
+                tokio::spawn(links::dial(Arc::clone(shared), peer, addresses));
+            }
+            Effect::Sever { peer } => {
+                tracing::warn!(peer = %peer.short(), "silent, taken for dead");
+                shared.links.close(peer, "silent for too long");
+                shared.peer_gone(peer);
+            }
+            Effect::Load { model, span } => self.load(shared, model, span),
+            Effect::Unload { model, span } => shared.stages.send(Job::Retire(model, span)),
+        }
+    }
+
+    fn load(&self, shared: &Arc<Shared>, id: ModelId, span: LayerSpan) {
+        let Some(known) = shared.model_by_id(id).cloned() else { return };
+        let (shared, kernels) = (Arc::clone(shared), self.kernels.clone());
+        tokio::task::spawn_blocking(move || {
+            let stage = known.model.stage(span, &kernels);
+            let success = stage.is_ok();
+            match stage {
+                Ok(stage) => {
+                    tracing::info!(model = known.name, %span, "serving");
+                    shared.stages.send(Job::Install(id, Box::new(stage)));
+                }
+                Err(error) => tracing::error!(model = known.name, %span, %error, "cannot load"),
+            }
+            let _ = shared.hub.blocking_send(HubInput::Loaded { model: id, span, success });
+        });
+    }
+
+    fn look(&self, shared: &Shared) -> View {
+        let me = NodeView {
+            node: shared.me,
+            name: shared.name.clone(),
+            linked: true,
+            heard_at: None,
+            memory_bytes: self.core.memory_bytes(),
+        };
+        let others = self.core.directory().nodes().map(|(node, known)| {
+            let heartbeat: Option<&Heartbeat> = known.heartbeat.as_ref();
+            NodeView {
+                node,
+                name: heartbeat.map_or_else(|| node.short(), |h| h.name.clone()),
+                linked: known.linked,
+                heard_at: known.heard_at,
+                memory_bytes: heartbeat.map_or(0, |h| h.memory_bytes),
+            }
+        });
+        let models = self.core.models().iter();
+        View {
+            nodes: std::iter::once(me).chain(others).collect(),
+            served: models.map(|m| (m.id, self.core.served(m.id))).collect(),
+            introductions: self.core.directory().introductions(),
+        }
+    }
+
+    async fn control(
+        &mut self,
+        shared: &Arc<Shared>,
+        peer: NodeId,
+        message: Control,
+        caught_up_at: &mut Tick,
+    ) {
+        match message {
+            Control::Heartbeat(heartbeat) => {
+                let is_behind = heartbeat.ledger_height > shared.desk().entries_held();
+                if is_behind && now().since_ms(*caught_up_at) > CATCH_UP_MS {
+                    *caught_up_at = now();
+                    let from = shared.desk().entries_held();
+                    shared.links.send(peer, &Control::EntriesWanted { from });
+                }
+                self.step(shared, Input::Heard { peer, heartbeat });
+            }
+            Control::EntriesWanted { from } => {
+                shared.links.send(peer, &Control::Entries(join::page(shared, from)));
+            }
+            Control::Entries(entries) => {
+                let desk = shared.desk();
+                let followed = tokio::task::spawn_blocking(move || desk.follow(&entries)).await;
+                if let Err(error) = followed.expect("following does not panic") {
+                    tracing::warn!(peer = %peer.short(), %error, "ledger entries refused");
+                }
+            }
+            Control::Submit { id, event } => {
+                let shared = Arc::clone(shared);
+                tokio::spawn(async move {
+                    let result = answer::order(&shared, *event).await.map(Box::new);
+                    shared.links.send(peer, &Control::Ordered { id, result });
+                });
+            }
+            Control::Ordered { id, result } if peer == shared.desk().founder() => {
+                let mut waiting = shared.submissions.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(waiting) = waiting.remove(&id) {
+                    let _ = waiting.send(result.map(|entry| *entry));
+                }
+            }
+            Control::Ordered { .. }
+            | Control::Hello(_)
+            | Control::Join(_)
+            | Control::Admitted(_)
+            | Control::Refused { .. } => {
+                tracing::warn!(peer = %peer.short(), "a message out of turn");
+                shared.links.close(peer, "a message out of turn");
+            }
+        }
+    }
+
+    /// So that a restart finds the others again.
+    fn remember_peers(&self, shared: &Shared) {
+        let peers = self.core.directory().introductions();
+        if let Err(error) = super::open::keep_peers(&shared.store, &peers) {
+            tracing::error!(%error, "cannot remember the other nodes");
+        }
+    }
+}
+
+/// The founder gives back what heads forgot.
+fn release_expired(shared: &Arc<Shared>) {
+    let desk = shared.desk();
+    if desk.founder() != shared.me {
+        return;
+    }
+    for request in desk.read(|ledger| ledger.expired(now())) {
+        let shared = Arc::clone(shared);
+        tokio::spawn(async move {
+            let event = Event::Released { request, reason: ReleaseReason::Expired };
+            if let Err(refusal) = answer::order(&shared, event).await {
+                tracing::warn!(%request, reason = answer::describe(&refusal), "not released");
+            }
+        });
+    }
+}

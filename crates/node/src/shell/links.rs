@@ -1,0 +1,280 @@
+//! Opens, greets and reads links. After the greeting a link belongs to a node of the network.
+
+use super::{Shared, hub::HubInput, join};
+use crate::wire::{Control, Flow, Hello};
+use bytes::Bytes;
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use talka_base::{Membership, NodeId, Signed};
+use talka_net::{Lane, Link, LinkReceiver, LinkSender};
+use tokio::{sync::mpsc, time::timeout};
+
+/// Who links to us must say who it is within this time.
+const GREETING_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// Key of this node's own membership in the store.
+pub(crate) const MEMBERSHIP_KEY: &str = "membership";
+
+/// Open links by node.
+///
+/// Messages wait in an unbounded queue in front of each link's bounded ones, so that the compute
+/// thread never waits for a slow peer. What can wait is bounded by the sessions admitted, each with
+/// one step in flight after its prompt.
+#[derive(Default)]
+pub(crate) struct Links(Mutex<HashMap<NodeId, Open>>);
+
+struct Open {
+    queue: mpsc::UnboundedSender<(Lane, Bytes)>,
+    sender: LinkSender,
+    dialled_by: NodeId,
+    /// Tells this link from an earlier one to the same node.
+    number: u64,
+}
+
+impl Links {
+    fn lock(&self) -> MutexGuard<'_, HashMap<NodeId, Open>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps the new link unless a better one is open. Of two links between the same nodes the one
+    /// dialled by the lower id is better; of two dialled by the same node, the newer.
+    fn insert(&self, sender: LinkSender, dialled_by: NodeId, me: NodeId) -> Option<u64> {
+        let peer = sender.peer();
+        let mut links = self.lock();
+        if let Some(old) = links.get(&peer) {
+            if old.dialled_by != dialled_by && old.dialled_by == me.min(peer) {
+                sender.close("another link is open");
+                return None;
+            }
+            old.sender.close("replaced by a newer link");
+        }
+        let number = links.get(&peer).map_or(0, |old| old.number + 1);
+        let (queue, waiting) = mpsc::unbounded_channel();
+        tokio::spawn(forward(waiting, sender.clone()));
+        links.insert(peer, Open { queue, sender, dialled_by, number });
+        Some(number)
+    }
+
+    /// Forgets a link that closed. False if a newer one took its place.
+    fn remove(&self, peer: NodeId, number: u64) -> bool {
+        let mut links = self.lock();
+        let is_current = links.get(&peer).is_some_and(|open| open.number == number);
+        if is_current {
+            links.remove(&peer);
+        }
+        is_current
+    }
+
+    /// Sends a control message; a peer without a link misses it.
+    pub(crate) fn send(&self, to: NodeId, message: &Control) {
+        self.queue(to, Lane::Control, message.to_bytes());
+    }
+
+    /// Sends a flow message; the loss of the link is reported by its reader.
+    pub(crate) fn send_flow(&self, to: NodeId, flow: &Flow) {
+        self.queue(to, Lane::Activations, flow.to_bytes());
+    }
+
+    fn queue(&self, to: NodeId, lane: Lane, bytes: Bytes) {
+        if let Some(open) = self.lock().get(&to) {
+            let _ = open.queue.send((lane, bytes));
+        }
+    }
+
+    /// Sends a control message to everybody.
+    pub(crate) fn broadcast(&self, message: &Control) {
+        let bytes = message.to_bytes();
+        for open in self.lock().values() {
+            let _ = open.queue.send((Lane::Control, bytes.clone()));
+        }
+    }
+
+    /// Whether a link to `node` is open.
+    pub(crate) fn is_open(&self, node: NodeId) -> bool {
+        self.lock().contains_key(&node)
+    }
+
+    /// Closes the link to `peer`, telling it why.
+    pub(crate) fn close(&self, peer: NodeId, reason: &str) {
+        if let Some(open) = self.lock().get(&peer) {
+            open.sender.close(reason);
+        }
+    }
+
+    /// Closes all links.
+    pub(crate) fn close_all(&self, reason: &str) {
+        for open in self.lock().values() {
+            open.sender.close(reason);
+        }
+    }
+}
+
+async fn forward(mut waiting: mpsc::UnboundedReceiver<(Lane, Bytes)>, sender: LinkSender) {
+    while let Some((lane, bytes)) = waiting.recv().await {
+        // The reader reports why the link closed.
+        if sender.send(lane, bytes).await.is_err() {
+            break;
+        }
+    }
+}
+
+/// Greets whoever connects, each in a task of its own.
+pub(crate) async fn accept_all(shared: Arc<Shared>) {
+    while let Some(link) = shared.endpoint.accept().await {
+        let shared = Arc::clone(&shared);
+        tokio::spawn(async move { welcome(shared, link).await });
+    }
+}
+
+/// The accepting side of a greeting: a member says hello, a guest asks to join.
+async fn welcome(shared: Arc<Shared>, link: Link) {
+    let peer = link.peer();
+    let (sender, mut receiver) = link.split();
+    match timeout(GREETING_TIME_MAX, next_control(&mut receiver)).await {
+        Ok(Some(Control::Hello(hello))) => match check(&shared, peer, &hello) {
+            Ok(()) => {
+                let _ = sender.send(Lane::Control, own_hello(&shared).to_bytes()).await;
+                serve(shared, sender, receiver, peer).await;
+            }
+            Err(reason) => {
+                tracing::debug!(peer = %peer.short(), reason, "refused a node");
+                refuse(&sender, &reason).await;
+            }
+        },
+        Ok(Some(Control::Join(request))) => {
+            join::host(&shared, peer, request, &sender, &mut receiver).await;
+        }
+        Ok(Some(_)) => refuse(&sender, "expected hello or join as the first message").await,
+        Ok(None) => {}
+        Err(_) => sender.close("no greeting within 5 s"),
+    }
+}
+
+/// The dialling side of a greeting.
+pub(crate) async fn dial(shared: Arc<Shared>, peer: NodeId, addresses: Vec<SocketAddr>) {
+    match greet(&shared, peer, &addresses).await {
+        Ok((sender, receiver)) => {
+            let me = shared.me;
+            serve(shared, sender, receiver, me).await;
+        }
+        Err(reason) => {
+            tracing::debug!(peer = %peer.short(), reason, "could not link");
+            let _ = shared.hub.send(HubInput::DialFailed { peer }).await;
+        }
+    }
+}
+
+async fn greet(
+    shared: &Shared,
+    peer: NodeId,
+    addresses: &[SocketAddr],
+) -> Result<(LinkSender, LinkReceiver), String> {
+    let link = shared.endpoint.connect(peer, addresses).await.map_err(|e| e.to_string())?;
+    let (sender, mut receiver) = link.split();
+    let hello = own_hello(shared).to_bytes();
+    sender.send(Lane::Control, hello).await.map_err(|e| e.to_string())?;
+    match timeout(GREETING_TIME_MAX, next_control(&mut receiver)).await {
+        Ok(Some(Control::Hello(hello))) => check(shared, peer, &hello).map(|()| (sender, receiver)),
+        Ok(Some(Control::Refused { reason })) => Err(reason),
+        Ok(_) => Err("the node answered the greeting with something else".into()),
+        Err(_) => Err("the node did not answer the greeting".into()),
+    }
+}
+
+fn own_hello(shared: &Shared) -> Control {
+    let membership = shared.store.get(MEMBERSHIP_KEY).ok().flatten();
+    let membership = membership.and_then(|bytes| talka_base::decode(&bytes).ok());
+    Control::Hello(Hello { network: shared.desk().network(), membership })
+}
+
+/// A peer is of our network if our ledger says so, or if one of the nodes there vouches for it: the
+/// ledger may still be on its way to us.
+fn check(shared: &Shared, peer: NodeId, hello: &Hello) -> Result<(), String> {
+    let desk = shared.desk();
+    if hello.network != desk.network() {
+        return Err(format!(
+            "wrong network: this node is in {}, you are in {}",
+            desk.network().short(),
+            hello.network.short()
+        ));
+    }
+    let vouched = |paper: &Signed<Membership>| {
+        let inviter = paper.claimed_value().invited_by;
+        paper.verify_by(&inviter.0).is_ok_and(|membership| {
+            membership.node == peer
+                && membership.network == desk.network()
+                && desk.read(|ledger| ledger.is_member_node(&inviter))
+        })
+    };
+    let known = desk.read(|ledger| ledger.is_member_node(&peer));
+    if known || hello.membership.as_ref().is_some_and(vouched) {
+        Ok(())
+    } else {
+        Err("you are no member of this network: ask a member for an invitation".into())
+    }
+}
+
+pub(crate) async fn refuse(sender: &LinkSender, reason: &str) {
+    let message = Control::Refused { reason: crate::wire::shorten(reason) };
+    let _ = sender.send(Lane::Control, message.to_bytes()).await;
+    // The peer closes once it has read this; if it does not, we do.
+    let _ = timeout(GREETING_TIME_MAX, sender.closed()).await;
+    sender.close(reason);
+}
+
+/// The next control message, or nothing once the link is closed or the peer talks nonsense.
+pub(crate) async fn next_control(receiver: &mut LinkReceiver) -> Option<Control> {
+    let (lane, bytes) = receiver.recv().await.ok()?;
+    (lane == Lane::Control).then(|| Control::from_bytes(&bytes).ok()).flatten()
+}
+
+/// Reads a greeted link until it closes.
+async fn serve(
+    shared: Arc<Shared>,
+    sender: LinkSender,
+    mut receiver: LinkReceiver,
+    dialled_by: NodeId,
+) {
+    let peer = sender.peer();
+    let Some(number) = shared.links.insert(sender, dialled_by, shared.me) else { return };
+    if shared.hub.send(HubInput::LinkUp { peer }).await.is_err() {
+        return;
+    }
+    let reason = read(&shared, &mut receiver).await;
+    receiver.close(&reason);
+    if shared.links.remove(peer, number) {
+        shared.peer_gone(peer);
+        let _ = shared.hub.send(HubInput::LinkDown { peer, reason }).await;
+    }
+}
+
+/// Hands on what a peer sends; returns why it ended.
+async fn read(shared: &Shared, receiver: &mut LinkReceiver) -> String {
+    let peer = receiver.peer();
+    loop {
+        let (lane, bytes) = match receiver.recv().await {
+            Ok(message) => message,
+            Err(error) => return error.to_string(),
+        };
+        let outcome = match lane {
+            Lane::Control => match Control::from_bytes(&bytes) {
+                Ok(message) => {
+                    if shared.hub.send(HubInput::Control { peer, message }).await.is_err() {
+                        return "the node is stopping".into();
+                    }
+                    Ok(())
+                }
+                Err(error) => Err(error),
+            },
+            Lane::Activations => Flow::from_bytes(bytes).map(|flow| shared.receive(peer, flow)),
+        };
+        if let Err(error) = outcome {
+            tracing::warn!(peer = %peer.short(), %error, "a node sent what cannot be read");
+            return error.to_string();
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! From a configuration to a node ready to run.
+
+use super::{
+    HUB_QUEUE, KnownModel, REQUESTS_MAX, Shared,
+    desk::{Desk, DeskError},
+    hub::{Hub, HubInput, View},
+    join,
+    links::{Links, MEMBERSHIP_KEY},
+    now, random,
+    stages::StageThread,
+};
+use crate::{
+    api::AdminError,
+    config::{NodeConfig, StartError},
+    core::{Core, OwnModel},
+    store::{Store, StoreError},
+    wire::PEERS_MAX,
+};
+use serde::{Deserialize, Serialize};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex, RwLock},
+};
+use talka_base::{Encoded, Keypair, NetworkId, NodeId, decode, encode};
+use talka_engine::{
+    Model,
+    kernels::{Kernels, ThreadPool},
+};
+use talka_ledger::{Founding, Policy};
+use talka_net::{BindOptions, Endpoint, Identity, Invite};
+use tokio::sync::{Semaphore, mpsc, watch};
+
+const NETWORK_KEY: &str = "network";
+const PEERS_KEY: &str = "peers";
+const PORT_KEY: &str = "port";
+
+/// Of the memory a node offers, this part is for caches, the rest for weights.
+const CACHE_SHARE: u64 = 4;
+
+const MEMORY_BYTES_FALLBACK: u64 = 4 << 30;
+
+/// Other nodes and where they were last.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Peers(Vec<(NodeId, Vec<SocketAddr>)>);
+
+impl Encoded for Peers {
+    const NAME: &'static str = "known nodes";
+    const SIZE_MAX: usize = 512 * PEERS_MAX;
+}
+
+/// Writes down where the others are, if that changed.
+pub(crate) fn keep_peers(
+    store: &Store,
+    peers: &[(NodeId, Vec<SocketAddr>)],
+) -> Result<(), StoreError> {
+    let bytes = encode(&Peers(peers.to_vec()));
+    if store.get(PEERS_KEY)?.as_ref() == Some(&bytes) {
+        return Ok(());
+    }
+    store.put(PEERS_KEY, &bytes)
+}
+
+/// Opens everything a node needs, in an order that leaves nothing behind when a step fails.
+pub(super) async fn open(
+    config: NodeConfig,
+) -> Result<(Arc<Shared>, Hub, mpsc::Receiver<HubInput>), StartError> {
+    let store = Arc::new(Store::open(&config.data_dir)?);
+    let identity = Identity::load_or_create(&config.data_dir.join("identity.key"), random())?;
+    let keys = identity.keypair().clone();
+    let models = open_models(&config)?;
+    let endpoint = bind(&config, &store, &keys).await?;
+    let (desk, mut peers) = enter_network(&config, &store, &keys, &endpoint).await?;
+    peers.extend(known_peers(&config, &store)?);
+
+    let memory_bytes = config.memory_bytes.unwrap_or_else(half_of_memory);
+    let cache_bytes = memory_bytes / CACHE_SHARE;
+    let weight_bytes = memory_bytes - cache_bytes;
+    let own = models.iter().map(|(known, choice)| own_model(known, choice.span)).collect();
+    let mut core = Core::new(NodeId(keys.public()), config.name.clone(), weight_bytes, own);
+    for (peer, addresses) in &peers {
+        core.introduce(*peer, addresses);
+    }
+    let kernels = Kernels::detect(ThreadPool::new(config.threads));
+    let (view_sender, view) = watch::channel(View::default());
+    let (hub, inputs) = mpsc::channel(HUB_QUEUE);
+    let shared = Arc::new_cyclic(|weak| Shared {
+        me: NodeId(keys.public()),
+        keys,
+        name: config.name.clone(),
+        started_at: now(),
+        models: models.into_iter().map(|(known, _)| known).collect(),
+        store,
+        desk: RwLock::new(Arc::new(desk)),
+        endpoint,
+        links: Links::default(),
+        hub,
+        view,
+        stages: StageThread::start(weak.clone(), cache_bytes),
+        inboxes: Mutex::default(),
+        submissions: Mutex::default(),
+        invites: Mutex::default(),
+        admitted: Arc::new(Semaphore::new(REQUESTS_MAX)),
+    });
+    Ok((shared, Hub { core, kernels, view: view_sender }, inputs))
+}
+
+type OpenedModel<'a> = (Arc<KnownModel>, &'a crate::config::ModelChoice);
+
+fn open_models(config: &NodeConfig) -> Result<Vec<OpenedModel<'_>>, StartError> {
+    let mut models: Vec<OpenedModel<'_>> = Vec::new();
+    for choice in &config.models {
+        let name = choice.name.clone();
+        if models.iter().any(|(known, _)| known.name == name) {
+            return Err(StartError::DuplicateModel { name });
+        }
+        let model = Model::open(choice.source.clone())
+            .map_err(|source| StartError::Model { name: name.clone(), source })?;
+        let layers = model.shape().layers;
+        if let Some(span) = choice.span.filter(|span| span.end() > layers) {
+            return Err(StartError::NoSuchLayers { name, layers, span });
+        }
+        let known = KnownModel { name, id: model.id(), model };
+        models.push((Arc::new(known), choice));
+    }
+    if models.is_empty() { Err(StartError::NoModel) } else { Ok(models) }
+}
+
+fn own_model(known: &KnownModel, pinned: Option<talka_base::LayerSpan>) -> OwnModel {
+    let shape = known.model.shape();
+    OwnModel {
+        id: known.id,
+        name: known.name.clone(),
+        layers: shape.layers,
+        layer_bytes: known.model.span_bytes(shape.span()) / u64::from(shape.layers),
+        pinned,
+        serves: Vec::new(),
+        loading: Vec::new(),
+        failed: Vec::new(),
+    }
+}
+
+/// The address asked for, else all interfaces with the port of last time: the others know it.
+async fn bind(config: &NodeConfig, store: &Store, keys: &Keypair) -> Result<Endpoint, StartError> {
+    if let Some(address) = config.p2p_address {
+        let options =
+            BindOptions { keypair: keys.clone(), addresses: vec![address], port_mapping: false };
+        return Ok(Endpoint::bind(options).await?);
+    }
+    let last =
+        store.get(PORT_KEY)?.and_then(|bytes| Some(u16::from_le_bytes(bytes.try_into().ok()?)));
+    let endpoint = match last {
+        Some(port) => match Endpoint::bind(BindOptions::everywhere(keys.clone(), port)).await {
+            Ok(endpoint) => endpoint,
+            Err(_) => Endpoint::bind(BindOptions::everywhere(keys.clone(), 0)).await?,
+        },
+        None => Endpoint::bind(BindOptions::everywhere(keys.clone(), 0)).await?,
+    };
+    if let Some(address) = endpoint.addresses().first() {
+        store.put(PORT_KEY, &address.port().to_le_bytes())?;
+    }
+    Ok(endpoint)
+}
+
+/// The network this node is in, a network it joins now, or one it founds.
+async fn enter_network(
+    config: &NodeConfig,
+    store: &Arc<Store>,
+    keys: &Keypair,
+    endpoint: &Endpoint,
+) -> Result<(Desk, Vec<(NodeId, Vec<SocketAddr>)>), StartError> {
+    let stored = store.get(NETWORK_KEY)?;
+    let network = stored.map(|bytes| {
+        <[u8; 32]>::try_from(bytes.as_slice()).map(NetworkId).map_err(|_| StartError::Record {
+            record: NETWORK_KEY,
+            path: config.data_dir.clone(),
+            reason: format!("{} bytes, expected 32", bytes.len()),
+        })
+    });
+    let ledger = |error: DeskError| match error {
+        DeskError::Store(error) => StartError::Store(error),
+        other => StartError::Ledger { path: config.data_dir.clone(), reason: other.to_string() },
+    };
+    let desk = match network.transpose()? {
+        Some(network) => Desk::open(Arc::clone(store), keys.clone(), network).map_err(ledger)?,
+        None => None,
+    };
+    if let Some(invite) = &config.join {
+        let invite = parse_invite(invite)?;
+        match &desk {
+            Some(desk) if desk.network() == invite.network => {}
+            _ => return Ok(join_network(&config.name, store, keys, endpoint, &invite, desk).await?),
+        }
+    }
+    if let Some(desk) = desk {
+        return Ok((desk, Vec::new()));
+    }
+    let desk = found(config, store, keys).map_err(ledger)?;
+    store.put(NETWORK_KEY, &desk.network().0)?;
+    Ok((desk, Vec::new()))
+}
+
+fn found(config: &NodeConfig, store: &Arc<Store>, keys: &Keypair) -> Result<Desk, DeskError> {
+    let mut policy = Policy::default();
+    policy.grant = config.grant.unwrap_or(policy.grant);
+    let founding = Founding {
+        name: format!("{}'s network", config.name),
+        founder: NodeId(keys.public()),
+        founder_name: config.name.clone(),
+        policy,
+        nonce: random(),
+    };
+    Desk::found(Arc::clone(store), keys.clone(), founding, now())
+}
+
+/// An invitation that may still be used.
+pub(crate) fn parse_invite(text: &str) -> Result<Invite, AdminError> {
+    let invite: Invite = text
+        .parse()
+        .map_err(|e: talka_net::InviteError| AdminError::Invite { reason: e.to_string() })?;
+    invite.check_expiry(now()).map_err(|e| AdminError::Invite { reason: e.to_string() })?;
+    Ok(invite)
+}
+
+/// Joins the network of `invite` and makes it this node's own. A network that this node shares with
+/// others is not left: only one without other members, whose ledger stays on disk.
+pub(crate) async fn join_network(
+    name: &str,
+    store: &Arc<Store>,
+    keys: &Keypair,
+    endpoint: &Endpoint,
+    invite: &Invite,
+    current: Option<Desk>,
+) -> Result<(Desk, Vec<(NodeId, Vec<SocketAddr>)>), AdminError> {
+    if let Some(desk) = &current {
+        may_leave(desk)?;
+    }
+    let joined = join::ask(endpoint, name, invite).await?;
+    let ledger = |error: DeskError| AdminError::Ledger { reason: error.to_string() };
+    let held = usize::try_from(store.entry_count(&invite.network)?).unwrap_or(usize::MAX);
+    store.append(&invite.network, joined.entries.get(held..).unwrap_or_default())?;
+    let desk = Desk::open(Arc::clone(store), keys.clone(), invite.network).map_err(ledger)?;
+    let desk = desk.expect("the ledger just stored is there");
+    store.put(MEMBERSHIP_KEY, &encode(&joined.membership))?;
+    // Last: from here on a restart finds the new network.
+    store.put(NETWORK_KEY, &invite.network.0)?;
+    Ok((desk, joined.peers))
+}
+
+/// Whether a node may leave the network of `desk` for another.
+pub(crate) fn may_leave(desk: &Desk) -> Result<(), AdminError> {
+    let (network, members) = desk.read(|l| (l.name().to_owned(), l.members().count()));
+    if members > 1 { Err(AdminError::AlreadyMember { network, members }) } else { Ok(()) }
+}
+
+fn known_peers(
+    config: &NodeConfig,
+    store: &Store,
+) -> Result<Vec<(NodeId, Vec<SocketAddr>)>, StartError> {
+    let Some(bytes) = store.get(PEERS_KEY)? else { return Ok(Vec::new()) };
+    let peers: Peers = decode(&bytes).map_err(|error| StartError::Record {
+        record: PEERS_KEY,
+        path: config.data_dir.clone(),
+        reason: error.to_string(),
+    })?;
+    Ok(peers.0)
+}
+
+fn half_of_memory() -> u64 {
+    let memory = sysinfo::RefreshKind::nothing()
+        .with_memory(sysinfo::MemoryRefreshKind::nothing().with_ram());
+    // Where the machine does not say, offer enough for a small model.
+    let total = sysinfo::System::new_with_specifics(memory).map(|system| system.total_memory());
+    total.unwrap_or(MEMORY_BYTES_FALLBACK) / 2
+}

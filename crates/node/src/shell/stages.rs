@@ -1,0 +1,342 @@
+//! The thread that computes: it owns the loaded stages and the sessions that run through them.
+//!
+//! One step at a time, in order of arrival, so sessions take turns token by token. Nothing here
+//! waits for a peer. A session is opened by a founder-signed reservation and by nothing else.
+
+use super::{Shared, now};
+use crate::wire::{Flow, Open, Payload, Step};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
+};
+use talka_base::{LayerSpan, ModelId, ModelShape, NodeId, Receipt, RequestId, Tick};
+use talka_engine::{KvCache, LogitsWanted, Stage, StageInput, StageOutput};
+use talka_ledger::Event;
+
+/// Sessions held at once.
+const SESSIONS_MAX: usize = 256;
+/// A session without a step for this long is dropped: its reservation has expired by then.
+const SESSION_IDLE_MS_MAX: u64 = 15 * 60_000;
+/// A stage given back stays loaded for this long, for routes chosen just before.
+const RETIRED_MS: u64 = 3_000;
+
+/// What the thread can be told.
+pub(crate) enum Job {
+    /// A stage was loaded.
+    Install(ModelId, Box<Stage>),
+    /// A stage is no longer offered.
+    Retire(ModelId, LayerSpan),
+    /// A message on the activations lane, never logits, receipts or failures.
+    Flow { from: NodeId, flow: Flow },
+    /// A node is gone.
+    PeerGone(NodeId),
+    /// Time passed.
+    Tick,
+    /// No more.
+    Stop,
+}
+
+/// The handle of the thread.
+pub(crate) struct StageThread {
+    jobs: mpsc::Sender<Job>,
+    held: Arc<AtomicUsize>,
+    thread: Mutex<Option<std::thread::JoinHandle<()>>>,
+}
+
+impl StageThread {
+    /// Starts the thread. `shared` is not there yet when it starts; nothing is sent before it is.
+    pub(crate) fn start(shared: Weak<Shared>, cache_bytes_max: u64) -> Self {
+        let (jobs, queue) = mpsc::channel();
+        let held = Arc::new(AtomicUsize::new(0));
+        let mut worker = Worker {
+            shared,
+            cache_bytes_max,
+            stages: HashMap::new(),
+            sessions: HashMap::new(),
+            held: Arc::clone(&held),
+        };
+        let thread = std::thread::Builder::new()
+            .name("stages".into())
+            .spawn(move || worker.run(&queue))
+            .expect("the operating system starts threads");
+        Self { jobs, held, thread: Mutex::new(Some(thread)) }
+    }
+
+    /// Queues a job; after the stop they vanish.
+    pub(crate) fn send(&self, job: Job) {
+        let _ = self.jobs.send(job);
+    }
+
+    /// Sessions held now.
+    pub(crate) fn sessions_held(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    /// Ends the thread after the step it is at.
+    pub(crate) fn stop(&self) {
+        self.send(Job::Stop);
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Loaded {
+    stage: Box<Stage>,
+    retired_at: Option<Tick>,
+}
+
+/// One hop of one request.
+struct Session {
+    open: Box<Open>,
+    stage: (ModelId, LayerSpan),
+    upstream: NodeId,
+    cache: KvCache,
+    cache_bytes: u64,
+    logits: u32,
+    used_at: Tick,
+}
+
+impl Session {
+    fn next_hop(&self, hop: u8) -> Option<NodeId> {
+        self.open.route.get(usize::from(hop) + 1).map(|(node, _)| *node)
+    }
+}
+
+type SessionKey = (RequestId, u8);
+
+struct Worker {
+    shared: Weak<Shared>,
+    cache_bytes_max: u64,
+    stages: HashMap<(ModelId, LayerSpan), Loaded>,
+    sessions: HashMap<SessionKey, Session>,
+    held: Arc<AtomicUsize>,
+}
+
+impl Worker {
+    fn run(&mut self, queue: &mpsc::Receiver<Job>) {
+        while let Ok(job) = queue.recv() {
+            let Some(shared) = self.shared.upgrade() else { return };
+            match job {
+                Job::Install(model, stage) => {
+                    let key = (model, stage.span());
+                    self.stages.insert(key, Loaded { stage, retired_at: None });
+                }
+                Job::Retire(model, span) => {
+                    if let Some(loaded) = self.stages.get_mut(&(model, span)) {
+                        loaded.retired_at = Some(now());
+                    }
+                }
+                Job::Flow { from, flow } => self.flow(&shared, from, flow),
+                Job::PeerGone(peer) => self.peer_gone(&shared, peer),
+                Job::Tick => self.sweep(),
+                Job::Stop => return,
+            }
+            self.held.store(self.sessions.len(), Ordering::Relaxed);
+        }
+    }
+
+    fn flow(&mut self, shared: &Shared, from: NodeId, flow: Flow) {
+        match flow {
+            Flow::Open { hop, open } => {
+                let (session, head) = (open.session, open.head);
+                if let Err(reason) = self.open(shared, from, hop, open) {
+                    shared.deliver(head, Flow::Failed { session, hop, reason });
+                }
+            }
+            Flow::Step(step) => {
+                let key = (step.session, step.hop);
+                if let Err(reason) = self.step(shared, from, step) {
+                    self.fail(shared, key, reason);
+                }
+            }
+            Flow::Close { hop, session } => self.close(shared, from, (session, hop)),
+            Flow::Receipt(_) | Flow::Failed { .. } => {}
+        }
+    }
+
+    fn open(
+        &mut self,
+        shared: &Shared,
+        from: NodeId,
+        hop: u8,
+        open: Box<Open>,
+    ) -> Result<(), String> {
+        let shape = check_ticket(shared, &open)?;
+        let index = usize::from(hop);
+        let (_, span) = *open
+            .route
+            .get(index)
+            .filter(|(node, _)| *node == shared.me)
+            .ok_or("this hop is not on this node")?;
+        let expected = if index == 0 { open.head } else { open.route[index - 1].0 };
+        if from != expected {
+            return Err(format!("opened by {}, expected {}", from.short(), expected.short()));
+        }
+        if self.sessions.len() >= SESSIONS_MAX {
+            return Err(format!("{SESSIONS_MAX} sessions are open, the most this node holds"));
+        }
+        let cache_bytes = cache_bytes(&shape, span, open.positions_max);
+        let used: u64 = self.sessions.values().map(|s| s.cache_bytes).sum();
+        if used + cache_bytes > self.cache_bytes_max {
+            return Err(format!(
+                "no memory for the session: {cache_bytes} bytes wanted, {} of {} left",
+                self.cache_bytes_max - used,
+                self.cache_bytes_max
+            ));
+        }
+        let model = open.model;
+        let holds = |key: &(ModelId, LayerSpan)| key.0 == model && key.1.contains(span);
+        let stage = self.stages.keys().copied().filter(holds).min_by_key(|key| key.1.len());
+        let stage = stage.ok_or_else(|| format!("layers {span} are not loaded here any more"))?;
+        let cache = self.stages[&stage].stage.new_cache(span, open.positions_max);
+        let session = Session {
+            stage,
+            upstream: from,
+            cache,
+            cache_bytes,
+            logits: 0,
+            used_at: now(),
+            open: open.clone(),
+        };
+        if let Some(next) = session.next_hop(hop) {
+            shared.deliver(next, Flow::Open { hop: hop + 1, open });
+        }
+        self.sessions.insert((session.open.session, hop), session);
+        Ok(())
+    }
+
+    fn step(&mut self, shared: &Shared, from: NodeId, step: Step) -> Result<(), String> {
+        let Step { session: request, hop, number, position, wants_logits, payload } = step;
+        // A session that failed or closed may have steps under way: they are late, not wrong.
+        let Some(session) = self.sessions.get_mut(&(request, hop)) else { return Ok(()) };
+        if from != session.upstream {
+            return Ok(());
+        }
+        let expected = session.cache.len();
+        if position != expected {
+            return Err(format!("step at position {position}, expected {expected}"));
+        }
+        let input = match &payload {
+            Payload::Tokens(tokens) => StageInput::Tokens(tokens),
+            Payload::Hidden { values, .. } => StageInput::Hidden(values),
+            Payload::Logits(_) => return Err("a stage was sent logits".into()),
+        };
+        let next = session.next_hop(hop);
+        let is_answer = next.is_none() && wants_logits;
+        let wanted = if is_answer { LogitsWanted::Last } else { LogitsWanted::None };
+        let loaded = self.stages.get_mut(&session.stage).expect("stages outlive their sessions");
+        let output = loaded.stage.run(input, &mut session.cache, wanted);
+        let output = output.map_err(|error| error.to_string())?;
+        session.used_at = now();
+        let (to, payload) = match (output, next) {
+            (StageOutput::Logits(values), _) => {
+                session.logits += 1;
+                (session.open.head, Payload::Logits(values))
+            }
+            (StageOutput::Hidden(values), Some(next)) => {
+                let rows = session.cache.len() - position;
+                let width = (values.len() / rows as usize) as u32;
+                (next, Payload::Hidden { width, values })
+            }
+            // The last stage, and the head wants nothing yet.
+            (StageOutput::Hidden(_), None) => return Ok(()),
+        };
+        let hop = hop.saturating_add(1);
+        let step = Step { session: request, hop, number, position, wants_logits, payload };
+        shared.deliver(to, Flow::Step(step));
+        Ok(())
+    }
+
+    /// Ends a session: signs what was done, passes the word on, frees the cache.
+    fn close(&mut self, shared: &Shared, from: NodeId, key: SessionKey) {
+        if self.sessions.get(&key).is_none_or(|session| session.upstream != from) {
+            return;
+        }
+        let Some(session) = self.sessions.remove(&key) else { return };
+        let (request, hop) = key;
+        let receipt = Receipt {
+            network: shared.desk().network(),
+            request,
+            node: shared.me,
+            model: session.open.model,
+            span: session.cache.span(),
+            positions: session.cache.len(),
+            logits: session.logits,
+        };
+        shared.deliver(session.open.head, Flow::Receipt(shared.keys.sign(receipt)));
+        if let Some(next) = session.next_hop(hop) {
+            shared.deliver(next, Flow::Close { hop: hop + 1, session: request });
+        }
+    }
+
+    fn fail(&mut self, shared: &Shared, (request, hop): SessionKey, reason: String) {
+        if let Some(session) = self.sessions.remove(&(request, hop)) {
+            let failed = Flow::Failed { session: request, hop, reason };
+            shared.deliver(session.open.head, failed);
+        }
+    }
+
+    /// Sessions that came from or go on to `peer` are lost; their heads learn of it, unless gone too.
+    fn peer_gone(&mut self, shared: &Shared, peer: NodeId) {
+        let touches = |(key, session): (&SessionKey, &Session)| {
+            let lost = session.upstream == peer
+                || session.open.head == peer
+                || session.next_hop(key.1) == Some(peer);
+            lost.then_some(*key)
+        };
+        let lost: Vec<_> = self.sessions.iter().filter_map(touches).collect();
+        for key in lost {
+            self.fail(shared, key, format!("node {} is gone", peer.short()));
+        }
+    }
+
+    fn sweep(&mut self) {
+        let now = now();
+        self.sessions.retain(|_, s| now.since_ms(s.used_at) < SESSION_IDLE_MS_MAX);
+        let used: Vec<_> = self.sessions.values().map(|session| session.stage).collect();
+        self.stages.retain(|key, loaded| {
+            let is_due = loaded.retired_at.is_some_and(|at| now.since_ms(at) >= RETIRED_MS);
+            !is_due || used.contains(key)
+        });
+    }
+}
+
+/// Keys and values of a session in f32, in bytes.
+fn cache_bytes(shape: &ModelShape, span: LayerSpan, positions: u32) -> u64 {
+    let per_position = 2 * 4 * u64::from(shape.kv_heads) * u64::from(shape.head_dim);
+    per_position * u64::from(span.len()) * u64::from(positions)
+}
+
+/// The model's shape, if the founder holds credits for exactly this session.
+fn check_ticket(shared: &Shared, open: &Open) -> Result<ModelShape, String> {
+    let desk = shared.desk();
+    let entry = open.ticket.verify_by(&desk.founder().0).map_err(|error| error.to_string())?;
+    let Event::Reserved { reservation } = &entry.event else {
+        return Err(format!("the ticket is a {} entry, expected reserved", entry.event.kind()));
+    };
+    let reserved = reservation.claimed_value();
+    let known = shared.model_by_id(open.model).ok_or("the model is not known here")?;
+    let shape = *known.model.shape();
+    let agrees = reserved.network == desk.network()
+        && reserved.request == open.session
+        && reserved.head == open.head
+        && reserved.model == open.model
+        && reserved.shape == shape;
+    if !agrees {
+        return Err("the reservation is for another network, request, head or model".into());
+    }
+    let paid = u64::from(reserved.prompt_tokens) + u64::from(reserved.max_new_tokens);
+    if u64::from(open.positions_max) > paid.min(u64::from(shape.context)) {
+        return Err(format!("{} positions wanted, {paid} reserved", open.positions_max));
+    }
+    if desk.read(|ledger| ledger.is_closed(&open.session)) {
+        return Err("the reservation was settled or released already".into());
+    }
+    Ok(shape)
+}

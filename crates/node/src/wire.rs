@@ -1,0 +1,491 @@
+//! What nodes of a network say to each other, and its encodings.
+//!
+//! On the control lane: [`Control`]. On the activations lane: [`Flow`], which either opens and
+//! closes sessions or carries one [`Step`] of one. Both decode to bounded values or to a
+//! [`WireError`] that blames the sender. Judges nothing: who may say what is decided elsewhere.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+use talka_base::{
+    CodecError, Encoded, LayerSpan, Membership, ModelId, NetworkId, NodeId, Receipt, RequestId,
+    Signed, decode, encode,
+};
+use talka_ledger::{Entry, Event};
+use talka_net::{
+    ActivationError, ActivationHeader, ActivationKind, WireType, activation, decode_activation,
+};
+
+/// Most addresses of one node.
+pub const ADDRESSES_MAX: usize = 8;
+/// Most nodes of one network.
+pub const PEERS_MAX: usize = 1_024;
+/// Most models one node offers, and spans of each.
+const OFFERS_MAX: usize = 64;
+const SPANS_MAX: usize = 64;
+/// Most hops of a route.
+pub const HOPS_MAX: usize = 255;
+/// Longest text in a refusal or failure, in bytes.
+pub const REASON_BYTES_MAX: usize = 256;
+
+/// First words on a link, each way: nobody is believed before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// The network this node is in.
+    pub network: NetworkId,
+    /// How this node came in; the founder, whose paper is the founding entry, has none.
+    pub membership: Option<Signed<Membership>>,
+}
+
+/// A request to be let in, by a node that holds an invitation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinRequest {
+    /// The network of the invitation.
+    pub network: NetworkId,
+    /// The invitation's secret.
+    pub secret: [u8; 32],
+    /// What people call the node.
+    pub name: String,
+}
+
+/// The answer to a join request that was granted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Admission {
+    /// The new node's paper.
+    pub membership: Signed<Membership>,
+    /// Number of entries in the ledger, to be asked for next.
+    pub ledger_height: u64,
+    /// Where the other nodes are.
+    pub peers: Vec<(NodeId, Vec<SocketAddr>)>,
+}
+
+/// What a node says of itself about once a second.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heartbeat {
+    /// What people call it.
+    pub name: String,
+    /// Memory it offers for weights, in bytes.
+    pub memory_bytes: u64,
+    /// Where it can be reached.
+    pub addresses: Vec<SocketAddr>,
+    /// Number of ledger entries it holds.
+    pub ledger_height: u64,
+    /// The models it has.
+    pub offers: Vec<Offer>,
+    /// Other nodes it knows.
+    pub peers: Vec<(NodeId, Vec<SocketAddr>)>,
+}
+
+/// One model of one node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offer {
+    /// The model.
+    pub model: ModelId,
+    /// The span the owner pinned, if any.
+    pub pinned: Option<LayerSpan>,
+    /// Memory offered for this model, in bytes.
+    pub memory_bytes: u64,
+    /// Spans ready to run.
+    pub serves: Vec<LayerSpan>,
+}
+
+/// Why the founder did not order an event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Refusal {
+    /// The payer holds too little, in µGFT.
+    Insufficient {
+        /// What the payer holds.
+        held: u64,
+        /// What the request may cost.
+        needed: u64,
+    },
+    /// It was ordered before, at this height: done.
+    Duplicate {
+        /// Where.
+        height: u64,
+    },
+    /// Any other rule of the ledger.
+    Rule {
+        /// Which, for people.
+        reason: String,
+    },
+    /// The founder was not asked, or did not answer. Never sent.
+    Unreachable {
+        /// Why, for people.
+        reason: String,
+    },
+}
+
+/// A message on the control lane.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Control {
+    /// First words of a member.
+    Hello(Hello),
+    /// First words of somebody invited.
+    Join(JoinRequest),
+    /// The answer to a good one.
+    Admitted(Admission),
+    /// The answer to a bad one.
+    Refused {
+        /// Why, for people.
+        reason: String,
+    },
+    /// "I live, and this is what I do."
+    Heartbeat(Heartbeat),
+    /// To the founder: order this event.
+    Submit {
+        /// Chosen by the sender, comes back in the answer.
+        id: u64,
+        /// What is to be ordered.
+        event: Box<Event>,
+    },
+    /// From the founder: what became of it.
+    Ordered {
+        /// The submission answered.
+        id: u64,
+        /// The entry, durable on the founder's disk.
+        result: Result<Box<Signed<Entry>>, Refusal>,
+    },
+    /// "Send me the ledger from this height on."
+    EntriesWanted {
+        /// First height wanted.
+        from: u64,
+    },
+    /// Entries in order.
+    Entries(Vec<Signed<Entry>>),
+}
+
+impl Encoded for Control {
+    const NAME: &'static str = "control message";
+    const SIZE_MAX: usize = 4 << 20;
+}
+
+/// Opens a session on every stage of a route; travels down the chain ahead of the first step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Open {
+    /// The request.
+    pub session: RequestId,
+    /// Who samples, pays and is answered.
+    pub head: NodeId,
+    /// The model.
+    pub model: ModelId,
+    /// Who runs which layers, in order.
+    pub route: Vec<(NodeId, LayerSpan)>,
+    /// Most positions the session will have.
+    pub positions_max: u32,
+    /// The founder's entry that reserves the credits: no stage works without it.
+    pub ticket: Signed<Entry>,
+}
+
+/// What rows are.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Payload {
+    /// Token ids `[T]`, into the first stage.
+    Tokens(Vec<u32>),
+    /// Hidden states `[T, width]`, between stages.
+    Hidden {
+        /// D.
+        width: u32,
+        /// D fastest.
+        values: Vec<f32>,
+    },
+    /// Logits `[1, V]` after the step's last row, from the last stage to the head.
+    Logits(Vec<f32>),
+}
+
+/// One step of a session.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Step {
+    /// The session.
+    pub session: RequestId,
+    /// Index of the hop this is for.
+    pub hop: u8,
+    /// Counts the session's steps from 0.
+    pub number: u64,
+    /// Absolute position of the first row.
+    pub position: u32,
+    /// Whether the head waits for the logits after the last row.
+    pub wants_logits: bool,
+    /// The rows.
+    pub payload: Payload,
+}
+
+/// A message on the activations lane.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Flow {
+    /// Down the chain.
+    Open {
+        /// Index of the hop this is for.
+        hop: u8,
+        /// What is opened.
+        open: Box<Open>,
+    },
+    /// Down the chain, or from the last stage to the head.
+    Step(Step),
+    /// Down the chain: no more steps; receipts are wanted.
+    Close {
+        /// Index of the hop this is for.
+        hop: u8,
+        /// The session.
+        session: RequestId,
+    },
+    /// From a stage to the head: what it did.
+    Receipt(Signed<Receipt>),
+    /// From a stage to the head: it cannot go on.
+    Failed {
+        /// The session.
+        session: RequestId,
+        /// Index of the hop that failed.
+        hop: u8,
+        /// Why, for people.
+        reason: String,
+    },
+}
+
+/// The part of [`Flow`] that is no activation.
+#[derive(Debug, Serialize, Deserialize)]
+enum Notice {
+    Open(Box<Open>),
+    Close(RequestId),
+    Receipt(Signed<Receipt>),
+    Failed { session: RequestId, reason: String },
+}
+
+impl Encoded for Notice {
+    const NAME: &'static str = "session notice";
+    const SIZE_MAX: usize = 64 << 10;
+}
+
+/// Why a peer's bytes are no message.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say what the fields are")]
+pub enum WireError {
+    /// The bytes do not decode.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+    /// The activation does not decode.
+    #[error(transparent)]
+    Activation(#[from] ActivationError),
+    /// The first bytes name no kind of message.
+    #[error("flow message of kind {found:?}, expected 0, 1 or 2")]
+    Kind { found: Option<u8> },
+    /// Activations are bf16 or f32; logits one row.
+    #[error("{found} rows of logits, expected 1")]
+    LogitRows { found: u32 },
+    /// More of something than any honest node sends.
+    #[error("{found} {what}, expected at most {max}")]
+    TooMany { what: &'static str, found: usize, max: usize },
+}
+
+impl Control {
+    /// The bytes to send.
+    pub fn to_bytes(&self) -> Bytes {
+        encode(self).into()
+    }
+
+    /// # Errors
+    /// [`WireError`]; the sender is to blame.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, WireError> {
+        let message: Self = decode(bytes)?;
+        match &message {
+            Self::Join(join) => at_most("bytes of name", join.name.len(), REASON_BYTES_MAX)?,
+            Self::Heartbeat(heartbeat) => heartbeat.check()?,
+            Self::Admitted(admission) => check_peers(&admission.peers)?,
+            _ => {}
+        }
+        Ok(message)
+    }
+}
+
+impl Heartbeat {
+    fn check(&self) -> Result<(), WireError> {
+        at_most("bytes of name", self.name.len(), REASON_BYTES_MAX)?;
+        at_most("addresses", self.addresses.len(), ADDRESSES_MAX)?;
+        at_most("offers", self.offers.len(), OFFERS_MAX)?;
+        let spans = self.offers.iter().map(|offer| offer.serves.len()).max();
+        at_most("spans of one model", spans.unwrap_or(0), SPANS_MAX)?;
+        check_peers(&self.peers)
+    }
+}
+
+fn check_peers(peers: &[(NodeId, Vec<SocketAddr>)]) -> Result<(), WireError> {
+    at_most("peers", peers.len(), PEERS_MAX)?;
+    let addresses = peers.iter().map(|(_, addresses)| addresses.len()).max();
+    at_most("addresses of one peer", addresses.unwrap_or(0), ADDRESSES_MAX)
+}
+
+fn at_most(what: &'static str, found: usize, max: usize) -> Result<(), WireError> {
+    if found <= max { Ok(()) } else { Err(WireError::TooMany { what, found, max }) }
+}
+
+/// First byte of a flow message; the second is the hop.
+const NOTICE: u8 = 0;
+const STEP: u8 = 1;
+const STEP_WANTING_LOGITS: u8 = 2;
+
+impl Flow {
+    /// The bytes to send: kind, hop, then a notice or an activation message.
+    pub fn to_bytes(&self) -> Bytes {
+        let (kind, hop, body): (u8, u8, Bytes) = match self {
+            Self::Step(step) => {
+                let kind = if step.wants_logits { STEP_WANTING_LOGITS } else { STEP };
+                (kind, step.hop, step.body())
+            }
+            Self::Open { hop, open } => (NOTICE, *hop, encode(&Notice::Open(open.clone())).into()),
+            Self::Close { hop, session } => (NOTICE, *hop, encode(&Notice::Close(*session)).into()),
+            Self::Receipt(receipt) => (NOTICE, 0, encode(&Notice::Receipt(receipt.clone())).into()),
+            Self::Failed { session, hop, reason } => {
+                let notice = Notice::Failed { session: *session, reason: shorten(reason) };
+                (NOTICE, *hop, encode(&notice).into())
+            }
+        };
+        [&[kind, hop], body.as_ref()].concat().into()
+    }
+
+    /// # Errors
+    /// [`WireError`]; the sender is to blame.
+    pub fn from_bytes(bytes: Bytes) -> Result<Self, WireError> {
+        let kind = bytes.first().copied();
+        let hop = *bytes.get(1).ok_or(WireError::Kind { found: kind })?;
+        match bytes[0] {
+            NOTICE => Self::from_notice(decode(&bytes[2..])?, hop),
+            kind @ (STEP | STEP_WANTING_LOGITS) => {
+                let (header, payload) = decode_activation(bytes.slice(2..))?;
+                Step::from_parts(hop, kind == STEP_WANTING_LOGITS, header, &payload).map(Self::Step)
+            }
+            found => Err(WireError::Kind { found: Some(found) }),
+        }
+    }
+
+    fn from_notice(notice: Notice, hop: u8) -> Result<Self, WireError> {
+        Ok(match notice {
+            Notice::Open(open) => {
+                at_most("hops", open.route.len(), HOPS_MAX)?;
+                Self::Open { hop, open }
+            }
+            Notice::Close(session) => Self::Close { hop, session },
+            Notice::Receipt(receipt) => Self::Receipt(receipt),
+            Notice::Failed { session, reason } => {
+                Self::Failed { session, hop, reason: shorten(&reason) }
+            }
+        })
+    }
+}
+
+impl Step {
+    fn body(&self) -> Bytes {
+        let header = |rows: usize, kind| ActivationHeader {
+            session: self.session,
+            step: self.number,
+            position: self.position,
+            rows: u32::try_from(rows).expect("a step has few rows"),
+            kind,
+        };
+        match &self.payload {
+            Payload::Tokens(tokens) => {
+                activation::encode_tokens(&header(tokens.len(), ActivationKind::Tokens), tokens)
+            }
+            // f32: whole and cut models must give the same tokens.
+            Payload::Hidden { width, values } => {
+                let kind = ActivationKind::Hidden { width: *width, dtype: WireType::F32 };
+                activation::encode_values(&header(values.len() / *width as usize, kind), values)
+            }
+            Payload::Logits(values) => {
+                let vocab = u32::try_from(values.len()).expect("vocabularies are bounded");
+                activation::encode_values(&header(1, ActivationKind::Logits { vocab }), values)
+            }
+        }
+    }
+
+    fn from_parts(
+        hop: u8,
+        wants_logits: bool,
+        header: ActivationHeader,
+        payload: &[u8],
+    ) -> Result<Self, WireError> {
+        let ActivationHeader { session, step: number, position, rows, kind } = header;
+        let payload = match kind {
+            ActivationKind::Tokens => Payload::Tokens(activation::read_tokens(payload)),
+            ActivationKind::Hidden { width, dtype } => {
+                Payload::Hidden { width, values: activation::read_values(dtype, payload) }
+            }
+            ActivationKind::Logits { .. } if rows != 1 => {
+                return Err(WireError::LogitRows { found: rows });
+            }
+            ActivationKind::Logits { .. } => {
+                Payload::Logits(activation::read_values(WireType::F32, payload))
+            }
+        };
+        Ok(Self { session, hop, number, position, wants_logits, payload })
+    }
+}
+
+/// At most [`REASON_BYTES_MAX`] bytes of `text`, cut between characters.
+pub fn shorten(text: &str) -> String {
+    text[..text.floor_char_boundary(REASON_BYTES_MAX)].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn step(payload: Payload, wants_logits: bool) -> Flow {
+        let session = RequestId([7; 16]);
+        Flow::Step(Step { session, hop: 3, number: 9, position: 40, wants_logits, payload })
+    }
+
+    #[test]
+    fn every_kind_of_flow_message_round_trips() {
+        let session = RequestId([7; 16]);
+        let messages = [
+            step(Payload::Tokens(vec![1, 2, 300]), true),
+            step(Payload::Hidden { width: 2, values: vec![1.5, -0.25, f32::MIN, 3.0] }, false),
+            step(Payload::Logits(vec![0.1, -7.0, 2.0]), true),
+            Flow::Close { hop: 1, session },
+            Flow::Failed { session, hop: 2, reason: "no memory".into() },
+        ];
+        for message in messages {
+            assert_eq!(Flow::from_bytes(message.to_bytes()), Ok(message));
+        }
+    }
+
+    #[test]
+    fn long_reasons_are_cut_between_characters() {
+        let text = "ä".repeat(200);
+        assert_eq!(shorten(&text).chars().count(), REASON_BYTES_MAX / 2);
+        assert_eq!(shorten("short"), "short");
+    }
+
+    #[test]
+    fn too_many_of_anything_is_refused() {
+        let heartbeat = Heartbeat {
+            name: "n".into(),
+            memory_bytes: 1,
+            addresses: vec![([127, 0, 0, 1], 1).into(); ADDRESSES_MAX + 1],
+            ledger_height: 0,
+            offers: vec![],
+            peers: vec![],
+        };
+        let bytes = Control::Heartbeat(heartbeat).to_bytes();
+        let error = Control::from_bytes(&bytes).expect_err("too many");
+        assert_eq!(error.to_string(), "9 addresses, expected at most 8");
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes: Vec<u8>) {
+            let _ = Control::from_bytes(&bytes);
+            let _ = Flow::from_bytes(bytes.into());
+        }
+
+        #[test]
+        fn a_truncated_step_is_refused(values in proptest::collection::vec(any::<f32>(), 1..40)) {
+            let width = values.len() as u32;
+            let bytes = step(Payload::Hidden { width, values }, true).to_bytes();
+            for end in 0..bytes.len() {
+                prop_assert!(Flow::from_bytes(bytes.slice(..end)).is_err());
+            }
+        }
+    }
+}

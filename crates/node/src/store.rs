@@ -171,26 +171,6 @@ impl Store {
         })
     }
 
-    /// Every record whose key starts with `prefix`, by key.
-    ///
-    /// # Errors
-    /// As [`Store::get`].
-    pub fn list(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
-        self.read(|database| {
-            let transaction = database.begin_read()?;
-            let mut records = Vec::new();
-            for row in transaction.open_table(RECORDS)?.range(prefix..)? {
-                let (key, value) = row?;
-                if !key.value().starts_with(prefix) {
-                    break;
-                }
-                let bytes = open_record(key.value(), value.value())?.to_vec();
-                records.push((key.value().to_owned(), bytes));
-            }
-            Ok(records)
-        })
-    }
-
     /// Writes the record under `key`, in place of any before. On disk when this returns.
     ///
     /// # Errors
@@ -204,17 +184,6 @@ impl Store {
         self.write(|transaction| {
             let sealed = seal::seal(key.as_bytes(), bytes);
             transaction.open_table(RECORDS)?.insert(key, sealed.as_slice())?;
-            Ok(())
-        })
-    }
-
-    /// Deletes the record under `key`, if there is one. Done on disk when this returns.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the file cannot be written.
-    pub fn remove(&self, key: &str) -> Result<(), StoreError> {
-        self.write(|transaction| {
-            transaction.open_table(RECORDS)?.remove(key)?;
             Ok(())
         })
     }

@@ -5,6 +5,7 @@
 //! that announces the largest frame and sends nothing costs 64 KiB.
 
 use bytes::Bytes;
+use std::fmt;
 
 /// First byte of every frame. Raised whenever the layout changes.
 pub const FRAME_VERSION: u8 = 1;
@@ -54,8 +55,8 @@ impl Lane {
     }
 }
 
-impl std::fmt::Display for Lane {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Lane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Control => "control",
             Self::Activations => "activations",
@@ -98,7 +99,6 @@ pub fn header(lane: Lane, payload_bytes: usize) -> Result<[u8; HEADER_BYTES], Fr
 /// Write bytes to the front of [`Decoder::space`], then say how many with [`Decoder::filled`]. The
 /// space never reaches past the current frame. All state is here, so a reader may be dropped
 /// between the two calls and lose nothing.
-#[derive(Debug)]
 pub struct Decoder {
     lane: Lane,
     header: [u8; HEADER_BYTES],
@@ -108,6 +108,17 @@ pub struct Decoder {
     /// Zeroed up to its length, which grows towards `payload_bytes`; received up to `filled`.
     payload: Vec<u8>,
     filled: usize,
+}
+
+impl fmt::Debug for Decoder {
+    /// Leaves out the bytes: they may be many, and are somebody's words.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Decoder")
+            .field("lane", &self.lane)
+            .field("payload_bytes", &self.payload_bytes)
+            .field("filled", &self.filled)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Decoder {

@@ -8,7 +8,7 @@
 //! - [`frame`]: what travels on a lane, versioned and length-limited.
 //! - [`activation`]: the message that carries tokens, hidden states and logits between stages.
 //!
-//! The transport is [iroh](iroh) with `presets::Minimal`: QUIC between public keys, no relay, no DNS
+//! The transport is [iroh] with `presets::Minimal`: QUIC between public keys, no relay, no DNS
 //! discovery, no third-party server. Bytes from a peer never panic and never allocate without bound.
 
 #![forbid(unsafe_code)]

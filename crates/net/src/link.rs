@@ -6,8 +6,8 @@
 //! wherever both are ready. Frames of one lane arrive whole and in order; between lanes there is
 //! no order.
 //!
-//! A link ends when either side closes it, falls silent for [`SILENCE_MAX`](crate::endpoint::SILENCE_MAX)
-//! or breaks the framing. It is never repaired: the owner dials again.
+//! A link ends when either side closes it, falls silent for [`SILENCE_MAX`] or
+//! breaks the framing. It is never repaired: the owner dials again.
 
 use crate::{
     endpoint::SILENCE_MAX,

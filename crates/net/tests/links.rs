@@ -241,6 +241,28 @@ async fn another_key_at_the_address_is_refused() {
     bob.close().await;
 }
 
+/// Goal: a node that comes back elsewhere is reached, whatever was known of it before.
+/// Method: restart it on another port, twice, and dial with dead addresses beside the new one.
+#[tokio::test]
+async fn a_restarted_node_is_reached_at_its_new_address() {
+    let alice = endpoint(1).await;
+    let mut known = vec![SocketAddr::from(([127, 0, 0, 1], 9))];
+    for _ in 0..3 {
+        let bob = endpoint(2).await;
+        known.extend(bob.addresses());
+        let (dialled, accepted) =
+            within(async { tokio::join!(alice.connect(bob.node_id(), &known), bob.accept()) })
+                .await;
+        let (sender, _keep) = dialled.expect("one address is alive").split();
+        let (_keep_too, mut receiver) = accepted.expect("endpoint open").split();
+        sender.send(Lane::Control, Bytes::from_static(b"hello")).await.expect("has room");
+        let heard = within(receiver.recv()).await;
+        assert_eq!(heard, Ok((Lane::Control, Bytes::from_static(b"hello"))));
+        bob.close().await;
+    }
+    alice.close().await;
+}
+
 #[tokio::test]
 async fn what_is_too_long_for_a_lane_is_not_queued() {
     let (alice, bob) = (endpoint(1).await, endpoint(2).await);

@@ -111,7 +111,14 @@ impl Desk {
             }
         }
         if !new.is_empty() {
-            self.store.append(&self.network(), &new)?;
+            let network = self.network();
+            if let Err(error) = self.store.append(&network, &new) {
+                // Back to what the disk holds, so that the entries are asked for again.
+                if let Ok(Some(stored)) = self.store.ledger(&network) {
+                    *self.ledger.write().unwrap_or_else(PoisonError::into_inner) = stored;
+                }
+                return Err(error.into());
+            }
         }
         outcome?;
         Ok(new.len())

@@ -25,7 +25,8 @@ const INVITES_KEY: &str = "invites";
 /// The other side answers within this time, or the join fails.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(15);
 
-/// Entries of one message, in bytes, at most.
+/// Entries of one message at most, and their bytes.
+const PAGE_ENTRIES: usize = 512;
 const PAGE_BYTES: usize = 1 << 20;
 
 /// The invitations this node gave.
@@ -114,7 +115,7 @@ fn redeem(shared: &Shared, guest: NodeId, secret: &[u8; 32]) -> Result<(), Strin
 /// Stored entries from `from` on, as many as fit one message.
 pub(crate) fn page(shared: &Shared, from: u64) -> Vec<Signed<Entry>> {
     let network = shared.desk().network();
-    let entries = shared.store.entries_from(&network, from, 1_000).unwrap_or_else(|error| {
+    let entries = shared.store.entries_from(&network, from, PAGE_ENTRIES).unwrap_or_else(|error| {
         tracing::error!(%error, "cannot read the ledger");
         Vec::new()
     });

@@ -18,8 +18,12 @@ impl Isa {
     /// Every instruction set, worst first.
     const ALL: [Self; 4] = [Self::Portable, Self::Avx2, Self::Avx512, Self::Avx512Bf16];
 
-    /// The one to use on this processor.
+    /// The one to use on this processor; never [`Isa::Avx512Bf16`].
     ///
+    /// Measured on two cores of a Sapphire Rapids server, bf16 weights of 8192 x 2048: for one row
+    /// both read memory as fast as it comes (20 GB/s), for 66 rows [`Isa::Avx512`] computes 119
+    /// GFLOP/s and [`Isa::Avx512Bf16`] 48. That processor starts one bf16 dot product for four f32 ones,
+    /// and exact activations need two.
     pub fn detect() -> Self {
         [Self::Avx512, Self::Avx2]
             .into_iter()

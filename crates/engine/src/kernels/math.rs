@@ -1,5 +1,7 @@
 //! Functions of one number, written so that the compiler can evaluate many at once.
 
+#![allow(clippy::needless_range_loop, reason = "indices run over lanes of several arrays at once")]
+
 /// eˣ within 2 units in the last place; 0 far below, infinite far above, NaN for NaN.
 ///
 /// Cephes' `expf`: `x = n ln 2 + r` with `|r| ≤ ln 2 / 2`, a polynomial for `eʳ`, and `2ⁿ` put into the
@@ -12,7 +14,7 @@ pub(super) fn exp(x: f32) -> f32 {
     /// Adding and subtracting 1.5 · 2²³ rounds to the nearest integer.
     const ROUND: f32 = 12_582_912.0;
     /// ln 2 in two parts, so that `n · LN_2_HIGH` is exact.
-    const LN_2_HIGH: f32 = 0.693_359_375;
+    const LN_2_HIGH: f32 = 355.0 / 512.0;
     const LN_2_LOW: f32 = -2.121_944_4e-4;
 
     let clamped = x.clamp(LOWEST, HIGHEST);

@@ -4,6 +4,8 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod avx512bf16;
 mod portable;
 #[cfg(target_arch = "x86_64")]
 mod simd;
@@ -62,6 +64,10 @@ pub(super) fn run(
     assert_eq!(out.len(), t * n, "an output of {t} x {n}");
     let out = SharedSlice::new(out);
     match w.elements {
+        #[cfg(target_arch = "x86_64")]
+        Elements::Bf16(w) if isa == Isa::Avx512Bf16 => {
+            avx512bf16::run(pool, Product { write, out, x, w, t, n, k });
+        }
         Elements::F32(w) => of_type(isa, pool, Product { write, out, x, w, t, n, k }),
         Elements::F16(w) => of_type(isa, pool, Product { write, out, x, w, t, n, k }),
         Elements::Bf16(w) => of_type(isa, pool, Product { write, out, x, w, t, n, k }),
@@ -103,21 +109,25 @@ fn rows_per_job(pool: &ThreadPool, n: usize, k: usize) -> usize {
     const JOBS_PER_THREAD: usize = 4;
     let fitting = PANEL_BYTES / (k * size_of::<f32>());
     let shared = n.div_ceil(pool.threads() * JOBS_PER_THREAD);
-    fitting.min(shared).min(64).max(1).next_multiple_of(ROW_GROUP)
+    fitting.min(shared).clamp(1, 64).next_multiple_of(ROW_GROUP)
 }
 
 /// Rows of weights that the widest loop takes at once.
 const ROW_GROUP: usize = 8;
 
 fn of_type<E: Supported>(isa: Isa, pool: &ThreadPool, product: Product<'_, E>) {
-    let Product { t, n, k, .. } = product;
-    let small = t * n * k <= INLINE_MAX;
-    let rows = if small { n.max(1) } else { rows_per_job(pool, n, k) };
-    pool.run(n.div_ceil(rows), &|job| {
-        let range = job * rows..n.min((job + 1) * rows);
-        // SAFETY: jobs have different columns; `Kernels::new` made sure of the instruction set.
+    spread(pool, &product, &|range| {
+        // SAFETY: `spread` gives disjoint ranges; `Kernels::new` made sure of the instruction set.
         unsafe { columns(isa, &product, range) };
     });
+}
+
+/// Cuts the columns of the output into ranges, one job each.
+fn spread<E>(pool: &ThreadPool, product: &Product<'_, E>, job: &(dyn Fn(Range<usize>) + Sync)) {
+    let &Product { t, n, k, .. } = product;
+    let small = t * n * k <= INLINE_MAX;
+    let rows = if small { n.max(1) } else { rows_per_job(pool, n, k) };
+    pool.run(n.div_ceil(rows), &|index| job(index * rows..n.min((index + 1) * rows)));
 }
 
 /// # Safety

@@ -10,7 +10,7 @@ use super::{Element, Product};
 
 /// Sixteen numbers. Stands for AVX-512 F, BW, DQ and VL.
 #[derive(Clone, Copy)]
-pub(super) struct Avx512(__m512);
+pub(super) struct Avx512(pub(super) __m512);
 
 /// [`columns`] compiled for AVX-512.
 ///

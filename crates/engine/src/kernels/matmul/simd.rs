@@ -9,7 +9,10 @@
 //! - More rows (a prompt, a batch) widen a panel of weights to f32 once and use it for all of them. The
 //!   panel stays in the second-level cache, a tile of [`Lanes::TILE_ROWS`] × [`TILE_COLUMNS`] sums in registers.
 
-use std::cell::RefCell;
+#![allow(clippy::needless_range_loop, reason = "indices run over lanes of several arrays at once")]
+
+use std::cell::Cell;
+use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::{Element, Product};
@@ -23,8 +26,8 @@ pub(super) const STREAMS: usize = 8;
 /// One vector register of f32.
 ///
 /// # Safety
-/// All functions, these and those of [`Load`]: only where the instruction set that the type stands
-/// for is available, and for any pointer, the elements named must be readable or writable.
+/// All functions, these and those of [`Load`] and [`Tiles`]: only where the instruction set that the
+/// type stands for is available; and for any pointer, the elements named must be there.
 pub(super) trait Lanes: Copy {
     /// Numbers in a register.
     const WIDTH: usize;
@@ -48,7 +51,98 @@ pub(super) trait Load<E>: Lanes {
     unsafe fn load_partial(from: *const E, count: usize) -> Self;
 }
 
-/// Computes the columns `range` of the output.
+/// A way to multiply rows of `x`, kept as `X`, with rows of weights, kept as `W`.
+pub(super) trait Tiles<X, W> {
+    /// What the partial sums are kept in.
+    type Sums: Lanes;
+
+    /// The partial sums of `T` rows of `x` with `N` rows of `w`, `k` numbers each.
+    ///
+    /// # Safety
+    /// As for [`Lanes`].
+    unsafe fn tile<const T: usize, const N: usize>(
+        x: Rows<X>,
+        w: Rows<W>,
+        k: usize,
+    ) -> [[Self::Sums; N]; T];
+}
+
+/// Rows of numbers: where the first starts, and how far it is to the next.
+pub(super) struct Rows<E> {
+    pub(super) start: *const E,
+    pub(super) stride: usize,
+}
+
+impl<E> Clone for Rows<E> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<E> Copy for Rows<E> {}
+
+impl<E> Rows<E> {
+    /// The same rows without the first `count`.
+    #[inline(always)]
+    fn skip(self, count: usize) -> Self {
+        Self { start: self.start.wrapping_add(count * self.stride), ..self }
+    }
+
+    /// Element `at` of row `row`.
+    #[inline(always)]
+    pub(super) fn at(self, row: usize, at: usize) -> *const E {
+        self.start.wrapping_add(row * self.stride + at)
+    }
+}
+
+/// f32 activations and fused multiply-adds.
+pub(super) struct Fused<V>(PhantomData<V>);
+
+impl<V, W> Tiles<f32, W> for Fused<V>
+where
+    V: Load<f32> + Load<W>,
+{
+    type Sums = V;
+
+    #[inline(always)]
+    unsafe fn tile<const T: usize, const N: usize>(
+        x: Rows<f32>,
+        w: Rows<W>,
+        k: usize,
+    ) -> [[V; N]; T] {
+        let whole = k - k % V::WIDTH;
+        // SAFETY: elements below `k` of each row are read, which exist by the caller's promise.
+        unsafe {
+            let mut sums = [[V::zero(); N]; T];
+            let mut at = 0;
+            while at < whole {
+                let mut rows = [V::zero(); T];
+                for t in 0..T {
+                    rows[t] = V::load(x.at(t, at));
+                }
+                for n in 0..N {
+                    let weight: V = V::load(w.at(n, at));
+                    for t in 0..T {
+                        sums[t][n] = sums[t][n].fused(rows[t], weight);
+                    }
+                }
+                at += V::WIDTH;
+            }
+            if at < k {
+                for n in 0..N {
+                    let weight: V = V::load_partial(w.at(n, at), k - at);
+                    for t in 0..T {
+                        let row = V::load_partial(x.at(t, at), k - at);
+                        sums[t][n] = sums[t][n].fused(row, weight);
+                    }
+                }
+            }
+            sums
+        }
+    }
+}
+
+/// Computes the columns `range` of the output with fused multiply-adds.
 ///
 /// # Safety
 /// As for [`Lanes`]; and nobody else may touch these columns meanwhile.
@@ -59,149 +153,110 @@ where
     E: Element,
 {
     let &Product { k, w, .. } = product;
-    let rows = &w[range.start * k..range.end * k];
-    // SAFETY: the caller's promises are passed on; panels hold the rows of `range`.
+    let x = Rows { start: product.x.as_ptr(), stride: k };
+    let w = &w[range.start * k..range.end * k];
+    // SAFETY: the caller's promises are passed on; `w` holds the rows of `range`.
     unsafe {
-        if product.t == 1 {
-            return streams::<V, E>(product, rows, range.start);
+        if product.t <= V::TILE_ROWS {
+            let stored = Rows { start: w.as_ptr(), stride: k };
+            return products::<Fused<V>, f32, E>(product, x, stored, range);
         }
-        PANEL.with_borrow_mut(|buffer| {
-            panel_product::<V>(product, &widen::<V, E>(buffer, rows, k, range));
-        });
+        // Taken out and put back, not borrowed in a closure: a closure would be compiled without
+        // the instruction set of the function around it.
+        let mut buffer = PANEL.take();
+        let widened = widen::<V, E>(&mut buffer, w, k);
+        products::<Fused<V>, f32, f32>(product, x, widened, range);
+        PANEL.set(buffer);
     }
 }
 
-/// One row of `x` with all rows of `w`, whose first gives output `first`.
+/// All rows of `x` with the weights `w`, which are the rows `range`.
+///
+/// # Safety
+/// As for [`columns`].
 #[inline(always)]
-unsafe fn streams<V, E>(product: &Product<'_, E>, w: &[E], first: usize)
-where
-    V: Load<f32> + Load<E>,
-    E: Element,
+pub(super) unsafe fn products<M, X, W>(
+    product: &Product<'_, impl Element>,
+    x: Rows<X>,
+    w: Rows<W>,
+    range: Range<usize>,
+) where
+    M: Tiles<X, W>,
 {
-    let &Product { x, k, .. } = product;
-    let rows = w.len() / k;
-    let mut row = 0;
-    // SAFETY: rows up to `row + STREAMS` and `row + 1` lie in `w`; promises of the caller.
-    unsafe {
-        while row + STREAMS <= rows {
-            let [sums] = tile::<V, E, 1, STREAMS>(x.as_ptr(), w.as_ptr().add(row * k), k, k);
-            let [a, b, c, d, e, f, g, h] = sums;
-            product.write(first + row, &V::sum4([a, b, c, d]));
-            product.write(first + row + 4, &V::sum4([e, f, g, h]));
-            row += STREAMS;
-        }
-        while row < rows {
-            let [[sum]] = tile::<V, E, 1, 1>(x.as_ptr(), w.as_ptr().add(row * k), k, k);
-            let zero = V::zero();
-            product.write(first + row, &V::sum4([sum, zero, zero, zero])[..1]);
-            row += 1;
-        }
-    }
-}
-
-/// All rows of `x` with a panel of widened weights.
-#[inline(always)]
-unsafe fn panel_product<V: Load<f32>>(product: &Product<'_, impl Element>, panel: &Panel) {
     let mut row = 0;
     while row < product.t {
-        let rows = V::TILE_ROWS.min(product.t - row);
-        // SAFETY: the rows `row..row + rows` are rows of `x`; promises of the caller.
+        let rows = M::Sums::TILE_ROWS.min(product.t - row);
+        let out = Output { product, row, columns: range.clone() };
+        // SAFETY: rows from `row` on are rows of `x`; the caller's promises.
         unsafe {
+            let x = x.skip(row);
             match rows {
-                1 => tile_row::<V, 1>(product, row, panel),
-                2 => tile_row::<V, 2>(product, row, panel),
-                3 => tile_row::<V, 3>(product, row, panel),
-                4 => tile_row::<V, 4>(product, row, panel),
-                5 => tile_row::<V, 5>(product, row, panel),
-                _ => tile_row::<V, 6>(product, row, panel),
+                1 if product.t == 1 => tile_row::<M, X, W, 1, STREAMS>(out, x, w),
+                1 => tile_row::<M, X, W, 1, TILE_COLUMNS>(out, x, w),
+                2 => tile_row::<M, X, W, 2, TILE_COLUMNS>(out, x, w),
+                3 => tile_row::<M, X, W, 3, TILE_COLUMNS>(out, x, w),
+                4 => tile_row::<M, X, W, 4, TILE_COLUMNS>(out, x, w),
+                5 => tile_row::<M, X, W, 5, TILE_COLUMNS>(out, x, w),
+                _ => tile_row::<M, X, W, 6, TILE_COLUMNS>(out, x, w),
             }
         }
         row += rows;
     }
 }
 
-/// The `T` rows of `x` from `row` on with all rows of a panel.
-#[inline(always)]
-unsafe fn tile_row<V: Load<f32>, const T: usize>(
-    product: &Product<'_, impl Element>,
+/// Where the sums of a tile go.
+struct Output<'a, 'b, E> {
+    product: &'a Product<'b, E>,
     row: usize,
-    panel: &Panel,
-) {
-    let &Product { x, k, n, .. } = product;
-    let &Panel { start, stride, ref range } = panel;
-    let mut column = range.start;
-    // SAFETY: `column` stays in `range`, whose rows the panel holds; promises of the caller.
-    unsafe {
-        let x = x.as_ptr().add(row * k);
-        while column < range.end {
-            let w = start.add((column - range.start) * stride);
-            if column + TILE_COLUMNS <= range.end {
-                let sums = tile::<V, f32, T, TILE_COLUMNS>(x, w, k, stride);
-                for (t, sums) in sums.into_iter().enumerate() {
-                    product.write((row + t) * n + column, &V::sum4(sums));
-                }
-                column += TILE_COLUMNS;
-            } else {
-                let sums = tile::<V, f32, T, 1>(x, w, k, stride);
-                for (t, [sum]) in sums.into_iter().enumerate() {
-                    let zero = V::zero();
-                    let sums = V::sum4([sum, zero, zero, zero]);
-                    product.write((row + t) * n + column, &sums[..1]);
-                }
-                column += 1;
-            }
-        }
-    }
+    columns: Range<usize>,
 }
 
-/// The partial sums of `T` rows of `x` (each `k` long and `k` apart) with `N` rows of `w` (each
-/// `stride` apart).
+/// `T` rows of `x` with all of `w`, `N` at a time.
 #[inline(always)]
-unsafe fn tile<V, E, const T: usize, const N: usize>(
-    x: *const f32,
-    w: *const E,
-    k: usize,
-    stride: usize,
-) -> [[V; N]; T]
-where
-    V: Load<f32> + Load<E>,
+unsafe fn tile_row<M, X, W, const T: usize, const N: usize>(
+    out: Output<'_, '_, impl Element>,
+    x: Rows<X>,
+    w: Rows<W>,
+) where
+    M: Tiles<X, W>,
 {
-    let whole = k - k % V::WIDTH;
-    // SAFETY: all elements below `k` of each row exist, by the caller's promise.
+    let Output { product, row, columns } = out;
+    let mut column = columns.start;
+    // SAFETY: `column` stays in `columns`, whose rows are `w`; the caller's promises.
     unsafe {
-        let mut sums = [[V::zero(); N]; T];
-        let mut at = 0;
-        while at < whole {
-            let mut rows = [V::zero(); T];
+        while column + N <= columns.end {
+            let sums = M::tile::<T, N>(x, w.skip(column - columns.start), product.k);
             for t in 0..T {
-                rows[t] = V::load(x.add(t * k + at));
+                write(product, (row + t) * product.n + column, sums[t]);
             }
-            for n in 0..N {
-                let weight: V = V::load(w.add(n * stride + at));
-                for t in 0..T {
-                    sums[t][n] = sums[t][n].fused(rows[t], weight);
-                }
-            }
-            at += V::WIDTH;
+            column += N;
         }
-        if at < k {
+        while column < columns.end {
+            let sums = M::tile::<T, 1>(x, w.skip(column - columns.start), product.k);
             for t in 0..T {
-                let x: V = V::load_partial(x.add(t * k + at), k - at);
-                for n in 0..N {
-                    let weight = V::load_partial(w.add(n * stride + at), k - at);
-                    sums[t][n] = sums[t][n].fused(x, weight);
-                }
+                write(product, (row + t) * product.n + column, sums[t]);
             }
+            column += 1;
         }
-        sums
     }
 }
 
-/// Widened rows of weights.
-struct Panel {
-    start: *const f32,
-    stride: usize,
-    range: Range<usize>,
+/// Adds up the lanes of `sums` and writes them to the output from element `at` on.
+#[inline(always)]
+unsafe fn write<V: Lanes, const N: usize>(
+    product: &Product<'_, impl Element>,
+    at: usize,
+    sums: [V; N],
+) {
+    for n in (0..N).step_by(4) {
+        let count = 4.min(N - n);
+        // SAFETY: the caller's promises.
+        unsafe {
+            let mut four = [V::zero(); 4];
+            four[..count].copy_from_slice(&sums[n..n + count]);
+            product.write(at + n, &V::sum4(four)[..count]);
+        }
+    }
 }
 
 /// Sixteen numbers on a cache line of their own.
@@ -214,20 +269,20 @@ const LINE: usize = 16;
 
 thread_local! {
     /// Where each thread widens its panels; kept, because a fresh one would be faulted in each time.
-    static PANEL: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
+    static PANEL: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
 }
 
 /// Widens `rows` (each `k` long) into `buffer`; each row starts on a cache line.
 #[inline(always)]
-unsafe fn widen<V, E>(buffer: &mut Vec<Line>, rows: &[E], k: usize, range: Range<usize>) -> Panel
+unsafe fn widen<V, E>(buffer: &mut Vec<Line>, rows: &[E], k: usize) -> Rows<f32>
 where
     V: Load<E>,
     E: Element,
 {
     let lines = k.div_ceil(LINE);
     let stride = lines * LINE;
-    if buffer.len() < lines * range.len() {
-        buffer.resize(lines * range.len(), Line([0.0; LINE]));
+    if buffer.len() < lines * rows.len() / k {
+        buffer.resize(lines * rows.len() / k, Line([0.0; LINE]));
     }
     let start = buffer.as_mut_ptr().cast::<f32>();
     let whole = k - k % V::WIDTH;
@@ -245,5 +300,5 @@ where
             }
         }
     }
-    Panel { start, stride, range }
+    Rows { start, stride }
 }

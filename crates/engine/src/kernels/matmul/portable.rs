@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Element, Product, Write};
+use super::{Element, Product};
 
 /// Partial sums of a dot product; fits the registers of machines without a body of their own.
 const LANES: usize = 8;
@@ -17,11 +17,7 @@ pub(super) unsafe fn columns<E: Element>(product: &Product<'_, E>, range: Range<
         let w = &product.w[n * k..][..k];
         for (t, x) in product.x.chunks_exact(k).enumerate() {
             // SAFETY: column `n` is ours, by the caller's promise.
-            let out = unsafe { product.out.slice(t * product.n + n, 1) };
-            match product.write {
-                Write::Set => out[0] = dot(x, w),
-                Write::Add => out[0] += dot(x, w),
-            }
+            unsafe { product.write(t * product.n + n, &[dot(x, w)]) };
         }
     }
 }

@@ -73,7 +73,9 @@ id! {
     NetworkId, 32
 }
 id! {
-    /// A model: the BLAKE3 digest of its configuration and tensor table, independent of its name.
+    /// A model: the BLAKE3 digest of its `config.json`, its `tokenizer.json`, and of every tensor's
+    /// name, type, shape and first and last 4 KiB, in the order of names. So a fine-tune is another
+    /// model, while the folder's name and the cut into shards do not matter.
     ModelId, 32
 }
 id! {

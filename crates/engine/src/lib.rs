@@ -1,1 +1,37 @@
-//! TODO
+//! Runs language models on a CPU: file formats, tokenizer, chat template, layers, sampling, text.
+//!
+//! Decides how a model is computed. Never opens a socket, knows no credits and no other node; reads
+//! files only where a caller says a model is. Two honest machines may differ here in the last bits
+//! and nothing breaks; on one machine the same input gives the same bits, however it is cut into
+//! prefill chunks, spans or batches.
+//!
+//! Start at [`Model::open`]; a [`Stage`] runs some of its layers; [`generate`](generate::generate)
+//! is the whole loop in one process.
+
+mod arch;
+mod block;
+pub mod config;
+mod error;
+mod formats;
+pub mod generate;
+pub mod kernels;
+mod kv;
+mod model;
+mod rope;
+pub mod sample;
+mod stage;
+pub mod template;
+pub mod text;
+pub mod tokenizer;
+mod weight;
+
+pub use error::{ModelError, StageError};
+pub use formats::{BundledModel, ModelSource};
+pub use generate::{Finish, GenerateError, Pipeline, generate};
+pub use kv::KvCache;
+pub use model::Model;
+pub use sample::{Sampler, SamplingError, SamplingParams};
+pub use stage::{LogitsWanted, Stage, StageInput, StageOutput};
+pub use template::{ChatMessage, ChatTemplate, TemplateError};
+pub use text::{TextDelta, TextStream};
+pub use tokenizer::{Tokenizer, TokenizerError};

@@ -1,0 +1,87 @@
+//! What can be wrong with a model, and with a call on one of its stages.
+
+use crate::{config::ConfigError, template::TemplateError, tokenizer::TokenizerError};
+use talka_base::LayerSpan;
+
+/// Why a model could not be opened or a stage not loaded. Nothing was kept.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "the fields are named in the messages")]
+pub enum ModelError {
+    /// The operating system refused.
+    #[error("cannot read {file}: {source}")]
+    Read { file: String, source: std::io::Error },
+    /// Not a model in the Hugging Face layout.
+    #[error(
+        "{place} has no {file}; expected a folder in the Hugging Face layout with config.json, \
+         tokenizer.json and model.safetensors (or its shards and their index)"
+    )]
+    MissingFile { file: String, place: String },
+    /// No published model comes near this size.
+    #[error("{file} is larger than {max} bytes, the most such a file may have")]
+    FileTooLarge { file: String, max: u64 },
+    /// A JSON file does not parse.
+    #[error("{file} does not parse: {source}")]
+    Json { file: String, source: serde_json::Error },
+    /// The configuration is wrong or not supported.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The tokenizer is wrong.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// The chat template is wrong.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    /// The header is not one, or does not describe this file.
+    #[error("{file} is truncated or no safetensors file: {source}; download it again")]
+    Header { file: String, source: safetensors::SafeTensorError },
+    /// The index names a file it may not name.
+    #[error("the shard index names {found:?}, expected a file NAME.safetensors in its folder")]
+    ShardName { found: String },
+    /// The index and a shard disagree.
+    #[error("the shard index places tensor {name} in {shard}, which does not hold it")]
+    NotInShard { name: String, shard: String },
+    /// Two shards disagree.
+    #[error("tensor {name} is stored twice")]
+    TwiceStored { name: String },
+    /// A tensor the architecture needs is absent.
+    #[error("tensor {name} is missing, expected with shape {expected:?}")]
+    MissingTensor { name: String, expected: Vec<usize> },
+    /// A tensor has another shape than the configuration says.
+    #[error("tensor {name} has shape {found:?}, expected {expected:?} by config.json")]
+    TensorShape { name: String, found: Vec<usize>, expected: Vec<usize> },
+    /// A tensor is stored in a type no kernel reads.
+    #[error("tensor {name} is stored as {found}, expected F32, F16 or BF16")]
+    TensorType { name: String, found: String },
+    /// The model has no such layers.
+    #[error("the model has layers 0..{layers}, asked for {wanted}")]
+    NoSuchLayers { wanted: LayerSpan, layers: u32 },
+}
+
+/// Why a stage did not run. The cache is as it was.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "the fields are named in the messages")]
+pub enum StageError {
+    /// The sequence would grow past what its cache holds.
+    #[error("the cache holds {len} of at most {max} positions, {new} more do not fit")]
+    CacheFull { len: u32, new: usize, max: u32 },
+    /// A token that the model does not know.
+    #[error("token {found} is outside the vocabulary of {vocab}")]
+    UnknownToken { found: u32, vocab: u32 },
+    /// Tokens enter at layer 0, hidden states elsewhere.
+    #[error("layers {span} take {expected} as input, found {found}")]
+    WrongInput { span: LayerSpan, expected: &'static str, found: &'static str },
+    /// Not a whole, positive number of rows.
+    #[error("input has {found} numbers, expected a positive multiple of the hidden width {width}")]
+    RaggedInput { found: usize, width: u32 },
+    /// No input at all.
+    #[error("input is empty, expected at least one position")]
+    NoInput,
+    /// The cache is for layers that this stage lacks.
+    #[error("the cache is for layers {wanted}, this stage holds {held}")]
+    NotHeld { wanted: LayerSpan, held: LayerSpan },
+    /// The cache was made by a stage of another model.
+    #[error("the cache has {found} numbers per position and layer, this model has {expected}")]
+    ForeignCache { found: usize, expected: usize },
+}

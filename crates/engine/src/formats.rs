@@ -1,0 +1,126 @@
+//! Where a model's files come from, and the table of its tensors.
+//!
+//! Decides what counts as a model in the Hugging Face layout: `config.json`, `tokenizer.json`, and
+//! `model.safetensors` or the shards that `model.safetensors.index.json` names. Reads headers only;
+//! the weights stay in mapped files until a stage touches them.
+//!
+//! Everything here may come from a stranger: sizes are bounded before they are read, names may not
+//! leave the folder, and a header that lies about its file is refused.
+
+mod safetensors;
+
+use crate::{error::ModelError, kernels::MappedFile};
+use std::{
+    fs::File,
+    io::{self, Read as _},
+    ops::Deref,
+    path::{Path, PathBuf},
+};
+
+pub(crate) use safetensors::{Tensor, TensorTable, precision};
+
+/// A model whose files are part of the program. No disk is touched.
+#[derive(Debug, Clone, Copy)]
+pub struct BundledModel {
+    /// What it is called.
+    pub name: &'static str,
+    /// File names, as in a folder, and their bytes.
+    pub files: &'static [(&'static str, &'static [u8])],
+}
+
+/// Where to find a model.
+#[derive(Debug, Clone)]
+pub enum ModelSource {
+    /// A folder in the Hugging Face layout.
+    Folder(PathBuf),
+    /// Files within the program.
+    Bundled(&'static BundledModel),
+}
+
+/// The bytes of one file of weights.
+#[derive(Debug)]
+pub(crate) enum FileBytes {
+    Mapped(MappedFile),
+    Embedded(&'static [u8]),
+}
+
+impl Deref for FileBytes {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Mapped(file) => file,
+            Self::Embedded(bytes) => bytes,
+        }
+    }
+}
+
+impl ModelSource {
+    /// The folder's name, or the bundled model's.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Bundled(model) => model.name.into(),
+            Self::Folder(path) => {
+                // `..` and `.` have no name of their own.
+                let full = path.canonicalize();
+                let name = full.as_deref().unwrap_or(path).file_name();
+                name.map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned())
+            }
+        }
+    }
+
+    /// The bytes of a small file, `None` if the model has no such file.
+    pub(crate) fn read(&self, file: &str, bytes_max: u64) -> Result<Option<Vec<u8>>, ModelError> {
+        match self {
+            Self::Bundled(model) => Ok(model.find(file).map(<[u8]>::to_vec)),
+            Self::Folder(folder) => read_bounded(&folder.join(file), file, bytes_max),
+        }
+    }
+
+    /// As [`Self::read`], for a file no model lacks.
+    pub(crate) fn require(&self, file: &str, bytes_max: u64) -> Result<Vec<u8>, ModelError> {
+        self.read(file, bytes_max)?.ok_or_else(|| self.lacks(file))
+    }
+
+    /// A file of weights, mapped; `None` if the model has no such file.
+    pub(crate) fn map(&self, file: &str) -> Result<Option<FileBytes>, ModelError> {
+        match self {
+            Self::Bundled(model) => Ok(model.find(file).map(FileBytes::Embedded)),
+            Self::Folder(folder) => found(MappedFile::open(&folder.join(file)))
+                .map(|file| file.map(FileBytes::Mapped))
+                .map_err(|source| ModelError::Read { file: file.into(), source }),
+        }
+    }
+
+    pub(crate) fn lacks(&self, file: &str) -> ModelError {
+        let place = match self {
+            Self::Folder(path) => path.display().to_string(),
+            Self::Bundled(model) => format!("the bundled model {}", model.name),
+        };
+        ModelError::MissingFile { file: file.into(), place }
+    }
+}
+
+impl BundledModel {
+    fn find(&self, file: &str) -> Option<&'static [u8]> {
+        self.files.iter().find(|(name, _)| *name == file).map(|(_, bytes)| *bytes)
+    }
+}
+
+fn read_bounded(path: &Path, file: &str, max: u64) -> Result<Option<Vec<u8>>, ModelError> {
+    let fail = |source| ModelError::Read { file: file.into(), source };
+    let Some(opened) = found(File::open(path)).map_err(fail)? else { return Ok(None) };
+    let mut bytes = Vec::new();
+    opened.take(max + 1).read_to_end(&mut bytes).map_err(fail)?;
+    if bytes.len() as u64 > max {
+        return Err(ModelError::FileTooLarge { file: file.into(), max });
+    }
+    Ok(Some(bytes))
+}
+
+fn found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}

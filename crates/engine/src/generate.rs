@@ -1,0 +1,163 @@
+//! A whole generation in one process: prompt in, tokens out, over one or more stages.
+//!
+//! What the node does over a network, without one: the reference for its results, and what the
+//! tests and benchmarks run. Decides when a generation ends; text is [`crate::TextStream`]'s.
+
+use crate::{
+    error::StageError,
+    kv::KvCache,
+    sample::Sampler,
+    stage::{LogitsWanted, Stage, StageInput, StageOutput},
+};
+use std::ops::ControlFlow;
+
+/// Stages that cover a model, with the cache of one sequence.
+#[derive(Debug)]
+pub struct Pipeline {
+    stages: Vec<(Stage, KvCache)>,
+}
+
+/// Why a generation failed. What was generated before stands.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "the fields are named in the messages")]
+pub enum GenerateError {
+    /// The stages are not the whole model in order.
+    #[error(
+        "stage {index} covers layers {found}, expected a stage that starts at layer {expected}"
+    )]
+    Gap { index: usize, found: talka_base::LayerSpan, expected: u32 },
+    /// The last stage ends before the model does, or there is none.
+    #[error("the stages end at layer {end}, before the model does; expected all its layers")]
+    Incomplete { end: u32 },
+    /// The prompt does not leave room for one more token.
+    #[error("the prompt has {prompt} tokens, the context is {context} and must hold one more")]
+    PromptTooLong { prompt: usize, context: u32 },
+    /// A stage refused.
+    #[error(transparent)]
+    Stage(#[from] StageError),
+}
+
+/// Why a generation ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finish {
+    /// The model ended it with one of its ids of end.
+    End,
+    /// The caller stopped it (a stop string, say).
+    Stopped,
+    /// It reached the number of tokens asked for, or the end of the context.
+    Length,
+}
+
+impl Pipeline {
+    /// # Errors
+    /// [`GenerateError::Gap`] or [`GenerateError::Incomplete`] unless `stages` are a whole model in
+    /// order.
+    pub fn new(stages: Vec<Stage>, positions_max: u32) -> Result<Self, GenerateError> {
+        let mut expected = 0;
+        for (index, stage) in stages.iter().enumerate() {
+            let found = stage.span();
+            if found.start() != expected {
+                return Err(GenerateError::Gap { index, found, expected });
+            }
+            expected = found.end();
+        }
+        if !stages.last().is_some_and(Stage::ends_model) {
+            return Err(GenerateError::Incomplete { end: expected });
+        }
+        let with_cache = |stage: Stage| {
+            let cache = stage.new_cache(stage.span(), positions_max);
+            (stage, cache)
+        };
+        Ok(Self { stages: stages.into_iter().map(with_cache).collect() })
+    }
+
+    /// How many positions the sequence may have.
+    pub fn positions_max(&self) -> u32 {
+        self.stages.iter().map(|(_, cache)| cache.positions_max()).min().unwrap_or(0)
+    }
+
+    /// How many positions it has.
+    pub fn len(&self) -> u32 {
+        self.stages.first().map_or(0, |(_, cache)| cache.len())
+    }
+
+    /// Whether it has none yet.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Forgets all positions from `len` on.
+    pub fn truncate(&mut self, len: u32) {
+        self.stages.iter_mut().for_each(|(_, cache)| cache.truncate(len));
+    }
+
+    /// Runs `tokens` `[T]` through all stages after the positions already there.
+    ///
+    /// # Errors
+    /// [`StageError`]; no cache is changed.
+    pub fn run(&mut self, tokens: &[u32], logits: LogitsWanted) -> Result<StageOutput, StageError> {
+        let before = self.len();
+        let output = self.run_stages(tokens, logits);
+        if output.is_err() {
+            // Stages before the one that refused have moved on.
+            self.truncate(before);
+        }
+        output
+    }
+
+    fn run_stages(
+        &mut self,
+        tokens: &[u32],
+        logits: LogitsWanted,
+    ) -> Result<StageOutput, StageError> {
+        let mut hidden = None::<Vec<f32>>;
+        for (stage, cache) in &mut self.stages {
+            let input = match &hidden {
+                None => StageInput::Tokens(tokens),
+                Some(hidden) => StageInput::Hidden(hidden),
+            };
+            match stage.run(input, cache, logits)? {
+                StageOutput::Hidden(output) => hidden = Some(output),
+                logits @ StageOutput::Logits(_) => return Ok(logits),
+            }
+        }
+        Ok(StageOutput::Hidden(hidden.unwrap_or_default()))
+    }
+}
+
+/// Answers `prompt` with at most `tokens_max` tokens, each given to `on_token` as it is drawn; ids of
+/// end (`eos_ids`) are not. Prompt and answer together never exceed the context. Appends to what
+/// `pipeline` already holds.
+///
+/// # Errors
+/// [`GenerateError`]; a prompt that is too long is refused before any work.
+pub fn generate(
+    pipeline: &mut Pipeline,
+    prompt: &[u32],
+    sampler: &mut Sampler,
+    eos_ids: &[u32],
+    tokens_max: u32,
+    mut on_token: impl FnMut(u32) -> ControlFlow<()>,
+) -> Result<Finish, GenerateError> {
+    let context = pipeline.positions_max();
+    let room = context.saturating_sub(pipeline.len()) as usize;
+    if prompt.len() >= room {
+        return Err(GenerateError::PromptTooLong { prompt: prompt.len(), context });
+    }
+    let mut input = prompt.to_vec();
+    for _ in 0..(room - prompt.len()).min(tokens_max as usize) {
+        let StageOutput::Logits(mut logits) = pipeline.run(&input, LogitsWanted::Last)? else {
+            unreachable!("a whole model asked for logits returns them")
+        };
+        let token = sampler.sample(&mut logits);
+        if eos_ids.contains(&token) {
+            return Ok(Finish::End);
+        }
+        if on_token(token).is_break() {
+            return Ok(Finish::Stopped);
+        }
+        input = vec![token];
+    }
+    Ok(Finish::Length)
+}

@@ -1,0 +1,100 @@
+//! Keys and values of one sequence: what a stage remembers between calls.
+
+use crate::kernels::AttentionCache;
+use talka_base::{LayerSpan, ModelShape};
+
+/// The positions of one sequence that some layers have seen.
+///
+/// Memory is taken as positions fill it, up to `2 × kv_heads × head_dim × 4` bytes per position and
+/// layer. Made by [`Stage::new_cache`](crate::Stage::new_cache).
+#[derive(Debug)]
+pub struct KvCache {
+    span: LayerSpan,
+    kv_heads: usize,
+    head_dim: usize,
+    positions_max: usize,
+    len: usize,
+    layers: Vec<LayerCache>,
+}
+
+/// Keys (rotated) and values of one layer, each `[kv_heads, positions_max, head_dim]`.
+#[derive(Debug)]
+struct LayerCache {
+    keys: Vec<f32>,
+    values: Vec<f32>,
+}
+
+impl KvCache {
+    /// Room for `layers` of the layers of `span`.
+    pub(crate) fn new(span: LayerSpan, layers: u32, shape: &ModelShape, positions: u32) -> Self {
+        let [kv_heads, head_dim, positions_max] =
+            [shape.kv_heads, shape.head_dim, positions].map(|n| n as usize);
+        let numbers = kv_heads * positions_max * head_dim;
+        // Zeroed memory of this size is not touched, hence not taken, before it is written.
+        let layer = |_| LayerCache { keys: vec![0.0; numbers], values: vec![0.0; numbers] };
+        let layers = (0..layers).map(layer).collect();
+        Self { span, kv_heads, head_dim, positions_max, len: 0, layers }
+    }
+
+    /// The layers it belongs to.
+    pub fn span(&self) -> LayerSpan {
+        self.span
+    }
+
+    /// How many positions it holds.
+    pub fn len(&self) -> u32 {
+        self.len as u32
+    }
+
+    /// Whether it holds no position yet.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// How many positions it has room for.
+    pub fn positions_max(&self) -> u32 {
+        self.positions_max as u32
+    }
+
+    /// Forgets all positions from `len` on. Does nothing if there are none.
+    pub fn truncate(&mut self, len: u32) {
+        self.len = self.len.min(len as usize);
+    }
+
+    /// Numbers per position and layer, keys only.
+    pub(crate) fn width(&self) -> usize {
+        self.kv_heads * self.head_dim
+    }
+
+    /// Adds to one layer (counted from the span's start) the keys and values of positions `start`
+    /// on: `[T, kv_heads, head_dim]` each. They count only after [`Self::advance`].
+    pub(crate) fn write(&mut self, layer: usize, start: usize, keys: &[f32], values: &[f32]) {
+        let (dim, width, max) = (self.head_dim, self.width(), self.positions_max);
+        let cache = &mut self.layers[layer];
+        let rows = keys.chunks_exact(width).zip(values.chunks_exact(width));
+        for (position, (key_row, value_row)) in (start..).zip(rows) {
+            let heads = key_row.chunks_exact(dim).zip(value_row.chunks_exact(dim));
+            for (head, (key, value)) in heads.enumerate() {
+                let place = (head * max + position) * dim;
+                cache.keys[place..place + dim].copy_from_slice(key);
+                cache.values[place..place + dim].copy_from_slice(value);
+            }
+        }
+    }
+
+    pub(crate) fn advance(&mut self, positions: usize) {
+        self.len += positions;
+        assert!(self.len <= self.positions_max, "room was checked before the layers ran");
+    }
+
+    pub(crate) fn attention(&self, layer: usize) -> AttentionCache<'_> {
+        let LayerCache { keys, values } = &self.layers[layer];
+        AttentionCache {
+            keys,
+            values,
+            kv_heads: self.kv_heads,
+            positions_max: self.positions_max,
+            head_dim: self.head_dim,
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! A model on this machine: what it is, and the door to its layers.
+
+use crate::{
+    arch::Architecture,
+    config::Fields,
+    error::ModelError,
+    formats::{ModelSource, TensorTable},
+    kernels::Kernels,
+    stage::Stage,
+    template::ChatTemplate,
+    tokenizer::Tokenizer,
+};
+use serde_json::{Map, Value};
+use std::sync::Arc;
+use talka_base::{LayerSpan, ModelId, ModelShape};
+
+/// `config.json` is a page of settings.
+const CONFIG_BYTES_MAX: u64 = 4 << 20;
+/// The largest published tokenizers (256,000 tokens) take 33 MB.
+const TOKENIZER_BYTES_MAX: u64 = 128 << 20;
+/// Lists every added token, hence larger than a page.
+const TEMPLATE_BYTES_MAX: u64 = 16 << 20;
+
+/// An opened model: its shape, tokenizer and template, and where its weights lie. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Model(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    id: ModelId,
+    name: String,
+    architecture: Arc<Architecture>,
+    table: TensorTable,
+    tokenizer: Tokenizer,
+    template: ChatTemplate,
+    eos_ids: Vec<u32>,
+}
+
+impl Model {
+    /// Reads a model's configuration, tokenizer and tensor headers. Of the weights only the samples
+    /// that identify it are touched.
+    ///
+    /// # Errors
+    /// [`ModelError`] names the file, field or tensor at fault.
+    pub fn open(source: ModelSource) -> Result<Self, ModelError> {
+        let config = source.require("config.json", CONFIG_BYTES_MAX)?;
+        let tokenizer_file = source.require("tokenizer.json", TOKENIZER_BYTES_MAX)?;
+        let table = TensorTable::open(&source)?;
+        let fields = parse("config.json", &config)?;
+        let architecture = Architecture::read(&fields, table.precision())?;
+        let tokenizer = Tokenizer::from_bytes(&tokenizer_file, architecture.shape.vocab)?;
+        Ok(Self(Arc::new(Inner {
+            id: table.id(&config, &tokenizer_file),
+            name: source.name(),
+            eos_ids: eos_ids(&source, &architecture)?,
+            architecture: Arc::new(architecture),
+            table,
+            tokenizer,
+            template: read_template(&source)?,
+        })))
+    }
+
+    /// What it is, whatever its folder is called and however its weights are cut into files.
+    pub fn id(&self) -> ModelId {
+        self.0.id
+    }
+
+    /// The name of its folder, or of the bundled model.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// Its dimensions.
+    pub fn shape(&self) -> &ModelShape {
+        &self.0.architecture.shape
+    }
+
+    /// Bytes of the weights that a stage of `span` holds, embedding and head included where the span
+    /// has them. Tensors that are missing count as nothing; [`Model::stage`] names them.
+    pub fn span_bytes(&self, span: LayerSpan) -> u64 {
+        let architecture = &self.0.architecture;
+        // A stranger's span may go far beyond the model; do not walk it.
+        let end = span.end().min(architecture.shape.layers);
+        let Ok(span) = LayerSpan::new(span.start(), end) else { return 0 };
+        let tensor = |part| self.0.table.get(&(architecture.tensor_name)(part));
+        let parts = architecture.parts(span).into_iter();
+        parts.filter_map(tensor).map(|tensor| tensor.bytes().len() as u64).sum()
+    }
+
+    /// Text to token ids and back.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.0.tokenizer
+    }
+
+    /// Messages to prompt text.
+    pub fn template(&self) -> &ChatTemplate {
+        &self.0.template
+    }
+
+    /// The ids that end a generation, from `config.json` and `generation_config.json`.
+    pub fn eos_ids(&self) -> &[u32] {
+        &self.0.eos_ids
+    }
+
+    /// The layers of `span`, ready to run. Touches only their own tensors, and those lazily.
+    ///
+    /// # Errors
+    /// [`ModelError`] names the first tensor that is missing, mis-shaped (with both shapes) or of a
+    /// type no kernel reads, or the span that the model lacks.
+    pub fn stage(&self, span: LayerSpan, kernels: &Kernels) -> Result<Stage, ModelError> {
+        Stage::load(&self.0.architecture, &self.0.table, span, kernels)
+    }
+}
+
+fn parse(file: &str, bytes: &[u8]) -> Result<Map<String, Value>, ModelError> {
+    serde_json::from_slice(bytes).map_err(|source| ModelError::Json { file: file.into(), source })
+}
+
+/// Chat models list the end of a turn only in `generation_config.json`.
+fn eos_ids(source: &ModelSource, architecture: &Architecture) -> Result<Vec<u32>, ModelError> {
+    const FILE: &str = "generation_config.json";
+    let mut ids = architecture.eos_ids.clone();
+    if let Some(bytes) = source.read(FILE, CONFIG_BYTES_MAX)? {
+        let fields = parse(FILE, &bytes)?;
+        ids.extend(Fields::of(FILE, &fields).ids("eos_token_id")?);
+    }
+    ids.sort_unstable();
+    ids.dedup();
+    Ok(ids)
+}
+
+fn read_template(source: &ModelSource) -> Result<ChatTemplate, ModelError> {
+    const FILE: &str = "tokenizer_config.json";
+    let config = match source.read(FILE, TEMPLATE_BYTES_MAX)? {
+        Some(bytes) => parse(FILE, &bytes)?,
+        None => Map::new(),
+    };
+    let file = source.read("chat_template.jinja", TEMPLATE_BYTES_MAX)?;
+    Ok(ChatTemplate::read(&config, file)?)
+}

@@ -1,0 +1,361 @@
+//! Draws the next token from logits.
+//!
+//! Decides what the sampling parameters mean. The order is that of transformers: repetition
+//! penalty, frequency and presence penalties, temperature, top-k, top-p, min-p, each over what the
+//! one before left. Deterministic: same parameters, prompt, logits and seed, same tokens.
+//!
+//! The repetition penalty (CTRL, Keskar et al. 2019) sees prompt and answer, as in transformers; the
+//! frequency and presence penalties (OpenAI) see the answer only, as in vLLM.
+
+use std::collections::HashMap;
+use talka_base::rng::Rng;
+
+/// How to draw. [`Default`] is OpenAI's: temperature 1 and nothing else.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SamplingParams {
+    /// 0 (always the likeliest token) to 2.
+    pub temperature: f32,
+    /// Draw from this many of the likeliest tokens; 0 is off.
+    pub top_k: u32,
+    /// Draw from the fewest likeliest tokens that together have this probability, 0 to 1; 1 is off.
+    pub top_p: f32,
+    /// Draw from tokens with at least this share of the likeliest one's probability, 0 to 1.
+    pub min_p: f32,
+    /// Divides (negative: multiplies) logits of tokens seen so far, above 0 to 10; 1 is off.
+    pub repetition_penalty: f32,
+    /// Lowers a token's logit by this for each time it was generated, -2 to 2.
+    pub frequency_penalty: f32,
+    /// Lowers a token's logit by this once it was generated, -2 to 2.
+    pub presence_penalty: f32,
+    /// Fixes the draws.
+    pub seed: u64,
+}
+
+/// A parameter outside its range.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error("{field} is {found}, expected {expected}")]
+pub struct SamplingError {
+    /// The field at fault, as named in [`SamplingParams`].
+    pub field: &'static str,
+    /// Its value.
+    pub found: f32,
+    /// Its range.
+    pub expected: &'static str,
+}
+
+impl Default for SamplingParams {
+    fn default() -> Self {
+        Self {
+            temperature: 1.0,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            repetition_penalty: 1.0,
+            frequency_penalty: 0.0,
+            presence_penalty: 0.0,
+            seed: 0,
+        }
+    }
+}
+
+impl SamplingParams {
+    /// Always the likeliest token; the lowest id of equals.
+    pub fn greedy() -> Self {
+        Self { temperature: 0.0, ..Self::default() }
+    }
+
+    /// # Errors
+    /// [`SamplingError`] names the first field out of range. NaN is out of every range.
+    pub fn validate(&self) -> Result<(), SamplingError> {
+        let penalty = -2.0..=2.0;
+        let fields = [
+            ("temperature", self.temperature, 0.0..=2.0, "0 to 2"),
+            ("top_p", self.top_p, 0.0..=1.0, "0 to 1"),
+            ("min_p", self.min_p, 0.0..=1.0, "0 to 1"),
+            (
+                "repetition_penalty",
+                self.repetition_penalty,
+                f32::MIN_POSITIVE..=10.0,
+                "above 0, at most 10",
+            ),
+            ("frequency_penalty", self.frequency_penalty, penalty.clone(), "-2 to 2"),
+            ("presence_penalty", self.presence_penalty, penalty, "-2 to 2"),
+        ];
+        for (field, found, range, expected) in fields {
+            if !range.contains(&found) {
+                return Err(SamplingError { field, found, expected });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The state of one generation's draws.
+#[derive(Debug, Clone)]
+pub struct Sampler {
+    params: SamplingParams,
+    rng: Rng,
+    /// Tokens of prompt and answer, and how often each is in the answer.
+    seen: HashMap<u32, u32>,
+}
+
+/// A token that may still be drawn.
+#[derive(Debug, Clone, Copy)]
+struct Candidate {
+    token: u32,
+    /// Its probability times a factor common to all.
+    weight: f64,
+}
+
+impl Sampler {
+    /// For an answer to `prompt`. Validate `params` first: values out of range give strange draws.
+    pub fn new(params: SamplingParams, prompt: &[u32]) -> Self {
+        let rng = Rng::new(params.seed);
+        Self { params, rng, seen: prompt.iter().map(|token| (*token, 0)).collect() }
+    }
+
+    /// Draws from `logits` `[V]`, which it overwrites with penalised ones, and remembers the draw.
+    ///
+    /// NaN counts as impossible. With nothing possible the draw is token 0.
+    pub fn sample(&mut self, logits: &mut [f32]) -> u32 {
+        self.penalise(logits);
+        let likeliest = likeliest(logits);
+        let token =
+            if self.params.temperature == 0.0 { likeliest } else { self.draw(logits, likeliest) };
+        self.record(token);
+        token
+    }
+
+    /// Remembers a token of the answer that came from elsewhere (a replayed generation).
+    pub fn record(&mut self, token: u32) {
+        *self.seen.entry(token).or_default() += 1;
+    }
+
+    fn penalise(&self, logits: &mut [f32]) {
+        let SamplingParams { repetition_penalty, frequency_penalty, presence_penalty, .. } =
+            self.params;
+        for (&token, &count) in &self.seen {
+            let Some(logit) = logits.get_mut(token as usize) else { continue };
+            if *logit > 0.0 {
+                *logit /= repetition_penalty;
+            } else {
+                *logit *= repetition_penalty;
+            }
+            if count > 0 {
+                *logit -= frequency_penalty * count as f32 + presence_penalty;
+            }
+        }
+    }
+
+    fn draw(&mut self, logits: &[f32], likeliest: u32) -> u32 {
+        // Drawn first, so that the number of draws per token never depends on the logits.
+        let uniform = (self.rng.next_u64() >> 11) as f64 / (1_u64 << 53) as f64;
+        let mut candidates = weigh(logits, likeliest, self.params.temperature);
+        keep_top_k(&mut candidates, self.params.top_k as usize);
+        keep_top_p(&mut candidates, f64::from(self.params.top_p));
+        let least = f64::from(self.params.min_p); // the likeliest weighs 1
+        candidates.retain(|c| c.weight >= least);
+        let total: f64 = candidates.iter().map(|c| c.weight).sum();
+        let mut left = uniform * total;
+        for candidate in &candidates {
+            left -= candidate.weight;
+            if left < 0.0 {
+                return candidate.token;
+            }
+        }
+        // Rounding may leave a crumb.
+        candidates.last().map_or(likeliest, |c| c.token)
+    }
+}
+
+/// The lowest id among the largest logits; 0 if all are NaN.
+fn likeliest(logits: &[f32]) -> u32 {
+    let mut best = (0, f32::NEG_INFINITY);
+    for (token, &logit) in logits.iter().enumerate() {
+        if logit > best.1 {
+            best = (token, logit);
+        }
+    }
+    best.0 as u32
+}
+
+/// Softmax numerators, with the likeliest token's at 1, in the order of ids.
+fn weigh(logits: &[f32], likeliest: u32, temperature: f32) -> Vec<Candidate> {
+    let Some(&max) = logits.get(likeliest as usize) else { return Vec::new() };
+    let weigh = |(token, &logit): (usize, &f32)| {
+        let weight = (f64::from(logit - max) / f64::from(temperature)).exp();
+        // An infinite logit less itself is no number, and yet certain.
+        let weight = if logit == max && !max.is_nan() { 1.0 } else { weight };
+        Candidate { token: token as u32, weight }
+    };
+    logits.iter().enumerate().map(weigh).filter(|c| c.weight > 0.0).collect()
+}
+
+/// Likelier first; lower id first among equals.
+fn by_weight(a: &Candidate, b: &Candidate) -> std::cmp::Ordering {
+    b.weight.total_cmp(&a.weight).then(a.token.cmp(&b.token))
+}
+
+fn keep_top_k(candidates: &mut Vec<Candidate>, k: usize) {
+    if k > 0 && k < candidates.len() {
+        candidates.select_nth_unstable_by(k - 1, by_weight);
+        candidates.truncate(k);
+        candidates.sort_unstable_by(by_weight);
+    }
+}
+
+/// Keeps the shortest run of likeliest tokens that reaches `p`, at least one.
+fn keep_top_p(candidates: &mut Vec<Candidate>, p: f64) {
+    if p >= 1.0 || candidates.is_empty() {
+        return;
+    }
+    let total: f64 = candidates.iter().map(|c| c.weight).sum();
+    // Tokens below this share sum to less than 1 - p, so the run ends before them: leave them out of
+    // the sort, which else dominates with large vocabularies.
+    let least = total * (1.0 - p) / candidates.len() as f64;
+    candidates.retain(|c| c.weight >= least);
+    candidates.sort_unstable_by(by_weight);
+    let mut sum = 0.0;
+    let reached = candidates.iter().position(|c| {
+        sum += c.weight;
+        sum >= p * total
+    });
+    candidates.truncate(reached.map_or(candidates.len(), |last| last + 1));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::{prop, prop_assert, prop_assert_eq, proptest};
+
+    /// Logits of tokens with probabilities 1/2, 1/4, 1/8, 1/8, in a mixed order of ids.
+    const LOGITS: [f32; 4] = [-2.0794415, -0.6931472, -2.0794415, -1.3862944];
+
+    /// Shares of the tokens in many draws.
+    fn shares(params: &SamplingParams, logits: &[f32]) -> Vec<f64> {
+        const DRAWS: u32 = 20_000;
+        let mut counts = vec![0_u32; logits.len()];
+        let mut rng = Rng::new(7);
+        for _ in 0..DRAWS {
+            let params = SamplingParams { seed: rng.next_u64(), ..params.clone() };
+            let token = Sampler::new(params, &[]).sample(&mut logits.to_vec());
+            counts[token as usize] += 1;
+        }
+        counts.iter().map(|n| f64::from(*n) / f64::from(DRAWS)).collect()
+    }
+
+    /// Three standard deviations of a share of 1/2 in 20,000 draws are 0.011.
+    fn check(params: SamplingParams, expected: [f64; 4]) {
+        let found = shares(&params, &LOGITS);
+        for (found, expected) in found.iter().zip(expected) {
+            let exact = expected == 0.0 || expected == 1.0;
+            let close = (found - expected).abs() < if exact { 1e-9 } else { 0.015 };
+            assert!(close, "{params:?}: found {found}, expected {expected}");
+        }
+    }
+
+    fn with(change: impl FnOnce(&mut SamplingParams)) -> SamplingParams {
+        let mut params = SamplingParams::default();
+        change(&mut params);
+        params
+    }
+
+    #[test]
+    fn draws_follow_the_distribution_and_temperature_flattens_it() {
+        check(with(|_| ()), [0.125, 0.5, 0.125, 0.25]);
+        // Weights are probabilities to the power of 1/2: √(1, 2, 1, 4)... normalised.
+        let weights = [0.125_f64, 0.5, 0.125, 0.25].map(f64::sqrt);
+        let total: f64 = weights.iter().sum();
+        check(with(|p| p.temperature = 2.0), weights.map(|w| w / total));
+        check(with(|p| p.temperature = 0.0), [0.0, 1.0, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn filters_keep_what_they_say_at_their_borders() {
+        let (one, two) = ([0.0, 1.0, 0.0, 0.0], [0.0, 2.0 / 3.0, 0.0, 1.0 / 3.0]);
+        let three = [1.0 / 7.0, 4.0 / 7.0, 0.0, 2.0 / 7.0];
+        let all = [0.125, 0.5, 0.125, 0.25];
+        for (k, expected) in [(1, one), (2, two), (3, three), (4, all), (9, all)] {
+            check(with(|p| p.top_k = k), expected);
+        }
+        // Of equals the lower id stays.
+        for (p, expected) in
+            [(0.0, one), (0.49, one), (0.51, two), (0.74, two), (0.76, three), (1.0, all)]
+        {
+            check(with(|params| params.top_p = p), expected);
+        }
+        for (p, expected) in [(1.0, one), (0.51, one), (0.49, two), (0.26, two), (0.24, all)] {
+            check(with(|params| params.min_p = p), expected);
+        }
+        // top-p sees only what top-k left: 1/2 of 3/4 is two thirds.
+        check(with(|p| (p.top_k, p.top_p) = (2, 0.66)), one);
+    }
+
+    #[test]
+    fn penalties_change_the_logits_they_say() {
+        let sample = |params: SamplingParams, prompt: &[u32]| {
+            let mut sampler = Sampler::new(SamplingParams { temperature: 0.0, ..params }, prompt);
+            sampler.record(1);
+            sampler.record(1);
+            let mut logits = [4.0, 3.0, -1.0, 2.0];
+            (sampler.sample(&mut logits), logits)
+        };
+        let repetition = with(|p| p.repetition_penalty = 2.0);
+        assert_eq!(sample(repetition, &[0, 2, 99]), (0, [2.0, 1.5, -2.0, 2.0]));
+        let frequency = with(|p| p.frequency_penalty = 0.5);
+        assert_eq!(sample(frequency, &[0]), (0, [4.0, 2.0, -1.0, 2.0]));
+        let presence = with(|p| p.presence_penalty = -1.5);
+        assert_eq!(sample(presence, &[0]), (1, [4.0, 4.5, -1.0, 2.0]));
+    }
+
+    #[test]
+    fn greedy_takes_the_lowest_of_equals_and_survives_strange_logits() {
+        let greedy = |logits: &[f32]| {
+            Sampler::new(SamplingParams::greedy(), &[]).sample(&mut logits.to_vec())
+        };
+        assert_eq!(greedy(&[1.0, 3.0, 3.0]), 1);
+        assert_eq!(greedy(&[f32::NAN, -1.0, f32::NAN]), 1);
+        assert_eq!(greedy(&[f32::NAN; 3]), 0);
+        let draw = |logits: &[f32]| {
+            Sampler::new(SamplingParams::default(), &[]).sample(&mut logits.to_vec())
+        };
+        assert_eq!(draw(&[f32::NAN; 3]), 0);
+        assert_eq!(draw(&[0.0, f32::INFINITY, f32::NAN]), 1);
+        assert_eq!(draw(&[f32::NEG_INFINITY; 3]) < 3, true);
+    }
+
+    #[test]
+    fn a_field_out_of_range_is_named() {
+        let error = with(|p| p.temperature = 2.5).validate().expect_err("too hot");
+        assert_eq!(error.to_string(), "temperature is 2.5, expected 0 to 2");
+        assert!(with(|p| p.top_p = f32::NAN).validate().is_err());
+        assert!(with(|p| p.repetition_penalty = 0.0).validate().is_err());
+        assert!(SamplingParams::default().validate().is_ok());
+        assert!(SamplingParams::greedy().validate().is_ok());
+    }
+
+    proptest! {
+        /// Whatever the logits, a seed fixes the draws, and top-k 1 or top-p 0 is greedy.
+        #[test]
+        fn draws_repeat_with_their_seed(
+            logits in prop::collection::vec(-30.0_f32..30.0, 1..200),
+            seed: u64,
+            temperature in 0.1_f32..2.0,
+            top_k in 0_u32..20,
+            top_p in 0.0_f32..=1.0,
+            min_p in 0.0_f32..=1.0,
+        ) {
+            let params = SamplingParams { temperature, top_k, top_p, min_p, seed, ..Default::default() };
+            let draws = |params: &SamplingParams| {
+                let mut sampler = Sampler::new(params.clone(), &[]);
+                [(); 8].map(|()| sampler.sample(&mut logits.clone()))
+            };
+            let tokens = draws(&params);
+            prop_assert_eq!(tokens, draws(&params));
+            prop_assert!(tokens.iter().all(|t| (*t as usize) < logits.len()));
+            let greedy = draws(&SamplingParams::greedy());
+            prop_assert_eq!(draws(&SamplingParams { top_k: 1, ..params.clone() }), greedy);
+            prop_assert_eq!(draws(&SamplingParams { top_p: 0.0, ..params }), greedy);
+        }
+    }
+}

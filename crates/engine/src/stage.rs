@@ -1,0 +1,273 @@
+//! A contiguous run of layers, and the border of the model where they touch it.
+//!
+//! Decides the order of operations over positions and layers. Never decides what token follows.
+
+use crate::{
+    arch::{Architecture, Part},
+    block::{Block, Scratch},
+    error::{ModelError, StageError},
+    formats::TensorTable,
+    kernels::Kernels,
+    kv::KvCache,
+    weight::{Weight, load_norm},
+};
+use std::sync::Arc;
+use talka_base::LayerSpan;
+
+/// Most positions that go through the layers at once; longer inputs are cut, which changes no bit.
+///
+/// Bounds the scratch memory (some 20 MB for a model of 1 B parameters) where a prompt's length is
+/// the caller's. Twice as many gain less than a hundredth in speed: each weight is already used
+/// 256 times per read.
+const CHUNK_POSITIONS: usize = 256;
+
+/// Layers of a model with their weights; only hidden states cross its borders.
+///
+/// Same instruction set, weights, input and cache: same bits, on any number of threads and however
+/// the input is cut into calls.
+#[derive(Debug)]
+pub struct Stage {
+    architecture: Arc<Architecture>,
+    kernels: Kernels,
+    span: LayerSpan,
+    blocks: Vec<Block>,
+    /// `[V, D]`, where the span starts the model.
+    embedding: Option<Weight>,
+    /// Where the span ends the model.
+    tail: Option<Tail>,
+    scratch: Scratch,
+}
+
+/// From the last layer's output to logits.
+#[derive(Debug)]
+struct Tail {
+    norm: Vec<f32>, // [D]
+    head: Weight,   // [V, D]
+}
+
+/// What a stage is given for `T` new positions.
+#[derive(Debug, Clone, Copy)]
+pub enum StageInput<'a> {
+    /// Token ids `[T]`, where the cache's span starts at layer 0.
+    Tokens(&'a [u32]),
+    /// Hidden states `[T, D]`, D fastest, elsewhere.
+    Hidden(&'a [f32]),
+}
+
+/// For which positions a span that ends the model computes logits. Elsewhere it has no meaning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogitsWanted {
+    /// None: a prompt that goes on, or an embedding.
+    None,
+    /// The last: what the next token is drawn from.
+    Last,
+    /// All `T`.
+    All,
+}
+
+/// What a stage returns for `T` positions.
+#[derive(Debug, Clone, PartialEq)]
+pub enum StageOutput {
+    /// `[T, D]`, D fastest: the input of the next layer. From a span that ends the model, asked for
+    /// [`LogitsWanted::None`]: the hidden states after the final norm.
+    Hidden(Vec<f32>),
+    /// `[1, V]` or `[T, V]`, V fastest: unnormalised log-probabilities of the next token.
+    Logits(Vec<f32>),
+}
+
+impl Stage {
+    pub(crate) fn load(
+        architecture: &Arc<Architecture>,
+        table: &TensorTable,
+        span: LayerSpan,
+        kernels: &Kernels,
+    ) -> Result<Self, ModelError> {
+        let layers = architecture.shape.layers;
+        if span.end() > layers {
+            return Err(ModelError::NoSuchLayers { wanted: span, layers });
+        }
+        let weight = |part| Weight::load(table, architecture, part);
+        let embedding = (span.start() == 0).then(|| weight(Part::Embedding)).transpose()?;
+        let blocks = span.layers().map(|layer| Block::load(table, architecture, layer));
+        let blocks = blocks.collect::<Result<_, _>>()?;
+        let tail = (span.end() == layers)
+            .then(|| {
+                let norm = load_norm(table, architecture, Part::FinalNorm)?;
+                let head = match &embedding {
+                    Some(embedding) if architecture.tied => embedding.clone(),
+                    _ if architecture.tied => weight(Part::Embedding)?,
+                    _ => weight(Part::Head)?,
+                };
+                Ok::<_, ModelError>(Tail { norm, head })
+            })
+            .transpose()?;
+        Ok(Self {
+            architecture: Arc::clone(architecture),
+            kernels: kernels.clone(),
+            span,
+            blocks,
+            embedding,
+            tail,
+            scratch: Scratch::default(),
+        })
+    }
+
+    /// The layers it holds.
+    pub fn span(&self) -> LayerSpan {
+        self.span
+    }
+
+    /// Whether its last layer is the model's, so that it can return logits.
+    pub fn ends_model(&self) -> bool {
+        self.tail.is_some()
+    }
+
+    /// An empty cache for `span`, some or all of this stage's layers, with room for
+    /// `positions_max` positions or the model's context, whichever is less.
+    ///
+    /// Layers that the stage does not hold get no memory; [`Stage::run`] refuses such a cache.
+    pub fn new_cache(&self, span: LayerSpan, positions_max: u32) -> KvCache {
+        let shape = &self.architecture.shape;
+        let held =
+            span.end().min(self.span.end()).saturating_sub(span.start().max(self.span.start()));
+        KvCache::new(span, held, shape, positions_max.min(shape.context))
+    }
+
+    /// Runs the layers of `cache.span()` over `T` new positions, which follow those in `cache`, and
+    /// adds them to it. `T` is at least 1.
+    ///
+    /// # Errors
+    /// [`StageError`]: the input does not belong here, holds an unknown token, or does not fit the
+    /// cache. Nothing is written then.
+    pub fn run(
+        &mut self,
+        input: StageInput<'_>,
+        cache: &mut KvCache,
+        logits: LogitsWanted,
+    ) -> Result<StageOutput, StageError> {
+        let positions = self.check(input, cache)?;
+        let width = self.architecture.shape.hidden as usize;
+        let mut output = self.empty_output(cache.span(), logits, positions);
+        for start in (0..positions).step_by(CHUNK_POSITIONS) {
+            let rows = start..positions.min(start + CHUNK_POSITIONS);
+            let (shape, rope) = (&self.architecture.shape, &self.architecture.rope);
+            self.scratch.begin(shape, rope, cache.len(), rows.len());
+            match input {
+                StageInput::Tokens(tokens) => self.embed(&tokens[rows.clone()]),
+                StageInput::Hidden(hidden) => self
+                    .scratch
+                    .hidden
+                    .copy_from_slice(&hidden[rows.start * width..rows.end * width]),
+            }
+            self.run_blocks(cache);
+            cache.advance(rows.len());
+            self.finish(&mut output, cache.span(), logits, rows.end == positions);
+        }
+        Ok(output)
+    }
+
+    fn empty_output(&self, span: LayerSpan, logits: LogitsWanted, positions: usize) -> StageOutput {
+        let shape = &self.architecture.shape;
+        let ends = span.end() == shape.layers;
+        let rows = if logits == LogitsWanted::Last { 1 } else { positions };
+        if ends && logits != LogitsWanted::None {
+            StageOutput::Logits(Vec::with_capacity(rows * shape.vocab as usize))
+        } else {
+            StageOutput::Hidden(Vec::with_capacity(positions * shape.hidden as usize))
+        }
+    }
+
+    /// The number of positions, if all is well with the call.
+    fn check(&self, input: StageInput<'_>, cache: &KvCache) -> Result<usize, StageError> {
+        let (span, shape) = (cache.span(), &self.architecture.shape);
+        if !self.span.contains(span) {
+            return Err(StageError::NotHeld { wanted: span, held: self.span });
+        }
+        let expected = shape.kv_heads as usize * shape.head_dim as usize;
+        if cache.width() != expected {
+            return Err(StageError::ForeignCache { found: cache.width(), expected });
+        }
+        let positions = self.check_input(input, span)?;
+        let room = cache.positions_max().saturating_sub(cache.len());
+        if positions > room as usize {
+            let (len, max) = (cache.len(), cache.positions_max());
+            return Err(StageError::CacheFull { len, new: positions, max });
+        }
+        Ok(positions)
+    }
+
+    fn check_input(&self, input: StageInput<'_>, span: LayerSpan) -> Result<usize, StageError> {
+        let shape = &self.architecture.shape;
+        let (tokens, hidden) = ("tokens", "hidden states");
+        match input {
+            StageInput::Tokens(_) if span.start() > 0 => {
+                Err(StageError::WrongInput { span, expected: hidden, found: tokens })
+            }
+            StageInput::Hidden(_) if span.start() == 0 => {
+                Err(StageError::WrongInput { span, expected: tokens, found: hidden })
+            }
+            StageInput::Tokens([]) => Err(StageError::NoInput),
+            StageInput::Tokens(tokens) => match tokens.iter().find(|t| **t >= shape.vocab) {
+                Some(&found) => Err(StageError::UnknownToken { found, vocab: shape.vocab }),
+                None => Ok(tokens.len()),
+            },
+            StageInput::Hidden(hidden) => {
+                let (found, width) = (hidden.len(), shape.hidden);
+                if found == 0 || found % width as usize != 0 {
+                    return Err(StageError::RaggedInput { found, width });
+                }
+                Ok(found / width as usize)
+            }
+        }
+    }
+
+    /// `scratch.hidden` `[T, D]` = the embeddings of `tokens` `[T]`.
+    fn embed(&mut self, tokens: &[u32]) {
+        let embedding = self.embedding.as_ref().expect("a stage from layer 0 holds the embedding");
+        let matrix = embedding.matrix();
+        let width = self.architecture.shape.hidden as usize;
+        for (row, token) in self.scratch.hidden.chunks_exact_mut(width).zip(tokens) {
+            matrix.row_into(*token as usize, row);
+        }
+    }
+
+    fn run_blocks(&mut self, cache: &mut KvCache) {
+        let first = (cache.span().start() - self.span.start()) as usize;
+        let blocks = &self.blocks[first..][..cache.span().len() as usize];
+        for (index, block) in blocks.iter().enumerate() {
+            block.run(&self.kernels, &self.architecture, &mut self.scratch, cache, index);
+        }
+    }
+
+    /// Appends to `output` what the chunk in `scratch.hidden` `[T, D]` contributes.
+    fn finish(
+        &mut self,
+        output: &mut StageOutput,
+        span: LayerSpan,
+        wanted: LogitsWanted,
+        last_chunk: bool,
+    ) {
+        let Scratch { hidden, normed, .. } = &mut self.scratch;
+        let tail = self.tail.as_ref().filter(|_| span.end() == self.span.end());
+        let width = self.architecture.shape.hidden as usize;
+        let epsilon = self.architecture.norm_epsilon;
+        match (output, tail) {
+            (StageOutput::Hidden(out), None) => out.extend_from_slice(hidden),
+            (StageOutput::Hidden(out), Some(tail)) => {
+                self.kernels.rms_norm(normed, hidden, &tail.norm, epsilon);
+                out.extend_from_slice(normed);
+            }
+            (StageOutput::Logits(_), _) if wanted == LogitsWanted::Last && !last_chunk => {}
+            (StageOutput::Logits(out), tail) => {
+                let tail = tail.expect("only a span that ends the model returns logits");
+                let skipped = if wanted == LogitsWanted::Last { hidden.len() - width } else { 0 };
+                let (hidden, normed) = (&hidden[skipped..], &mut normed[skipped..]);
+                self.kernels.rms_norm(normed, hidden, &tail.norm, epsilon);
+                let start = out.len();
+                let logits = hidden.len() / width * self.architecture.shape.vocab as usize;
+                out.resize(start + logits, 0.0);
+                self.kernels.matmul(&mut out[start..], normed, &tail.head.matrix());
+            }
+        }
+    }
+}

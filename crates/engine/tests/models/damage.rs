@@ -1,0 +1,247 @@
+//! Files and calls that are wrong: each gets an error that says so, and changes nothing.
+
+use crate::support::{Copy, fixture, kernels, logits, open, pipeline, span, try_open};
+use proptest::proptest;
+use serde_json::json;
+use std::{ops::ControlFlow, sync::LazyLock};
+use talka_engine::{
+    GenerateError, LogitsWanted, Model, ModelError, Pipeline, Sampler, SamplingParams, StageError,
+    StageInput, generate,
+};
+
+/// The message of opening a damaged model and loading all its layers.
+fn message(damage: impl FnOnce(&Copy)) -> String {
+    let copy = Copy::of("llama");
+    damage(&copy);
+    let loaded = try_open(copy.path())
+        .and_then(|model| model.stage(span(0, model.shape().layers), &kernels()).map(drop));
+    loaded.expect_err("damaged").to_string()
+}
+
+#[test]
+fn missing_and_misshapen_tensors_are_named_with_both_shapes() {
+    const NAME: &str = "model.layers.2.mlp.up_proj.weight";
+    let missing = message(|copy| copy.edit_tensors(|t| drop(t.remove(NAME))));
+    assert_eq!(missing, format!("tensor {NAME} is missing, expected with shape [160, 64]"));
+
+    let turned = message(|copy| {
+        copy.edit_tensors(|t| t.get_mut(NAME).expect("present").shape.reverse());
+    });
+    assert_eq!(
+        turned,
+        format!("tensor {NAME} has shape [64, 160], expected [160, 64] by config.json")
+    );
+
+    let integers = message(|copy| {
+        copy.edit_tensors(|t| t.get_mut(NAME).expect("present").dtype = safetensors::Dtype::I32);
+    });
+    assert_eq!(integers, format!("tensor {NAME} is stored as I32, expected F32, F16 or BF16"));
+}
+
+/// A stage needs its own tensors only.
+#[test]
+fn what_a_stage_does_not_hold_it_does_not_miss() {
+    let copy = Copy::of("llama");
+    copy.edit_tensors(|t| drop(t.remove("model.layers.2.mlp.up_proj.weight")));
+    let model = open(copy.path());
+    assert!(model.stage(span(0, 2), &kernels()).is_ok());
+    assert!(model.stage(span(3, 4), &kernels()).is_ok());
+    assert!(model.stage(span(1, 3), &kernels()).is_err());
+    let error = model.stage(span(3, 5), &kernels()).expect_err("no layer 4");
+    assert_eq!(error.to_string(), "the model has layers 0..4, asked for 3..5");
+}
+
+#[test]
+fn absent_files_and_wrong_settings_are_named() {
+    let check = |damage: fn(&Copy), expected: &str| {
+        let found = message(damage);
+        assert!(found.contains(expected), "found {found:?}, expected {expected:?}");
+    };
+    check(|c| c.remove("config.json"), "has no config.json; expected a folder");
+    check(|c| c.remove("tokenizer.json"), "has no tokenizer.json");
+    check(|c| c.remove("model.safetensors"), "has no model.safetensors");
+    check(|c| c.write("config.json", "[1]"), "config.json does not parse");
+    check(|c| c.write("tokenizer.json", "{}"), "tokenizer.json does not parse");
+    check(
+        |c| c.edit_json("config.json", |f| drop(f.insert("model_type".into(), json!("mamba")))),
+        "model_type \"mamba\", supported are: llama",
+    );
+    check(
+        |c| c.edit_json("config.json", |f| drop(f.insert("vocab_size".into(), json!(319)))),
+        "token \"w319\" with id 319, expected ids below vocab_size = 319",
+    );
+    check(
+        |c| c.edit_json("config.json", |f| drop(f.remove("hidden_size"))),
+        "config.json lacks hidden_size",
+    );
+    check(
+        |c| c.edit_json("config.json", |f| drop(f.insert("num_hidden_layers".into(), json!(0)))),
+        "model shape has layers 0",
+    );
+    check(
+        |c| c.write("chat_template.jinja", "{% if %}"),
+        "the model's chat template does not parse",
+    );
+}
+
+#[test]
+fn an_index_may_not_leave_its_folder_or_lie() {
+    let index = |shard: &str| {
+        let index = json!({"weight_map": {"model.norm.weight": shard}});
+        message(|copy| copy.write("model.safetensors.index.json", index.to_string()))
+    };
+    for wrong in ["../model.safetensors", "/etc/passwd", "a\\b.safetensors", "model.bin", ""] {
+        assert!(index(wrong).starts_with("the shard index names"), "{wrong}");
+    }
+    assert!(index("absent.safetensors").contains("has no absent.safetensors"));
+    let lying = message(|copy| {
+        let index = json!({"weight_map": {"no.such": "model.safetensors"}});
+        copy.write("model.safetensors.index.json", index.to_string());
+    });
+    assert_eq!(
+        lying,
+        "the shard index places tensor no.such in model.safetensors, which does not hold it"
+    );
+}
+
+#[test]
+fn truncated_files_and_hostile_headers_are_refused() {
+    let with_weights = |change: &dyn Fn(&mut Vec<u8>)| {
+        message(|copy| {
+            let mut bytes = copy.read("model.safetensors");
+            change(&mut bytes);
+            copy.write("model.safetensors", bytes);
+        })
+    };
+    let length = |n: u64| move |bytes: &mut Vec<u8>| bytes[..8].copy_from_slice(&n.to_le_bytes());
+    for found in [
+        with_weights(&|bytes| bytes.truncate(bytes.len() - 1)),
+        with_weights(&|bytes| bytes.truncate(1000)),
+        with_weights(&|bytes| bytes.truncate(5)),
+        with_weights(&length(u64::MAX)),
+        with_weights(&length(1 << 40)),
+        with_weights(&length(90_000_000)),
+        with_weights(&length(0)),
+        with_weights(&|bytes| bytes[20] = b'{'),
+    ] {
+        assert!(
+            found.starts_with("model.safetensors is truncated or no safetensors file: "),
+            "{found}"
+        );
+    }
+    assert!(with_weights(&|bytes| bytes.clear()).contains("model.safetensors"));
+}
+
+proptest! {
+    /// No header opens by accident, and none panics.
+    #[test]
+    fn a_header_with_any_byte_changed_opens_or_is_refused(place in 0_usize..4000, byte: u8) {
+        static COPY: LazyLock<Copy> = LazyLock::new(|| Copy::of("llama"));
+        static WHOLE: LazyLock<Vec<u8>> = LazyLock::new(|| COPY.read("model.safetensors"));
+        let mut bytes = WHOLE.clone();
+        bytes[place] = byte;
+        COPY.write("model.safetensors", bytes);
+        if let Ok(model) = try_open(COPY.path()) {
+            let _ = model.stage(span(0, 4), &kernels());
+        }
+    }
+}
+
+/// A refused call leaves the cache as it was: the next good call gives what it would have given.
+#[test]
+fn refused_calls_change_nothing() {
+    let model = open(&fixture("llama"));
+    let mut stage = model.stage(span(0, 4), &kernels()).expect("a stage");
+    let mut cache = stage.new_cache(span(0, 4), 4);
+    let good = [5, 6, 7];
+    let mut run = |tokens: &[u32], cache: &mut _| {
+        stage.run(StageInput::Tokens(tokens), cache, LogitsWanted::Last)
+    };
+    let expected = logits(run(&good, &mut cache).expect("runs"));
+    let full = StageError::CacheFull { len: 3, new: 2, max: 4 };
+    assert_eq!(run(&[8, 9], &mut cache), Err(full));
+    let unknown = StageError::UnknownToken { found: 320, vocab: 320 };
+    assert_eq!(run(&[320], &mut cache), Err(unknown));
+    assert_eq!(run(&[], &mut cache), Err(StageError::NoInput));
+    assert_eq!(cache.len(), 3);
+    cache.truncate(2);
+    assert!(logits(run(&good[2..], &mut cache).expect("runs")) == expected);
+}
+
+#[test]
+fn inputs_and_caches_that_belong_elsewhere_are_refused() {
+    let model = open(&fixture("llama"));
+    let mut stage = model.stage(span(1, 3), &kernels()).expect("a stage");
+    let mut check = |input: StageInput<'_>, cache: &mut _, expected: &str| {
+        let found = stage.run(input, cache, LogitsWanted::None).expect_err(expected);
+        assert_eq!(found.to_string(), expected);
+    };
+    let row = [0.0; 64];
+    let new_cache = |a, b| {
+        let stage = model.stage(span(1, 3), &kernels()).expect("a stage");
+        stage.new_cache(span(a, b), 8)
+    };
+    check(
+        StageInput::Tokens(&[1]),
+        &mut new_cache(1, 3),
+        "layers 1..3 take hidden states as input, found tokens",
+    );
+    check(
+        StageInput::Hidden(&row[..63]),
+        &mut new_cache(1, 2),
+        "input has 63 numbers, expected a positive multiple of the hidden width 64",
+    );
+    for (a, b) in [(0, 3), (2, 4), (3, 4), (0, u32::MAX)] {
+        let expected = format!("the cache is for layers {a}..{b}, this stage holds 1..3");
+        check(StageInput::Hidden(&row), &mut new_cache(a, b), &expected);
+    }
+    let tied = open(&fixture("llama-tied")).stage(span(1, 3), &kernels()).expect("a stage");
+    check(
+        StageInput::Hidden(&row),
+        &mut tied.new_cache(span(1, 3), 8),
+        "the cache has 64 numbers per position and layer, this model has 32",
+    );
+}
+
+fn answer(pipeline: &mut Pipeline, prompt: &[u32], max: u32) -> Result<u32, GenerateError> {
+    let mut sampler = Sampler::new(SamplingParams::greedy(), prompt);
+    let mut count = 0;
+    generate(pipeline, prompt, &mut sampler, &[], max, |_| {
+        count += 1;
+        ControlFlow::Continue(())
+    })?;
+    Ok(count)
+}
+
+#[test]
+fn a_generation_ends_with_its_context_and_a_longer_prompt_is_refused() {
+    let model = open(&fixture("llama"));
+    let context = model.shape().context;
+    let full = vec![7; context as usize];
+    let error = answer(&mut pipeline(&model, 1), &full, 1).expect_err("no room");
+    assert_eq!(
+        error.to_string(),
+        "the prompt has 256 tokens, the context is 256 and must hold one more"
+    );
+    assert_eq!(answer(&mut pipeline(&model, 1), &full[..250], 100), Ok(6));
+}
+
+#[test]
+fn stages_must_be_a_whole_model_in_order() {
+    let model = open(&fixture("llama"));
+    let make = |spans: &[(u32, u32)]| {
+        let stages = spans.iter().map(|(a, b)| load(&model, *a, *b)).collect();
+        Pipeline::new(stages, 8).map(drop).map_err(|e| e.to_string())
+    };
+    assert_eq!(make(&[(0, 2), (2, 4)]), Ok(()));
+    let gap = "stage 1 covers layers 3..4, expected a stage that starts at layer 2";
+    assert_eq!(make(&[(0, 2), (3, 4)]), Err(gap.into()));
+    let short = "the stages end at layer 2, before the model does; expected all its layers";
+    assert_eq!(make(&[(0, 2)]), Err(short.into()));
+    assert!(make(&[]).is_err());
+}
+
+fn load(model: &Model, start: u32, end: u32) -> talka_engine::Stage {
+    let stage: Result<_, ModelError> = model.stage(span(start, end), &kernels());
+    stage.expect("a stage")
+}

@@ -1,0 +1,231 @@
+//! Tiny random models of every family, computed by transformers with `fixtures/reference` in f32.
+
+use crate::support::{
+    Copy, Stored, all_logits, fixture, greedy, hidden, kernels, logits, open, pipeline, span,
+    tensors,
+};
+use half::{bf16, f16};
+use safetensors::Dtype;
+use serde_json::json;
+use std::collections::BTreeMap;
+use talka_base::Precision;
+use talka_engine::{LogitsWanted, Model, StageInput};
+
+const FAMILIES: [&str; 5] =
+    ["llama", "llama-tied", "llama3-rope", "llama-linear-rope", "llama-yarn"];
+
+/// What transformers computed for one folder.
+struct Reference(BTreeMap<String, Stored>);
+
+impl Reference {
+    fn of(family: &str) -> Self {
+        Self(tensors(&fixture(family).join("reference.safetensors")))
+    }
+
+    /// The rows of `tokens` `[B, T]`.
+    fn sequences(&self) -> Vec<Vec<u32>> {
+        let tokens = &self.0["tokens"];
+        tokens.ids().chunks_exact(tokens.shape[1]).map(<[u32]>::to_vec).collect()
+    }
+
+    /// Row `row` of a tensor `[B, ...]`.
+    fn row(&self, name: &str, row: usize) -> Vec<f32> {
+        let tensor = &self.0[name];
+        let values = tensor.f32s();
+        let len = values.len() / tensor.shape[0];
+        values[row * len..(row + 1) * len].to_vec()
+    }
+}
+
+/// Within 1e-4 of the largest absolute reference value.
+fn assert_close(found: &[f32], expected: &[f32], what: &str) {
+    assert_eq!(found.len(), expected.len(), "{what}: length");
+    let largest = expected.iter().fold(0.0_f32, |max, x| max.max(x.abs()));
+    let pairs = found.iter().zip(expected);
+    let worst = pairs.fold(0.0_f32, |max, (a, b)| max.max((a - b).abs()));
+    assert!(worst <= 1e-4 * largest, "{what}: off by {worst}, largest is {largest}");
+}
+
+#[test]
+fn logits_equal_those_of_transformers() {
+    for family in FAMILIES {
+        let (model, reference) = (open(&fixture(family)), Reference::of(family));
+        for (row, tokens) in reference.sequences().iter().enumerate() {
+            let expected = reference.row("logits", row);
+            assert_close(&all_logits(&model, tokens), &expected, family);
+        }
+    }
+}
+
+/// One layer at a time, within one stage: sub-spans with caches of their own.
+#[test]
+fn hidden_states_after_every_layer_equal_those_of_transformers() {
+    for family in FAMILIES {
+        let (model, reference) = (open(&fixture(family)), Reference::of(family));
+        let layers = model.shape().layers;
+        let mut stage = model.stage(span(0, layers), &kernels()).expect("a stage");
+        for (row, tokens) in reference.sequences().iter().enumerate() {
+            let mut state = Vec::new();
+            for layer in 0..layers {
+                let mut cache = stage.new_cache(span(layer, layer + 1), 48);
+                let input = match layer {
+                    0 => StageInput::Tokens(tokens),
+                    _ => StageInput::Hidden(&state),
+                };
+                // The last comes after the final norm, as transformers returns it.
+                let output = stage.run(input, &mut cache, LogitsWanted::None).expect("runs");
+                state = hidden(output);
+                let name = format!("hidden.{}", layer + 1);
+                assert_close(&state, &reference.row(&name, row), &format!("{family} {name}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn greedy_ids_equal_those_of_transformers_whole_and_cut() {
+    for family in FAMILIES {
+        let (model, reference) = (open(&fixture(family)), Reference::of(family));
+        let prompt = &reference.sequences()[0][..8];
+        for stages in [1, 2, 4] {
+            let ids = greedy(&mut pipeline(&model, stages), prompt, 32);
+            assert_eq!(ids, reference.0["greedy"].ids(), "{family} in {stages} stages");
+        }
+    }
+}
+
+/// In one piece, in uneven pieces, token by token, in spans: the same bits.
+#[test]
+fn no_cut_changes_a_bit() {
+    for family in FAMILIES {
+        let (model, reference) = (open(&fixture(family)), Reference::of(family));
+        let tokens = &reference.sequences()[0];
+        let whole = all_logits(&model, tokens);
+        let vocab = model.shape().vocab as usize;
+        for (stages, piece) in [(1, 1), (1, 7), (2, 48), (3, 5), (4, 1)] {
+            let mut pipeline = pipeline(&model, stages);
+            let pieces = tokens
+                .chunks(piece)
+                .map(|piece| logits(pipeline.run(piece, LogitsWanted::All).expect("runs")));
+            let cut: Vec<f32> = pieces.flatten().collect();
+            assert!(cut == whole, "{family}: pieces of {piece}, {stages} stages");
+            let last = |tokens: &[u32], from: u32| {
+                pipeline.truncate(from);
+                logits(pipeline.run(tokens, LogitsWanted::Last).expect("runs"))
+            };
+            let mut last = last;
+            assert!(last(&tokens[40..], 40) == whole[47 * vocab..], "{family}: rerun from 40");
+        }
+    }
+}
+
+/// `config.json` as transformers before 5 wrote it.
+#[test]
+fn the_old_form_of_the_configuration_means_the_same() {
+    for family in FAMILIES {
+        let copy = Copy::of(family);
+        copy.edit_json("config.json", |config| {
+            let mut rope = config.remove("rope_parameters").expect("the new form");
+            let fields = rope.as_object_mut().expect("an object");
+            config.insert("rope_theta".into(), fields.remove("rope_theta").expect("theta"));
+            let kind = fields.remove("rope_type").expect("a type");
+            let key = if kind == "llama3" { "rope_type" } else { "type" };
+            fields.insert(key.into(), kind.clone());
+            config
+                .insert("rope_scaling".into(), if kind == "default" { json!(null) } else { rope });
+            config.remove("head_dim");
+        });
+        let tokens = &Reference::of(family).sequences()[1];
+        let (old, new) = (open(copy.path()), open(&fixture(family)));
+        assert!(all_logits(&old, tokens) == all_logits(&new, tokens), "{family}");
+    }
+}
+
+/// The same model cut into shards.
+fn shard(copy: &Copy) {
+    let (mut first, mut second) = (BTreeMap::new(), BTreeMap::new());
+    let mut map = serde_json::Map::new();
+    for (index, (name, tensor)) in copy.tensors().into_iter().enumerate() {
+        let (shard, file) = if index % 3 == 0 {
+            (&mut first, "a.safetensors")
+        } else {
+            (&mut second, "b.safetensors")
+        };
+        map.insert(name.clone(), file.into());
+        shard.insert(name, tensor);
+    }
+    copy.write_tensors("a.safetensors", &first);
+    copy.write_tensors("b.safetensors", &second);
+    let index = json!({"metadata": {}, "weight_map": map});
+    copy.write("model.safetensors.index.json", index.to_string());
+    copy.remove("model.safetensors");
+}
+
+#[test]
+fn shards_change_neither_identity_nor_results_and_weights_do() {
+    let whole = open(&fixture("llama"));
+    let copy = Copy::of("llama");
+    shard(&copy);
+    let sharded = open(copy.path());
+    assert_eq!(sharded.id(), whole.id());
+    let all = span(0, 4);
+    assert_eq!(sharded.span_bytes(all), whole.span_bytes(all));
+    let tokens = &Reference::of("llama").sequences()[0];
+    assert!(all_logits(&sharded, tokens) == all_logits(&whole, tokens));
+
+    let tuned = Copy::of("llama");
+    tuned.edit_tensors(|tensors| tensors.get_mut("lm_head.weight").expect("head").bytes[0] ^= 1);
+    assert_ne!(open(tuned.path()).id(), whole.id());
+    assert_ne!(open(&fixture("llama3-rope")).id(), whole.id());
+}
+
+/// The copy's matrices stored in another type, its numbers rounded to it either way.
+fn stored_as(copy: &Copy, dtype: Dtype, narrow: bool) -> Model {
+    copy.edit_tensors(|tensors| {
+        for tensor in tensors.values_mut() {
+            let (bytes, rounded): (Vec<_>, Vec<_>) = tensor
+                .f32s()
+                .into_iter()
+                .map(|x| match dtype {
+                    Dtype::F16 => (f16::from_f32(x).to_le_bytes(), f16::from_f32(x).to_f32()),
+                    _ => (bf16::from_f32(x).to_le_bytes(), bf16::from_f32(x).to_f32()),
+                })
+                .unzip();
+            if narrow {
+                (tensor.dtype, tensor.bytes) = (dtype, bytes.concat());
+            } else {
+                tensor.bytes = rounded.into_iter().flat_map(f32::to_le_bytes).collect();
+            }
+        }
+    });
+    open(copy.path())
+}
+
+/// Narrow weights are widened exactly: the same as f32 weights that hold the rounded numbers.
+#[test]
+fn narrow_weights_give_what_their_numbers_say() {
+    let tokens = &Reference::of("llama").sequences()[0];
+    for (dtype, precision) in [(Dtype::F16, Precision::F16), (Dtype::BF16, Precision::Bf16)] {
+        let (narrow, wide) = (Copy::of("llama"), Copy::of("llama"));
+        let (narrow, wide) = (stored_as(&narrow, dtype, true), stored_as(&wide, dtype, false));
+        assert_eq!((narrow.shape().precision, wide.shape().precision), (precision, Precision::F32));
+        assert_eq!(narrow.span_bytes(span(0, 4)) * 2, wide.span_bytes(span(0, 4)));
+        assert_close(&all_logits(&narrow, tokens), &all_logits(&wide, tokens), "narrow");
+    }
+}
+
+#[test]
+fn a_span_weighs_its_layers_and_the_ends_it_has() {
+    let bytes = |family, a, b| open(&fixture(family)).span_bytes(span(a, b));
+    let table = 320 * 64 * 4;
+    let norm = 64 * 4;
+    let (whole, middle) = (bytes("llama", 0, 4), bytes("llama", 1, 2));
+    assert_eq!(whole, 4 * middle + 2 * table + norm);
+    assert_eq!(bytes("llama", 0, 1), middle + table);
+    assert_eq!(bytes("llama", 3, 4), middle + table + norm);
+    assert_eq!(bytes("llama", 3, u32::MAX), middle + table + norm);
+    assert_eq!(bytes("llama", 4, 5), 0);
+    let middle = bytes("llama-tied", 1, 2);
+    assert_eq!(bytes("llama-tied", 0, 4), 4 * middle + table + norm);
+    assert_eq!(bytes("llama-tied", 3, 4), middle + table + norm);
+}

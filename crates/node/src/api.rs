@@ -208,14 +208,13 @@ impl Api {
         let invite = open::parse_invite(invite)?;
         let desk = shared.desk();
         if desk.network() != invite.network {
-            open::may_leave(&desk)?;
             let (desk, peers) = open::join_network(
                 &shared.name,
                 &shared.store,
                 &shared.keys,
                 &shared.endpoint,
                 &invite,
-                None,
+                Some(&desk),
             )
             .await?;
             self.adopt(desk, peers).await?;

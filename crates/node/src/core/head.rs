@@ -152,3 +152,101 @@ impl Head {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use talka_engine::ModelSource;
+
+    fn bard() -> Model {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../assets/models/bard");
+        Model::open(ModelSource::Folder(folder.into())).expect("the bundled model opens")
+    }
+
+    fn head(prompt: Vec<u32>, stop: &[&str], max_new_tokens: u32) -> Head {
+        let model = bard();
+        let stop = stop.iter().map(ToString::to_string).collect();
+        let text = TextStream::new(model.tokenizer().clone(), stop);
+        let greedy = SamplingParams { temperature: 0.0, ..SamplingParams::default() };
+        Head::new(model, prompt, greedy, text, max_new_tokens)
+    }
+
+    /// Logits whose greatest is `token`'s.
+    fn favour(token: u32) -> Vec<f32> {
+        let mut logits = vec![0.0; 1024];
+        logits[token as usize] = 1.0;
+        logits
+    }
+
+    fn encode(text: &str) -> Vec<u32> {
+        bard().tokenizer().encode(text, false).expect("bard spells any text")
+    }
+
+    #[test]
+    fn a_long_prompt_goes_in_pieces_and_asks_for_logits_once() {
+        let rows = CHUNK_BYTES / (4 * 192);
+        let steps = head(vec![7; 2 * rows + 3], &[], 5).start();
+        let shape: Vec<_> = steps
+            .iter()
+            .map(|s| (s.number, s.position as usize, s.tokens.len(), s.wants_logits))
+            .collect();
+        let expected = [(0, 0, rows, false), (1, rows, rows, false), (2, 2 * rows, 3, true)];
+        assert_eq!(shape, expected);
+    }
+
+    #[test]
+    fn each_token_is_fed_back_at_the_next_position_until_the_length_is_reached() {
+        let mut head = head(vec![5, 6, 7], &[], 3);
+        assert_eq!(head.start().len(), 1);
+        for (number, position) in [(1, 3), (2, 4)] {
+            let progress = head.logits(number - 1, &mut favour(40)).expect("the open step");
+            let Progress::Next { step, .. } = progress else { panic!("ended: {progress:?}") };
+            let expected = Step { number, position, tokens: vec![40], wants_logits: true };
+            assert_eq!(step, expected);
+        }
+        let last = head.logits(2, &mut favour(40)).expect("the open step");
+        assert!(matches!(last, Progress::Finished { reason: FinishReason::Length, .. }));
+        assert_eq!((head.generated(), head.positions()), (3, 5));
+    }
+
+    #[test]
+    fn the_end_token_ends_the_answer_and_is_not_shown() {
+        let mut head = head(vec![5], &[], 9);
+        head.start();
+        let last = head.logits(0, &mut favour(0)).expect("the open step");
+        let expected = Progress::Finished { text: String::new(), reason: FinishReason::Stop };
+        assert_eq!(last, expected);
+    }
+
+    #[test]
+    fn a_stop_string_ends_the_answer_before_it() {
+        let tokens = encode("one two three");
+        let mut head = head(vec![5], &["o th"], 99);
+        head.start();
+        let mut shown = String::new();
+        for (number, token) in (0..).zip(&tokens) {
+            match head.logits(number, &mut favour(*token)).expect("the open step") {
+                Progress::Next { text, .. } => shown += &text,
+                Progress::Finished { text, reason } => {
+                    shown += &text;
+                    assert_eq!((shown.as_str(), reason), ("one tw", FinishReason::Stop));
+                    return;
+                }
+            }
+        }
+        panic!("the stop string was not seen in {shown:?}");
+    }
+
+    #[test]
+    fn logits_that_do_not_answer_the_open_step_are_refused() {
+        let mut head = head(vec![5], &[], 9);
+        head.start();
+        let late = head.logits(7, &mut favour(1));
+        assert_eq!(late, Err(HeadError::WrongStep { expected: 0, found: 7 }));
+        let short = head.logits(0, &mut [0.0; 3]);
+        assert_eq!(short, Err(HeadError::WrongWidth { expected: 1024, found: 3 }));
+        let nonsense = head.logits(0, &mut vec![f32::NAN; 1024]);
+        assert_eq!(nonsense, Err(HeadError::NotANumber));
+        assert_eq!(head.generated(), 0);
+    }
+}

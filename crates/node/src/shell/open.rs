@@ -187,8 +187,19 @@ async fn enter_network(
     if let Some(invite) = &config.join {
         let invite = parse_invite(invite)?;
         match &desk {
+            // The same command again, after a restart.
             Some(desk) if desk.network() == invite.network => {}
-            _ => return Ok(join_network(&config.name, store, keys, endpoint, &invite, desk).await?),
+            _ => {
+                return Ok(join_network(
+                    &config.name,
+                    store,
+                    keys,
+                    endpoint,
+                    &invite,
+                    desk.as_ref(),
+                )
+                .await?);
+            }
         }
     }
     if let Some(desk) = desk {
@@ -212,13 +223,13 @@ fn found(config: &NodeConfig, store: &Arc<Store>, keys: &Keypair) -> Result<Desk
     Desk::found(Arc::clone(store), keys.clone(), founding, now())
 }
 
-/// An invitation that may still be used.
+/// An invitation as it was handed over.
 pub(crate) fn parse_invite(text: &str) -> Result<Invite, AdminError> {
-    let invite: Invite = text
-        .parse()
-        .map_err(|e: talka_net::InviteError| AdminError::Invite { reason: e.to_string() })?;
-    invite.check_expiry(now()).map_err(|e| AdminError::Invite { reason: e.to_string() })?;
-    Ok(invite)
+    text.parse().map_err(refused)
+}
+
+fn refused(error: talka_net::InviteError) -> AdminError {
+    AdminError::Invite { reason: error.to_string() }
 }
 
 /// Joins the network of `invite` and makes it this node's own. A network that this node shares with
@@ -229,11 +240,12 @@ pub(crate) async fn join_network(
     keys: &Keypair,
     endpoint: &Endpoint,
     invite: &Invite,
-    current: Option<Desk>,
+    current: Option<&Desk>,
 ) -> Result<(Desk, Vec<(NodeId, Vec<SocketAddr>)>), AdminError> {
-    if let Some(desk) = &current {
+    if let Some(desk) = current {
         may_leave(desk)?;
     }
+    invite.check_expiry(now()).map_err(refused)?;
     let joined = join::ask(endpoint, name, invite).await?;
     let ledger = |error: DeskError| AdminError::Ledger { reason: error.to_string() };
     let held = usize::try_from(store.entry_count(&invite.network)?).unwrap_or(usize::MAX);
@@ -247,7 +259,7 @@ pub(crate) async fn join_network(
 }
 
 /// Whether a node may leave the network of `desk` for another.
-pub(crate) fn may_leave(desk: &Desk) -> Result<(), AdminError> {
+fn may_leave(desk: &Desk) -> Result<(), AdminError> {
     let (network, members) = desk.read(|l| (l.name().to_owned(), l.members().count()));
     if members > 1 { Err(AdminError::AlreadyMember { network, members }) } else { Ok(()) }
 }

@@ -292,7 +292,7 @@ impl Worker {
         };
         let lost: Vec<_> = self.sessions.iter().filter_map(touches).collect();
         for key in lost {
-            self.fail(shared, key, format!("node {} is gone", peer.short()));
+            self.fail(shared, key, format!("its link to node {} broke", peer.short()));
         }
     }
 

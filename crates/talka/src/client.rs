@@ -138,6 +138,7 @@ impl Client {
     /// # Errors
     /// [`UsageError`] if the address is none.
     pub fn at(address: &str, key: Option<String>) -> Result<Self> {
+        install_cryptography();
         let http = reqwest::Client::builder().no_proxy().connect_timeout(CONNECT_MAX).build()?;
         Ok(Self { http, address: reachable(address)?, key })
     }
@@ -288,6 +289,13 @@ impl ErrorBody {
     fn with_status(self, status: u16) -> ClientError {
         ClientError::Answered { status, code: self.code, message: self.message }
     }
+}
+
+/// Plain HTTP needs none, but the HTTP client will not be built without, since the network's own
+/// use of it brings TLS in.
+fn install_cryptography() {
+    // It fails only where some is installed already, which serves as well.
+    let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
 /// The address in the data directory; for the default directory, else the default address.

@@ -11,10 +11,15 @@ use crate::{
 };
 use anyhow::{Context, Result};
 use serde_json::json;
-use std::{io, net::SocketAddr, num::NonZero};
+use std::{
+    io::{self, IsTerminal},
+    net::SocketAddr,
+    num::NonZero,
+    time::Duration,
+};
 use sysinfo::System;
 use talka_gateway::{ApiKey, GatewayConfig, check_bind};
-use talka_node::{Node, NodeConfig};
+use talka_node::{Node, NodeConfig, api::ModelReport};
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 use tracing_subscriber::EnvFilter;
 
@@ -23,6 +28,9 @@ const LOG_DEFAULT: &str = "warn,talka=info,talka_node=info,talka_gateway=info,ta
 
 /// The longest name of a node, in bytes; the network refuses longer ones.
 const NAME_BYTES_MAX: usize = 64;
+
+/// How often a starting node is asked whether its layers are loaded: too short to be noticed.
+const SERVING_POLL: Duration = Duration::from_millis(20);
 
 pub async fn run(args: UpArgs) -> Result<Exit> {
     let UpArgs { node: args, join } = args;
@@ -37,9 +45,8 @@ pub async fn run(args: UpArgs) -> Result<Exit> {
     let node = Node::start(config).await?;
     let gateway = Gateway::open(listener, &node, key);
     files::write_http(&data_dir, address)?;
-    announce(&node, address, args.json).await?;
 
-    let ended = gateway.until(stop_signal()).await;
+    let ended = gateway.until(live(&node, address, args.json)).await;
     files::remove_http(&data_dir);
     node.shutdown().await;
     ended.map(|()| Exit::Done)
@@ -50,7 +57,9 @@ fn start_log() -> Result<()> {
     let filter = EnvFilter::try_new(&chosen).map_err(|error| {
         UsageError(format!("{}={chosen:?}: {error}, expected such as info", env::LOG))
     })?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).compact().init();
+    let colours = io::stderr().is_terminal() && env::read(env::NO_COLOR).is_none();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours);
+    log.with_writer(io::stderr).compact().init();
     Ok(())
 }
 
@@ -93,6 +102,25 @@ async fn bind(address: SocketAddr) -> Result<TcpListener> {
              Stop that one, or choose another address with --http, such as --http 127.0.0.1:0"
         )
     })
+}
+
+/// From a running node to the signal to stop: says `ready` as soon as it is.
+async fn live(node: &Node, address: SocketAddr, as_json: bool) -> Result<()> {
+    tokio::select! {
+        signal = stop_signal() => return signal,
+        () = serving(node) => announce(node, address, as_json).await?,
+    }
+    stop_signal().await
+}
+
+/// Waits until every model is served: all of it by the network, or this node's part of it.
+async fn serving(node: &Node) {
+    let (api, me) = (node.api(), node.id());
+    let is_served =
+        |model: &ModelReport| model.complete || model.coverage.iter().any(|stage| stage.node == me);
+    while !api.models().await.iter().all(is_served) {
+        tokio::time::sleep(SERVING_POLL).await;
+    }
 }
 
 async fn announce(node: &Node, address: SocketAddr, as_json: bool) -> Result<()> {

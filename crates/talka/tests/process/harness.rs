@@ -365,6 +365,8 @@ fn next_number() -> u32 {
 fn client() -> &'static reqwest::Client {
     static CLIENT: OnceLock<reqwest::Client> = OnceLock::new();
     CLIENT.get_or_init(|| {
+        // The client wants cryptography even for plain HTTP; it may be there already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let builder = reqwest::Client::builder().no_proxy().timeout(PATIENCE);
         // A killed node's idle connections must not be taken for its successor's.
         builder.pool_max_idle_per_host(0).build().expect("an HTTP client")

@@ -97,10 +97,10 @@ impl Architecture {
     fn check(&self, fields: Fields<'_>) -> Result<(), ConfigError> {
         let shape = &self.shape;
         shape.validate()?;
-        if shape.head_dim % 2 != 0 {
+        if !shape.head_dim.is_multiple_of(2) {
             return Err(fields.wrong("head_dim", shape.head_dim, "an even number"));
         }
-        if shape.heads % shape.kv_heads != 0 {
+        if !shape.heads.is_multiple_of(shape.kv_heads) {
             let expected = format!("a divisor of num_attention_heads = {}", shape.heads);
             return Err(fields.wrong("num_key_value_heads", shape.kv_heads, expected));
         }

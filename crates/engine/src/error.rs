@@ -1,6 +1,8 @@
 //! What can be wrong with a model, and with a call on one of its stages.
 
-use crate::{config::ConfigError, template::TemplateError, tokenizer::TokenizerError};
+use crate::{
+    config::ConfigError, kv::CacheLayout, template::TemplateError, tokenizer::TokenizerError,
+};
 use talka_base::LayerSpan;
 
 /// Why a model could not be opened or a stage not loaded. Nothing was kept.
@@ -81,7 +83,7 @@ pub enum StageError {
     /// The cache is for layers that this stage lacks.
     #[error("the cache is for layers {wanted}, this stage holds {held}")]
     NotHeld { wanted: LayerSpan, held: LayerSpan },
-    /// The cache was made by a stage of another model.
-    #[error("the cache has {found} numbers per position and layer, this model has {expected}")]
-    ForeignCache { found: usize, expected: usize },
+    /// The cache was made by a stage of another model or of other layers.
+    #[error("the cache has room for {found}, expected {expected}: it was made by another stage")]
+    ForeignCache { found: CacheLayout, expected: CacheLayout },
 }

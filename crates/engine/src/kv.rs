@@ -1,6 +1,7 @@
 //! Keys and values of one sequence: what a stage remembers between calls.
 
 use crate::kernels::AttentionCache;
+use std::fmt;
 use talka_base::{LayerSpan, ModelShape};
 
 /// The positions of one sequence that some layers have seen.
@@ -15,6 +16,21 @@ pub struct KvCache {
     positions_max: usize,
     len: usize,
     layers: Vec<LayerCache>,
+}
+
+/// What a cache has room for at one position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CacheLayout {
+    pub(crate) layers: usize,
+    pub(crate) kv_heads: usize,
+    pub(crate) head_dim: usize,
+}
+
+impl fmt::Display for CacheLayout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { layers, kv_heads, head_dim } = self;
+        write!(f, "{layers} layers of {kv_heads} heads of {head_dim}")
+    }
 }
 
 /// Keys (rotated) and values of one layer, each `[kv_heads, positions_max, head_dim]`.
@@ -61,15 +77,17 @@ impl KvCache {
         self.len = self.len.min(len as usize);
     }
 
-    /// Numbers per position and layer, keys only.
-    pub(crate) fn width(&self) -> usize {
-        self.kv_heads * self.head_dim
+    /// To compare with what a stage needs.
+    pub(crate) fn layout(&self) -> CacheLayout {
+        let Self { kv_heads, head_dim, .. } = *self;
+        CacheLayout { layers: self.layers.len(), kv_heads, head_dim }
     }
 
     /// Adds to one layer (counted from the span's start) the keys and values of positions `start`
     /// on: `[T, kv_heads, head_dim]` each. They count only after [`Self::advance`].
     pub(crate) fn write(&mut self, layer: usize, start: usize, keys: &[f32], values: &[f32]) {
-        let (dim, width, max) = (self.head_dim, self.width(), self.positions_max);
+        let (dim, max) = (self.head_dim, self.positions_max);
+        let width = self.kv_heads * dim;
         let cache = &mut self.layers[layer];
         let rows = keys.chunks_exact(width).zip(values.chunks_exact(width));
         for (position, (key_row, value_row)) in (start..).zip(rows) {

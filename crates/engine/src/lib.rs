@@ -28,7 +28,7 @@ mod weight;
 pub use error::{ModelError, StageError};
 pub use formats::{BundledModel, ModelSource};
 pub use generate::{Finish, GenerateError, Pipeline, generate};
-pub use kv::KvCache;
+pub use kv::{CacheLayout, KvCache};
 pub use model::Model;
 pub use sample::{Sampler, SamplingError, SamplingParams};
 pub use stage::{LogitsWanted, Stage, StageInput, StageOutput};

@@ -8,7 +8,7 @@ use crate::{
     error::{ModelError, StageError},
     formats::TensorTable,
     kernels::Kernels,
-    kv::KvCache,
+    kv::{CacheLayout, KvCache},
     weight::{Weight, load_norm},
 };
 use std::sync::Arc;
@@ -183,9 +183,12 @@ impl Stage {
         if !self.span.contains(span) {
             return Err(StageError::NotHeld { wanted: span, held: self.span });
         }
-        let expected = shape.kv_heads as usize * shape.head_dim as usize;
-        if cache.width() != expected {
-            return Err(StageError::ForeignCache { found: cache.width(), expected });
+        let [layers, kv_heads, head_dim] =
+            [span.len(), shape.kv_heads, shape.head_dim].map(|n| n as usize);
+        let expected = CacheLayout { layers, kv_heads, head_dim };
+        let found = cache.layout();
+        if found != expected {
+            return Err(StageError::ForeignCache { found, expected });
         }
         let positions = self.check_input(input, span)?;
         let room = cache.positions_max().saturating_sub(cache.len());
@@ -213,7 +216,7 @@ impl Stage {
             },
             StageInput::Hidden(hidden) => {
                 let (found, width) = (hidden.len(), shape.hidden);
-                if found == 0 || found % width as usize != 0 {
+                if found == 0 || !found.is_multiple_of(width as usize) {
                     return Err(StageError::RaggedInput { found, width });
                 }
                 Ok(found / width as usize)

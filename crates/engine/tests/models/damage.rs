@@ -199,7 +199,15 @@ fn inputs_and_caches_that_belong_elsewhere_are_refused() {
     check(
         StageInput::Hidden(&row),
         &mut tied.new_cache(span(1, 3), 8),
-        "the cache has 64 numbers per position and layer, this model has 32",
+        "the cache has room for 2 layers of 4 heads of 16, expected 2 layers of 2 heads of 16: \
+         it was made by another stage",
+    );
+    let small = model.stage(span(1, 2), &kernels()).expect("a stage");
+    check(
+        StageInput::Hidden(&row),
+        &mut small.new_cache(span(1, 3), 8),
+        "the cache has room for 1 layers of 2 heads of 16, expected 2 layers of 2 heads of 16: \
+         it was made by another stage",
     );
 }
 

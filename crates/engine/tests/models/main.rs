@@ -8,3 +8,13 @@ mod damage;
 mod golden;
 mod reference;
 mod support;
+
+/// Stages move between threads; models and templates are shared by them.
+#[test]
+fn models_are_shared_and_stages_are_sent_between_threads() {
+    fn sent<T: Send>() {}
+    fn shared<T: Send + Sync>() {}
+    sent::<talka_engine::Stage>();
+    sent::<talka_engine::KvCache>();
+    shared::<talka_engine::Model>();
+}

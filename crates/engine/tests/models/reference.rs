@@ -119,6 +119,30 @@ fn no_cut_changes_a_bit() {
     }
 }
 
+/// A prompt longer than a stage takes at once.
+#[test]
+fn a_long_prompt_gives_the_same_bits_in_one_call_and_in_many() {
+    let copy = Copy::of("llama-tied");
+    copy.edit_json("config.json", |config| {
+        config.insert("max_position_embeddings".into(), json!(700));
+    });
+    let model = open(copy.path());
+    let tokens: Vec<u32> = (0..600).map(|n| (n * 7919 + 13) % 320).collect();
+    let whole = all_logits(&model, &tokens);
+    let vocab = model.shape().vocab as usize;
+    for (stages, piece) in [(1, 100), (2, 599), (4, 600)] {
+        let mut pipeline = pipeline(&model, stages);
+        let pieces = tokens.chunks(piece);
+        let ends: Vec<Vec<f32>> = pieces
+            .map(|piece| logits(pipeline.run(piece, LogitsWanted::Last).expect("runs")))
+            .collect();
+        for (index, found) in ends.iter().enumerate() {
+            let end = tokens.len().min((index + 1) * piece) * vocab;
+            assert!(*found == whole[end - vocab..end], "piece {index} of {piece}");
+        }
+    }
+}
+
 /// `config.json` as transformers before 5 wrote it.
 #[test]
 fn the_old_form_of_the_configuration_means_the_same() {

@@ -1,11 +1,240 @@
-//! Speed measurements.
+//! `cargo xtask bench`: how fast the engine is on this machine, beside llama.cpp.
+//!
+//! Both run the same shapes with the same random bf16 weights, on the same number of threads, in
+//! turns, so that a busy neighbour hits both; medians are compared. Random weights because speed
+//! does not depend on them, and nothing must be downloaded.
+//!
+//! llama.cpp comes as the Python package `llama-cpp-python`, compiled on this machine for this
+//! machine. Where that fails our own numbers are printed and the missing peer is named.
 
-use anyhow::{Result, bail};
+mod files;
+mod peer;
+mod shape;
 
-/// Runs the measurement that the first argument names.
+use crate::cargo::{cargo, tool};
+use anyhow::{Context, Result, bail, ensure};
+use clap::{Parser, ValueEnum};
+use serde_json::Value;
+use shape::{SHAPES, Shape};
+use std::{
+    env::consts::EXE_SUFFIX,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+/// Positions of the prompt; the usual size of a batch in llama.cpp.
+const PROMPT: usize = 512;
+/// Tokens decoded after it: seconds of work, long enough to average over.
+const GENERATED: usize = 64;
+
+/// Measures speed.
+#[derive(Parser)]
+#[command(name = "cargo xtask bench", no_binary_name = true)]
+#[command(after_help = "Example: cargo xtask bench engine --shape 135m")]
+struct Arguments {
+    /// What to measure; everything there is, if absent
+    measurement: Option<Measurement>,
+    /// Only this shape (135m, 1240m); takes 0.6 and 5 GB of disk under target/bench
+    #[arg(long)]
+    shape: Option<String>,
+    /// Threads for each engine
+    #[arg(long, default_value_t = 2)]
+    threads: usize,
+    /// Runs of each engine, in turns
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// A Python that has llama-cpp-python, instead of building one under target/bench
+    #[arg(long, value_name = "PYTHON")]
+    peer: Option<PathBuf>,
+    /// Do not compare with llama.cpp
+    #[arg(long)]
+    no_peer: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Measurement {
+    /// Prefill and decoding of whole models on the CPU
+    Engine,
+}
+
+/// Runs the measurement that the arguments name.
 ///
 /// # Errors
-/// If there is no such measurement.
+/// If the arguments are wrong, the engine does not build or run, or the disk is full. A missing peer
+/// is no error.
 pub fn run(arguments: &[String]) -> Result<()> {
-    bail!("no measurement called {arguments:?}")
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(message) => message.exit(),
+    };
+    match arguments.measurement.unwrap_or(Measurement::Engine) {
+        Measurement::Engine => engine(&arguments),
+    }
+}
+
+fn engine(arguments: &Arguments) -> Result<()> {
+    ensure!(arguments.rounds > 0, "expected at least one round");
+    let shapes = chosen(arguments.shape.as_deref())?;
+    let target = target_folder()?;
+    let folder = target.join("bench");
+    build_engine()?;
+    let peer = match (arguments.no_peer, &arguments.peer) {
+        (true, _) => Err("not asked for".into()),
+        (false, Some(python)) => peer::given(python),
+        (false, None) => peer::built(&folder),
+    };
+    for shape in shapes {
+        let files = files::written(&folder, shape)?;
+        let ours = target.join(format!("release/examples/throughput{EXE_SUFFIX}"));
+        let mut engines = vec![Engine::new("talka", our_command(&ours, &files, arguments))];
+        if let Ok(python) = &peer {
+            let command = peer::command(python, &files.gguf, arguments.threads);
+            engines.push(Engine::new("llama.cpp", command));
+        }
+        measure(&mut engines, arguments.rounds)?;
+        report(shape, arguments.threads, &engines)?;
+    }
+    if let Err(why) = peer {
+        println!("\nno comparison with llama.cpp: {why}");
+    }
+    Ok(())
+}
+
+fn chosen(name: Option<&str>) -> Result<Vec<&'static Shape>> {
+    let chosen: Vec<_> = SHAPES.iter().filter(|s| name.is_none_or(|n| n == s.name)).collect();
+    if chosen.is_empty() {
+        let known: Vec<_> = SHAPES.iter().map(|shape| shape.name).collect();
+        bail!("no shape is called {}, expected one of {}", name.unwrap_or(""), known.join(", "));
+    }
+    Ok(chosen)
+}
+
+/// Where cargo puts what it builds.
+fn target_folder() -> Result<PathBuf> {
+    let output = cargo(&["metadata", "--no-deps", "--offline", "--format-version", "1"])
+        .stderr(Stdio::inherit())
+        .output()
+        .context("cannot run cargo")?;
+    let metadata: Value = serde_json::from_slice(&output.stdout).context("cargo metadata")?;
+    let folder = metadata["target_directory"].as_str().context("cargo names no target folder")?;
+    Ok(folder.into())
+}
+
+fn build_engine() -> Result<()> {
+    let arguments = ["build", "--release", "--package", "talka-engine", "--example", "throughput"];
+    let status = cargo(&arguments).status().context("cannot run cargo")?;
+    ensure!(status.success(), "the engine does not build");
+    Ok(())
+}
+
+fn our_command(program: &Path, files: &files::Files, arguments: &Arguments) -> Command {
+    let mut command = tool(program);
+    command.arg(&files.folder);
+    command.args([arguments.threads, PROMPT, GENERATED].map(|number| number.to_string()));
+    command
+}
+
+/// One of those compared, and what its runs printed.
+struct Engine {
+    name: &'static str,
+    command: Command,
+    reports: Vec<Value>,
+}
+
+impl Engine {
+    fn new(name: &'static str, command: Command) -> Self {
+        Self { name, command, reports: Vec::new() }
+    }
+
+    fn run_once(&mut self) -> Result<()> {
+        let name = self.name;
+        let output = self.command.output().with_context(|| format!("cannot run {name}"))?;
+        if !output.status.success() {
+            bail!("{name} failed:\n{}", String::from_utf8_lossy(&output.stderr));
+        }
+        let text = String::from_utf8_lossy(&output.stdout);
+        let line = text.lines().last().with_context(|| format!("{name} printed nothing"))?;
+        self.reports.push(serde_json::from_str(line).with_context(|| format!("{name}: {line}"))?);
+        Ok(())
+    }
+
+    /// The median of a number over all runs.
+    fn median(&self, field: &str) -> Result<f64> {
+        let numbers: Option<Vec<f64>> = self.reports.iter().map(|r| r[field].as_f64()).collect();
+        let numbers = numbers.with_context(|| format!("{} reports no {field}", self.name))?;
+        median(numbers).with_context(|| format!("{} never ran", self.name))
+    }
+}
+
+fn median(mut numbers: Vec<f64>) -> Option<f64> {
+    numbers.sort_by(f64::total_cmp);
+    let upper = *numbers.get(numbers.len() / 2)?;
+    let lower = numbers[(numbers.len() - 1) / 2];
+    Some((lower + upper) / 2.0)
+}
+
+/// Runs each engine `rounds` times, in turns.
+fn measure(engines: &mut [Engine], rounds: usize) -> Result<()> {
+    for round in 1..=rounds {
+        for engine in engines.iter_mut() {
+            eprintln!("round {round} of {rounds}: {}", engine.name);
+            engine.run_once()?;
+        }
+    }
+    Ok(())
+}
+
+fn report(shape: &Shape, threads: usize, engines: &[Engine]) -> Result<()> {
+    let ours = &engines[0];
+    let isa = ours.reports[0]["isa"].as_str().unwrap_or("?").to_owned();
+    println!("\n{} parameters, bf16, {threads} threads, {isa}; medians", shape.name);
+    println!("{:<12} {:>16} {:>16}", "tokens/s", format!("prefill {PROMPT}"), "decode");
+    const FIELDS: [&str; 2] = ["prefill_tokens_per_s", "decode_tokens_per_s"];
+    for engine in engines {
+        let [prefill, decode] = FIELDS.map(|field| engine.median(field));
+        println!("{:<12} {:>16.1} {:>16.1}", engine.name, prefill?, decode?);
+    }
+    if let [ours, peer] = engines {
+        let ratio = |field| anyhow::Ok(ours.median(field)? / peer.median(field)?);
+        let [prefill, decode] = FIELDS.map(ratio);
+        println!("{:<12} {:>16.2} {:>16.2}", "ratio", prefill?, decode?);
+    }
+    let bandwidth = ours.median("memory_bytes_per_s")?;
+    let used = ours.median("bytes_per_token")? * ours.median("decode_tokens_per_s")?;
+    println!(
+        "our decoding reads weights at {:.1} GB/s, {:.2} of the {:.1} GB/s this memory was measured at",
+        used / 1e9,
+        used / bandwidth,
+        bandwidth / 1e9
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_median_is_the_middle() {
+        assert_eq!(median(vec![]), None);
+        assert_eq!(median(vec![3.0]), Some(3.0));
+        assert_eq!(median(vec![9.0, 1.0, 2.0]), Some(2.0));
+        assert_eq!(median(vec![4.0, 1.0, 2.0, 9.0]), Some(3.0));
+    }
+
+    #[test]
+    fn a_shape_is_chosen_by_name() {
+        assert_eq!(chosen(None).expect("all").len(), SHAPES.len());
+        assert_eq!(chosen(Some("135m")).expect("one").len(), 1);
+        let error = chosen(Some("7b")).map(|_| ()).expect_err("unknown");
+        assert_eq!(error.to_string(), "no shape is called 7b, expected one of 135m, 1240m");
+    }
+
+    #[test]
+    fn the_peer_alone_may_be_left_out() {
+        let words = ["engine", "--no-peer", "--rounds", "1"];
+        let arguments = Arguments::try_parse_from(words).expect("valid");
+        assert!(arguments.no_peer && arguments.rounds == 1 && arguments.threads == 2);
+        assert!(Arguments::try_parse_from(["warp"]).is_err());
+    }
 }

@@ -69,7 +69,13 @@ pub(super) async fn open(
     let keys = identity.keypair().clone();
     let models = open_models(&config)?;
     let endpoint = bind(&config, &store, &keys).await?;
-    let (desk, mut peers) = enter_network(&config, &store, &keys, &endpoint).await?;
+    let (desk, mut peers) = match enter_network(&config, &store, &keys, &endpoint).await {
+        Ok(entered) => entered,
+        Err(error) => {
+            endpoint.close().await;
+            return Err(error);
+        }
+    };
     peers.extend(known_peers(&config, &store)?);
 
     let memory_bytes = config.memory_bytes.unwrap_or_else(half_of_memory);

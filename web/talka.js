@@ -278,7 +278,7 @@ function follow() {
 function footnote(item, { finish, usage, talka }) {
   const parts = [];
   if (usage) parts.push(`${usage.prompt_tokens} + ${usage.completion_tokens} tokens`);
-  if (finish === "length") parts.push("cut at the most tokens allowed");
+  if (finish === "length") parts.push("cut at max tokens or the end of the context");
   if (talka) {
     parts.push(gft(talka.cost_micro_gft));
     parts.push(talka.route.map((stage) => `${stage.name} ${span(stage.span)}`).join(" → "));
@@ -365,7 +365,8 @@ function unanswered(error, item, said, text) {
     return;
   }
   conversation.pop();
-  if (error.name !== "AbortError") trouble(sentence(error.message));
+  const advice = error.code === "context_length_exceeded" ? ". Begin a new conversation." : "";
+  if (error.name !== "AbortError") trouble(sentence(error.message) + advice);
   if (error.status === 401) askForKey();
   if (said.textContent) {
     item.append(el("p", "meta", "Broken off: not part of the conversation."));

@@ -38,6 +38,18 @@ impl Exit {
     }
 }
 
+/// What went wrong and why, each cause once: many messages already carry that of their cause.
+pub fn explain(error: &anyhow::Error) -> String {
+    error.chain().fold(String::new(), |mut told, cause| {
+        let cause = cause.to_string();
+        if !told.contains(&cause) {
+            let joint = if told.is_empty() { "" } else { ": " };
+            told.extend([joint, &cause]);
+        }
+        told
+    })
+}
+
 fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     if let Some(error) = cause.downcast_ref::<ClientError>() {
         return Some(error.exit());
@@ -59,5 +71,29 @@ fn exit_of_start(error: &StartError) -> Exit {
         StartError::Join(AdminError::Invite { .. }) => Exit::Refused,
         StartError::Join(AdminError::Unreachable { .. }) => Exit::NoRoute,
         _ => Exit::Failed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::{Context, anyhow};
+
+    #[test]
+    fn the_exit_code_is_found_under_any_context() {
+        let usage = || anyhow::Error::from(UsageError("no such folder".into()));
+        assert_eq!(Exit::of(&usage().context("starting")), Exit::Usage);
+        let closed = io::Error::from(io::ErrorKind::BrokenPipe);
+        assert_eq!(Exit::of(&closed.into()), Exit::Done);
+        let refused = StartError::Join(AdminError::Invite { reason: "expired".into() });
+        assert_eq!(Exit::of(&refused.into()), Exit::Refused);
+        assert_eq!(Exit::of(&anyhow!("anything else")), Exit::Failed);
+    }
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let error = Err::<(), _>(anyhow!("disk full")).context("cannot write x: disk full");
+        let error = error.context("cannot start").expect_err("an error");
+        assert_eq!(explain(&error), "cannot start: cannot write x: disk full");
     }
 }

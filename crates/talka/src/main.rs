@@ -27,7 +27,7 @@ fn main() -> ExitCode {
         Err(error) => {
             let exit = Exit::of(&error);
             if exit != Exit::Done {
-                eprintln!("error: {error:#}");
+                eprintln!("error: {}", exit::explain(&error));
             }
             exit.into()
         }

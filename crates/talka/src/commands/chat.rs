@@ -7,7 +7,7 @@ use super::requests::{self, CHAT_COMPLETIONS};
 use crate::{
     cli::ChatArgs,
     client::{Client, ClientError},
-    exit::Exit,
+    exit::{Exit, explain},
     output,
 };
 use anyhow::Result;
@@ -93,7 +93,7 @@ pub async fn run(args: ChatArgs) -> Result<Exit> {
                     Ok(answer) => conversation.answered(answer),
                     Err(error) if person => {
                         conversation.unsay();
-                        eprintln!("error: {error:#}");
+                        eprintln!("error: {}", explain(&error));
                     }
                     Err(error) => return Err(error),
                 }

@@ -4,6 +4,7 @@ use serde_json::Value;
 use std::{
     fs::{self, File},
     io::{BufRead, BufReader, Write},
+    net::UdpSocket,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     sync::{OnceLock, mpsc},
@@ -154,12 +155,18 @@ pub fn folder() -> TempDir {
     tempfile::tempdir().expect("temporary folder")
 }
 
-/// The arguments every test node has: free ports of this computer only.
+/// An address for other nodes that outlives the node: a UDP port of this computer that is free now.
+pub fn lasting_address() -> String {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    socket.local_addr().expect("its address").to_string()
+}
+
+/// The arguments every test node has: free ports of this computer only, unless `more` says which.
 fn node_args<'a>(command: &[&'a str], dir: &'a Path, more: &[&'a str]) -> Vec<&'a str> {
     let dir = dir.to_str().expect("the path is text");
-    let own =
-        ["--data-dir", dir, "--http", "127.0.0.1:0", "--p2p", "127.0.0.1:0", "--threads", "1"];
-    [command, &own, more].concat()
+    let any: &[&str] = if more.contains(&"--p2p") { &[] } else { &["--p2p", "127.0.0.1:0"] };
+    let own = ["--data-dir", dir, "--http", "127.0.0.1:0", "--threads", "1"];
+    [command, &own, any, more].concat()
 }
 
 /// `talka up` on `dir`, ready.
@@ -201,13 +208,13 @@ impl Node {
         // Owned before it is ready, so that a panic here kills it and prints its log.
         let mut node = Self { http, id, network, dir: dir.into(), key, child, log };
         let ready = first_line(stdout).expect("the node ends without a ready line");
-        let field = |name: &str| {
-            let value =
-                ready.split(name).nth(1).unwrap_or_else(|| panic!("no {name} in {ready:?}"));
-            value.split(' ').next().unwrap_or_default().to_owned()
-        };
-        assert!(ready.starts_with("ready "), "{ready:?}");
-        (node.http, node.id, node.network) = (field(" http="), field(" node="), field(" network="));
+        // The name comes last and may hold blanks.
+        let fields = ready.strip_prefix("ready http=").and_then(|rest| {
+            let (http, rest) = rest.split_once(" node=")?;
+            Some((http, rest.split_once(" network=")?))
+        });
+        let (http, (id, network)) = fields.unwrap_or_else(|| panic!("not ready: {ready:?}"));
+        (node.http, node.id, node.network) = (http.into(), id.into(), network.into());
         node
     }
 

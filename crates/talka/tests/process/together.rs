@@ -9,8 +9,12 @@ use std::{collections::BTreeSet, path::Path};
 
 /// The founder and two who joined by invitation, each with `model`, once it is cut over all three.
 pub fn three(place: &Path, model: &str) -> [Node; 3] {
+    three_with(up(&place.join("a"), &["--model", model]), place, model)
+}
+
+/// The same with a founder that was started before.
+pub fn three_with(founder: Node, place: &Path, model: &str) -> [Node; 3] {
     let flags = ["--model", model];
-    let founder = up(&place.join("a"), &flags);
     let b = join(&founder.invite(&[]), &place.join("b"), &flags);
     // Any member may invite, and one invitation may serve many.
     let c = join(&b.invite(&["--reusable", "--valid", "1h"]), &place.join("c"), &flags);

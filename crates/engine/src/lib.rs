@@ -10,7 +10,7 @@
 
 mod arch;
 mod block;
-pub mod config;
+mod config;
 mod error;
 mod formats;
 pub mod generate;
@@ -25,6 +25,7 @@ pub mod text;
 pub mod tokenizer;
 mod weight;
 
+pub use config::ConfigError;
 pub use error::{ModelError, StageError};
 pub use formats::{BundledModel, ModelSource};
 pub use generate::{Finish, GenerateError, Pipeline, generate};

@@ -170,8 +170,6 @@ fn generate_row(error: &GenerateError) -> Row {
         }
         E::LedgerRefused { .. } => row(S::INTERNAL_SERVER_ERROR, SERVER, "ledger_refused"),
         E::Overloaded { .. } => row(S::TOO_MANY_REQUESTS, "rate_limit_error", "overloaded"),
-        // The node may learn to fail in new ways before this table learns their names.
-        _ => row(S::INTERNAL_SERVER_ERROR, SERVER, "internal_error"),
     }
 }
 
@@ -186,7 +184,6 @@ fn admin_row(error: &AdminError) -> Row {
         E::NoEntry { .. } => row(S::NOT_FOUND, CALLER, "no_entry"),
         E::Store(_) => row(S::INTERNAL_SERVER_ERROR, SERVER, "store_failed"),
         E::Stopping => row(S::SERVICE_UNAVAILABLE, UNAVAILABLE, "stopping"),
-        _ => row(S::INTERNAL_SERVER_ERROR, SERVER, "internal_error"),
     }
 }
 

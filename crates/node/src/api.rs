@@ -233,7 +233,7 @@ impl Api {
         peers: Vec<(NodeId, Vec<std::net::SocketAddr>)>,
     ) -> Result<(), AdminError> {
         let (done, adopted) = oneshot::channel();
-        let input = HubInput::Adopt { desk, peers, done };
+        let input = HubInput::Adopt { desk: Box::new(desk), peers, done };
         self.shared.hub.send(input).await.map_err(|_| AdminError::Stopping)?;
         adopted.await.map_err(|_| AdminError::Stopping)
     }
@@ -257,7 +257,7 @@ impl Api {
             .await
             .expect("verifying does not panic")
             .map_err(|e| AdminError::Ledger { reason: format!("{e}: {}", e.source) })?;
-        let balances = self.shared.desk().read(|ledger| sum_of_balances(ledger));
+        let balances = self.shared.desk().read(sum_of_balances);
         Ok(VerifyReport {
             network: report.network,
             entries: report.entries,

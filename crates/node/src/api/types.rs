@@ -103,7 +103,6 @@ pub struct StageReport {
 
 /// Why no answer came, or why it broke off.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
-#[non_exhaustive]
 #[allow(missing_docs, reason = "the messages say what the fields are")]
 pub enum GenerateError {
     /// Nobody here knows the model.
@@ -330,7 +329,6 @@ pub struct VerifyReport {
 
 /// Why an administrative call failed.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 #[allow(missing_docs, reason = "the messages say what the fields are")]
 pub enum AdminError {
     /// The invitation cannot be used: wrong text, expired, reused, foreign.

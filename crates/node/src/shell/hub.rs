@@ -41,7 +41,7 @@ pub(crate) enum HubInput {
     },
     Control {
         peer: NodeId,
-        message: Control,
+        message: Box<Control>,
     },
     Loaded {
         model: ModelId,
@@ -50,7 +50,7 @@ pub(crate) enum HubInput {
     },
     /// This node now belongs to another network.
     Adopt {
-        desk: Desk,
+        desk: Box<Desk>,
         peers: Vec<(NodeId, Vec<SocketAddr>)>,
         done: oneshot::Sender<()>,
     },
@@ -115,7 +115,7 @@ pub(crate) async fn run(shared: Arc<Shared>, mut hub: Hub, mut inputs: mpsc::Rec
                 }
             }
             Some(HubInput::Control { peer, message }) => {
-                hub.control(&shared, peer, message, &mut caught_up_at).await;
+                hub.control(&shared, peer, *message, &mut caught_up_at).await;
             }
             Some(HubInput::LinkUp { peer }) => {
                 tracing::info!(peer = %peer.short(), "linked");
@@ -134,7 +134,7 @@ pub(crate) async fn run(shared: Arc<Shared>, mut hub: Hub, mut inputs: mpsc::Rec
             }
             Some(HubInput::Adopt { desk, peers, done }) => {
                 shared.links.close_all("this node joined another network");
-                shared.replace_desk(desk);
+                shared.replace_desk(*desk);
                 hub.core.forget_network();
                 for (peer, addresses) in &peers {
                     hub.core.introduce(*peer, addresses);

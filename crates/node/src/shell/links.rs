@@ -263,6 +263,7 @@ async fn read(shared: &Shared, receiver: &mut LinkReceiver) -> String {
         let outcome = match lane {
             Lane::Control => match Control::from_bytes(&bytes) {
                 Ok(message) => {
+                    let message = Box::new(message);
                     if shared.hub.send(HubInput::Control { peer, message }).await.is_err() {
                         return "the node is stopping".into();
                     }

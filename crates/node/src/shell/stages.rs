@@ -25,6 +25,10 @@ const SESSION_IDLE_MS_MAX: u64 = 15 * 60_000;
 const RETIRED_MS: u64 = 3_000;
 
 /// What the thread can be told.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "nearly every job is a flow: a box each would cost more"
+)]
 pub(crate) enum Job {
     /// A stage was loaded.
     Install(ModelId, Box<Stage>),

@@ -15,13 +15,15 @@
 //! every loop order. So a prompt may be cut anywhere, and requests batched in any company, without
 //! changing an answer.
 //!
-//! Matrix products differ between instruction sets by rounding, within [`dot_tolerance`]. Norms,
-//! rotations, gates and attention have a single body compiled for each instruction set and agree
-//! to the bit everywhere.
+//! Matrix products differ between instruction sets by rounding, within [`dot_tolerance`], and so does
+//! attention, which consists of them. Norms, rotations and gates have a single body compiled for each
+//! instruction set and agree to the bit everywhere.
 
 mod activation;
 mod attention;
 mod isa;
+#[cfg(target_arch = "x86_64")]
+mod lanes;
 pub mod mapped;
 mod math;
 mod matmul;

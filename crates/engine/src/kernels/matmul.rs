@@ -1,10 +1,6 @@
 //! `x · wᵀ`, where nearly all time goes.
 
 #[cfg(target_arch = "x86_64")]
-mod avx2;
-#[cfg(target_arch = "x86_64")]
-mod avx512;
-#[cfg(target_arch = "x86_64")]
 mod avx512bf16;
 mod portable;
 #[cfg(target_arch = "x86_64")]
@@ -13,6 +9,8 @@ mod simd;
 use std::ops::Range;
 
 use super::isa::Isa;
+#[cfg(target_arch = "x86_64")]
+use super::lanes::{Load256, Load512};
 use super::matrix::{Element, Elements, Matrix};
 use super::pool::{SharedSlice, ThreadPool};
 
@@ -94,9 +92,9 @@ impl<E> Product<'_, E> {
 
 /// What an element needs for every body.
 #[cfg(target_arch = "x86_64")]
-trait Supported: avx2::Load256 + avx512::Load512 {}
+trait Supported: Load256 + Load512 {}
 #[cfg(target_arch = "x86_64")]
-impl<E: avx2::Load256 + avx512::Load512> Supported for E {}
+impl<E: Load256 + Load512> Supported for E {}
 #[cfg(not(target_arch = "x86_64"))]
 use Element as Supported;
 
@@ -138,8 +136,8 @@ unsafe fn columns<E: Supported>(isa: Isa, product: &Product<'_, E>, range: Range
     unsafe {
         match isa {
             Isa::Portable => portable::columns(product, range),
-            Isa::Avx2 => avx2::columns_avx2(product, range),
-            Isa::Avx512 | Isa::Avx512Bf16 => avx512::columns_avx512(product, range),
+            Isa::Avx2 => simd::columns_avx2(product, range),
+            Isa::Avx512 | Isa::Avx512Bf16 => simd::columns_avx512(product, range),
         }
     }
 }

@@ -12,8 +12,8 @@ use std::ops::Range;
 
 use half::bf16;
 
-use super::avx512::Avx512;
-use super::simd::{Lanes, Rows, Tiles, products};
+use super::super::lanes::{Avx512, Lanes, Rows, Tiles};
+use super::simd::products;
 use super::{Product, ThreadPool, spread};
 
 /// Weights that one instruction takes.

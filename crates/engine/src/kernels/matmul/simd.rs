@@ -7,14 +7,14 @@
 //! - One row of `x` (a decoding step) reads each weight once, straight from where it is stored: memory is the
 //!   limit, and eight rows of weights at a time share each load of `x`.
 //! - More rows (a prompt, a batch) widen a panel of weights to f32 once and use it for all of them. The
-//!   panel stays in the second-level cache, a tile of [`Lanes::TILE_ROWS`] × [`TILE_COLUMNS`] sums in registers.
+//!   panel stays in the second-level cache, a tile of `TILE_ROWS` × [`TILE_COLUMNS`] sums in registers.
 
 #![allow(clippy::needless_range_loop, reason = "indices run over lanes of several arrays at once")]
 
 use std::cell::Cell;
-use std::marker::PhantomData;
 use std::ops::Range;
 
+use super::super::lanes::{Avx2, Avx512, Fused, Lanes, Load, Load256, Load512, Rows, Tiles};
 use super::{Element, Product};
 
 /// Columns of a tile of sums, that is, rows of weights used together when `T > 1`.
@@ -23,123 +23,24 @@ pub(super) const TILE_COLUMNS: usize = 4;
 /// Rows of weights read together when `T` is 1.
 pub(super) const STREAMS: usize = 8;
 
-/// One vector register of f32.
+/// [`columns`] compiled for AVX2.
 ///
 /// # Safety
-/// All functions, these and those of [`Load`] and [`Tiles`]: only where the instruction set that the
-/// type stands for is available; and for any pointer, the elements named must be there.
-pub(super) trait Lanes: Copy {
-    /// Numbers in a register.
-    const WIDTH: usize;
-    /// Rows of a tile of sums, at most 6: the largest tile that leaves registers for its operands.
-    const TILE_ROWS: usize;
-    /// All zero.
-    unsafe fn zero() -> Self;
-    /// Writes `WIDTH` numbers.
-    unsafe fn store(self, to: *mut f32);
-    /// `self + a · b`, rounded once.
-    unsafe fn fused(self, a: Self, b: Self) -> Self;
-    /// The sum over the lanes of each; the result of one does not depend on the others.
-    unsafe fn sum4(of: [Self; 4]) -> [f32; 4];
+/// As for [`columns`].
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) unsafe fn columns_avx2<E: Load256>(product: &Product<'_, E>, range: Range<usize>) {
+    // SAFETY: the caller's promises.
+    unsafe { columns::<Avx2, E>(product, range) }
 }
 
-/// Reading numbers stored as `E`. Safety as for [`Lanes`].
-pub(super) trait Load<E>: Lanes {
-    /// `WIDTH` numbers.
-    unsafe fn load(from: *const E) -> Self;
-    /// `count < WIDTH` numbers, then zeros.
-    unsafe fn load_partial(from: *const E, count: usize) -> Self;
-}
-
-/// A way to multiply rows of `x`, kept as `X`, with rows of weights, kept as `W`.
-pub(super) trait Tiles<X, W> {
-    /// What the partial sums are kept in.
-    type Sums: Lanes;
-
-    /// The partial sums of `T` rows of `x` with `N` rows of `w`, `k` numbers each.
-    ///
-    /// # Safety
-    /// As for [`Lanes`].
-    unsafe fn tile<const T: usize, const N: usize>(
-        x: Rows<X>,
-        w: Rows<W>,
-        k: usize,
-    ) -> [[Self::Sums; N]; T];
-}
-
-/// Rows of numbers: where the first starts, and how far it is to the next.
-pub(super) struct Rows<E> {
-    pub(super) start: *const E,
-    pub(super) stride: usize,
-}
-
-impl<E> Clone for Rows<E> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<E> Copy for Rows<E> {}
-
-impl<E> Rows<E> {
-    /// The same rows without the first `count`.
-    #[inline(always)]
-    fn skip(self, count: usize) -> Self {
-        Self { start: self.start.wrapping_add(count * self.stride), ..self }
-    }
-
-    /// Element `at` of row `row`.
-    #[inline(always)]
-    pub(super) fn at(self, row: usize, at: usize) -> *const E {
-        self.start.wrapping_add(row * self.stride + at)
-    }
-}
-
-/// f32 activations and fused multiply-adds.
-pub(super) struct Fused<V>(PhantomData<V>);
-
-impl<V, W> Tiles<f32, W> for Fused<V>
-where
-    V: Load<f32> + Load<W>,
-{
-    type Sums = V;
-
-    #[inline(always)]
-    unsafe fn tile<const T: usize, const N: usize>(
-        x: Rows<f32>,
-        w: Rows<W>,
-        k: usize,
-    ) -> [[V; N]; T] {
-        let whole = k - k % V::WIDTH;
-        // SAFETY: elements below `k` of each row are read, which exist by the caller's promise.
-        unsafe {
-            let mut sums = [[V::zero(); N]; T];
-            let mut at = 0;
-            while at < whole {
-                let mut rows = [V::zero(); T];
-                for t in 0..T {
-                    rows[t] = V::load(x.at(t, at));
-                }
-                for n in 0..N {
-                    let weight: V = V::load(w.at(n, at));
-                    for t in 0..T {
-                        sums[t][n] = sums[t][n].fused(rows[t], weight);
-                    }
-                }
-                at += V::WIDTH;
-            }
-            if at < k {
-                for n in 0..N {
-                    let weight: V = V::load_partial(w.at(n, at), k - at);
-                    for t in 0..T {
-                        let row = V::load_partial(x.at(t, at), k - at);
-                        sums[t][n] = sums[t][n].fused(row, weight);
-                    }
-                }
-            }
-            sums
-        }
-    }
+/// [`columns`] compiled for AVX-512.
+///
+/// # Safety
+/// As for [`columns`].
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+pub(super) unsafe fn columns_avx512<E: Load512>(product: &Product<'_, E>, range: Range<usize>) {
+    // SAFETY: the caller's promises.
+    unsafe { columns::<Avx512, E>(product, range) }
 }
 
 /// Computes the columns `range` of the output with fused multiply-adds.
@@ -147,7 +48,7 @@ where
 /// # Safety
 /// As for [`Lanes`]; and nobody else may touch these columns meanwhile.
 #[inline(always)]
-pub(super) unsafe fn columns<V, E>(product: &Product<'_, E>, range: Range<usize>)
+unsafe fn columns<V, E>(product: &Product<'_, E>, range: Range<usize>)
 where
     V: Load<f32> + Load<E>,
     E: Element,

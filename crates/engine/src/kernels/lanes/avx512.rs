@@ -1,26 +1,15 @@
-//! Matrix products with AVX-512.
+//! Registers of AVX-512.
 
 use std::arch::x86_64::*;
-use std::ops::Range;
 
 use half::{bf16, f16};
 
-use super::simd::{Lanes, Load, columns};
-use super::{Element, Product};
+use super::super::matrix::Element;
+use super::{Lanes, Load};
 
 /// Sixteen numbers. Stands for AVX-512 F, BW, DQ and VL.
 #[derive(Clone, Copy)]
-pub(super) struct Avx512(pub(super) __m512);
-
-/// [`columns`] compiled for AVX-512.
-///
-/// # Safety
-/// As for [`columns`].
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-pub(super) unsafe fn columns_avx512<E: Load512>(product: &Product<'_, E>, range: Range<usize>) {
-    // SAFETY: the caller's promises.
-    unsafe { columns::<Avx512, E>(product, range) }
-}
+pub(in super::super) struct Avx512(pub(in super::super) __m512);
 
 impl Lanes for Avx512 {
     const WIDTH: usize = 16;
@@ -31,6 +20,12 @@ impl Lanes for Avx512 {
     unsafe fn zero() -> Self {
         // SAFETY: the caller has AVX-512.
         Self(unsafe { _mm512_setzero_ps() })
+    }
+
+    #[inline(always)]
+    unsafe fn splat(number: f32) -> Self {
+        // SAFETY: the caller has AVX-512.
+        Self(unsafe { _mm512_set1_ps(number) })
     }
 
     #[inline(always)]
@@ -96,7 +91,7 @@ impl<E: Load512> Load<E> for Avx512 {
 ///
 /// # Safety
 /// AVX-512 F, BW and VL must be available, and the selected numbers readable.
-pub(super) trait Load512: Element {
+pub(in super::super) trait Load512: Element {
     unsafe fn load(from: *const Self, mask: __mmask16) -> __m512;
 }
 

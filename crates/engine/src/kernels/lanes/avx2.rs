@@ -1,26 +1,15 @@
-//! Matrix products with AVX2, FMA and F16C.
+//! Registers of AVX2, FMA and F16C.
 
 use std::arch::x86_64::*;
-use std::ops::Range;
 
 use half::{bf16, f16};
 
-use super::simd::{Lanes, Load, columns};
-use super::{Element, Product};
+use super::super::matrix::Element;
+use super::{Lanes, Load};
 
 /// Eight numbers. Stands for AVX2, FMA and F16C.
 #[derive(Clone, Copy)]
-pub(super) struct Avx2(__m256);
-
-/// [`columns`] compiled for AVX2.
-///
-/// # Safety
-/// As for [`columns`].
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(super) unsafe fn columns_avx2<E: Load256>(product: &Product<'_, E>, range: Range<usize>) {
-    // SAFETY: the caller's promises.
-    unsafe { columns::<Avx2, E>(product, range) }
-}
+pub(in super::super) struct Avx2(__m256);
 
 impl Lanes for Avx2 {
     const WIDTH: usize = 8;
@@ -31,6 +20,12 @@ impl Lanes for Avx2 {
     unsafe fn zero() -> Self {
         // SAFETY: the caller has AVX2.
         Self(unsafe { _mm256_setzero_ps() })
+    }
+
+    #[inline(always)]
+    unsafe fn splat(number: f32) -> Self {
+        // SAFETY: the caller has AVX2.
+        Self(unsafe { _mm256_set1_ps(number) })
     }
 
     #[inline(always)]
@@ -85,7 +80,7 @@ impl<E: Load256> Load<E> for Avx2 {
 ///
 /// # Safety
 /// AVX2 and F16C must be available, and eight numbers readable.
-pub(super) trait Load256: Element + Default {
+pub(in super::super) trait Load256: Element + Default {
     unsafe fn load(from: *const Self) -> __m256;
 }
 

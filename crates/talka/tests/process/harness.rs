@@ -3,10 +3,10 @@
 use serde_json::Value;
 use std::{
     fs::{self, File},
-    io::{BufRead, BufReader, Write},
+    io::{BufRead, BufReader, Read, Seek, Write},
     net::UdpSocket,
     path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
+    process::{Child, Command, Stdio},
     sync::{OnceLock, mpsc},
     thread,
     time::{Duration, Instant},
@@ -63,41 +63,48 @@ impl Said {
 /// Runs `command` to its end with `input` on standard input.
 #[track_caller]
 pub fn finish(command: &mut Command, input: &str) -> Said {
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    // Files, not pipes: nobody need read while the program runs.
+    let [stdout, stderr] = [(), ()].map(|()| tempfile::tempfile().expect("temporary file"));
+    let copy = |file: &File| file.try_clone().expect("a second handle");
+    command.stdin(Stdio::piped()).stdout(copy(&stdout)).stderr(copy(&stderr));
     let mut child = command.spawn().expect("talka starts");
     let mut stdin = child.stdin.take().expect("standard input is piped");
     // A program that refuses its arguments ends without reading.
     let _ = stdin.write_all(input.as_bytes());
     drop(stdin);
-    let id = child.id();
-    let (sender, receiver) = mpsc::channel();
-    thread::spawn(move || sender.send(child.wait_with_output()));
-    match receiver.recv_timeout(PATIENCE) {
-        Ok(output) => said(output.expect("its output is text")),
-        Err(_) => panic!("process {id} does not end: {command:?}"),
+    let ended = poll(|| child.try_wait().expect("the process can be asked"));
+    if ended.is_none() {
+        child.kill().expect("the process can be killed");
     }
+    let code = ended.and_then(|status| status.code()).unwrap_or(-1);
+    let said = Said { code, stdout: text_of(stdout), stderr: text_of(stderr) };
+    assert!(ended.is_some(), "does not end: {command:?}: {said:#?}");
+    said
 }
 
-fn said(output: Output) -> Said {
-    let text = |bytes| String::from_utf8(bytes).expect("output is UTF-8");
-    Said {
-        code: output.status.code().unwrap_or(-1),
-        stdout: text(output.stdout),
-        stderr: text(output.stderr),
-    }
+fn text_of(mut file: File) -> String {
+    let mut text = String::new();
+    file.rewind().expect("a file can be rewound");
+    file.read_to_string(&mut text).expect("output is UTF-8");
+    text
 }
 
 /// Asks `question` until it answers.
 #[track_caller]
-pub fn wait_for<T>(what: &str, mut question: impl FnMut() -> Option<T>) -> T {
+pub fn wait_for<T>(what: &str, question: impl FnMut() -> Option<T>) -> T {
+    poll(question).unwrap_or_else(|| panic!("gave up waiting for {what}"))
+}
+
+fn poll<T>(mut question: impl FnMut() -> Option<T>) -> Option<T> {
     let start = Instant::now();
-    loop {
-        if let Some(answer) = question() {
+    while start.elapsed() < PATIENCE {
+        let answer = question();
+        if answer.is_some() {
             return answer;
         }
-        assert!(start.elapsed() < PATIENCE, "gave up waiting for {what}");
-        thread::sleep(Duration::from_millis(50));
+        thread::sleep(Duration::from_millis(20));
     }
+    None
 }
 
 /// A reply over HTTP.
@@ -352,7 +359,7 @@ impl Drop for Node {
 }
 
 /// The first line of `stdout`; what follows is read and dropped, so that the writer never blocks.
-fn first_line(stdout: impl std::io::Read + Send + 'static) -> Option<String> {
+fn first_line(stdout: impl Read + Send + 'static) -> Option<String> {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
         for line in BufReader::new(stdout).lines().map_while(Result::ok) {

@@ -74,9 +74,13 @@ async fn measure(client: &Client, picked: &Picked, chosen: &BenchModelArgs) -> R
     }
     let Usage { prompt_tokens, completion_tokens } = usage;
     ensure!(
-        completion_tokens >= 2 && long > short,
-        "the model ended its answer after {completion_tokens} tokens, expected {tokens}: \
-         too few to measure, try another --prompt length"
+        completion_tokens >= 2,
+        "the model ended its answer after one token, expected {tokens}: try another --prompt length"
+    );
+    ensure!(
+        long > short,
+        "{completion_tokens} tokens took no longer than one, expected a difference to measure: \
+         the computer is busy; try again, or with more --tokens"
     );
     Ok(Report {
         model: picked.name.clone(),

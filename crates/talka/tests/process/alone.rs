@@ -134,7 +134,7 @@ fn every_report_is_one_json_document() {
     assert_eq!(report(&["ledger", "show", "--last", "1"])[0], entries[entries.len() - 1]);
     assert_eq!(report(&["ledger", "proof", "0"])["hash"], entries[0]["hash"]);
 
-    let bench = report(&["bench", "model", "--prompt", "8", "--tokens", "4"]);
+    let bench = report(&["bench", "model", "--prompt", "8", "--tokens", "64"]);
     assert!(bench["decode_tokens_per_s"].as_f64().expect("a rate") > 0.0, "{bench}");
     let findings = report(&["doctor"]);
     let checks = findings.as_array().expect("an array");

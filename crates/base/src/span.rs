@@ -56,6 +56,11 @@ impl LayerSpan {
         self.start <= other.start && other.end <= self.end
     }
 
+    /// The layers in both spans, if any.
+    pub fn intersection(self, other: Self) -> Option<Self> {
+        Self::new(self.start.max(other.start), self.end.min(other.end)).ok()
+    }
+
     /// Whether `layer` is in this span.
     pub const fn contains_layer(self, layer: u32) -> bool {
         self.start <= layer && layer < self.end
@@ -103,6 +108,13 @@ mod tests {
         for wrong in ["", "4", "4..", "a..b", "4..=9", "-1..3"] {
             assert_eq!(wrong.parse::<LayerSpan>(), Err(SpanError::Syntax { found: wrong.into() }));
         }
+    }
+
+    #[test]
+    fn spans_meet_where_both_have_layers() {
+        let span = |text: &str| text.parse::<LayerSpan>().expect("test span");
+        assert_eq!(span("0..4").intersection(span("2..9")), Some(span("2..4")));
+        assert_eq!(span("0..4").intersection(span("4..9")), None);
     }
 
     #[test]

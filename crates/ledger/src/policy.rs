@@ -29,34 +29,34 @@ pub struct Policy {
     pub precision_per_mille: PrecisionFactors,
 }
 
-/// Thousandths of the f32 price, per precision. Zero makes a network where work is free.
+/// Thousandths of the price at full precision, per precision. Zero makes a network where work is free.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PrecisionFactors {
     /// For [`Precision::F32`].
-    pub f32: u32,
+    pub full: u32,
     /// For [`Precision::F16`].
-    pub f16: u32,
+    pub half: u32,
     /// For [`Precision::Bf16`].
-    pub bf16: u32,
+    pub brain: u32,
     /// For [`Precision::Int8`].
-    pub int8: u32,
+    pub byte: u32,
 }
 
 impl PrecisionFactors {
     /// The factor of `precision`, in thousandths.
     pub const fn of(&self, precision: Precision) -> u32 {
         match precision {
-            Precision::F32 => self.f32,
-            Precision::F16 => self.f16,
-            Precision::Bf16 => self.bf16,
-            Precision::Int8 => self.int8,
+            Precision::F32 => self.full,
+            Precision::F16 => self.half,
+            Precision::Bf16 => self.brain,
+            Precision::Int8 => self.byte,
         }
     }
 }
 
 impl Default for PrecisionFactors {
     fn default() -> Self {
-        Self { f32: 1000, f16: 500, bf16: 500, int8: 250 }
+        Self { full: 1000, half: 500, brain: 500, byte: 250 }
     }
 }
 

@@ -73,7 +73,7 @@ mod tests {
     #[test]
     fn a_price_beyond_all_credits_saturates() {
         let mut policy = Policy::default();
-        policy.precision_per_mille.f32 = u32::MAX;
+        policy.precision_per_mille.full = u32::MAX;
         assert_eq!(price(Flops(u64::MAX), Precision::F32, &policy), Credits(u64::MAX));
     }
 

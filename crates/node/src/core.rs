@@ -11,7 +11,7 @@ use assign::changes;
 use directory::Directory;
 use std::net::SocketAddr;
 use talka_base::{LayerSpan, ModelId, NodeId, Tick};
-use talka_plan::{Candidate, place};
+use talka_plan::{Candidate, Placement, place};
 
 /// How often a node tells the others that it lives and what it serves, in milliseconds.
 pub const HEARTBEAT_MS: u64 = 1_000;
@@ -192,14 +192,21 @@ impl Core {
     }
 
     /// What this node should serve of each model by what it knows now. A span is given back only
-    /// when others serve all of it. Says whether the offer to the others changed.
+    /// when others serve all of it *and should*: two nodes that both serve too much would otherwise
+    /// each rely on the other and both let go. Says whether the offer to the others changed.
     fn assign(&mut self, out: &mut Vec<Effect>) -> bool {
         let mut changed = false;
         for index in 0..self.models.len() {
-            let target = self.target(&self.models[index]);
+            let placement = self.placement(&self.models[index]);
             let model = &mut self.models[index];
-            let others: Vec<_> =
-                self.directory.served(model.id).into_iter().map(|(_, span)| span).collect();
+            let served = self.directory.served(model.id);
+            let reliable = |(node, span): &(NodeId, LayerSpan)| {
+                let span = *span;
+                let targets: Vec<_> = placement.of(*node).collect();
+                targets.into_iter().filter_map(move |target| target.intersection(span))
+            };
+            let others: Vec<_> = served.iter().flat_map(reliable).collect();
+            let target: Vec<_> = placement.of(self.me).collect();
             let known = [model.serves.as_slice(), &model.loading, &model.failed].concat();
             let change = changes(&known, &model.serves, &target, &others);
             for span in change.load {
@@ -215,7 +222,7 @@ impl Core {
         changed
     }
 
-    fn target(&self, model: &OwnModel) -> Vec<LayerSpan> {
+    fn placement(&self, model: &OwnModel) -> Placement {
         let me = Candidate {
             node: self.me,
             memory_bytes: self.memory_bytes / self.models.len() as u64,
@@ -223,8 +230,7 @@ impl Core {
         };
         let mut candidates = self.directory.candidates(model.id);
         candidates.push(me);
-        let placement = place(model.layers, model.layer_bytes, &candidates);
-        placement.of(self.me).collect()
+        place(model.layers, model.layer_bytes, &candidates)
     }
 
     fn loaded(&mut self, model: ModelId, span: LayerSpan, success: bool) {

@@ -12,7 +12,7 @@ pub struct Changes {
 }
 
 /// `known` are the spans served, being loaded or given up; `serves` those served; `others` what
-/// other live nodes serve.
+/// other live nodes serve and will go on to.
 ///
 /// A span outside the target is given back only when every layer of it is served by others or by
 /// a target span that is ready here: moving layers never opens a gap in coverage.

@@ -110,7 +110,6 @@ pub(crate) async fn run(shared: Arc<Shared>, mut hub: Hub, mut inputs: mpsc::Rec
                 hub.step(&shared, Input::Addresses(shared.endpoint.addresses()));
                 if count.is_multiple_of(TICKS_PER_SWEEP) {
                     shared.stages.send(Job::Tick);
-                    hub.remember_peers(&shared);
                     release_expired(&shared);
                 }
             }
@@ -154,6 +153,9 @@ impl Hub {
             self.perform(shared, effect);
         }
         let view = self.look(shared);
+        if view.introductions != self.view.borrow().introductions {
+            remember_peers(shared, &view.introductions);
+        }
         self.view.send_if_modified(|old| {
             let is_new = *old != view;
             *old = view;
@@ -275,13 +277,16 @@ impl Hub {
             }
         }
     }
+}
 
-    /// So that a restart finds the others again.
-    fn remember_peers(&self, shared: &Shared) {
-        let peers = self.core.directory().introductions();
-        if let Err(error) = super::open::keep_peers(&shared.store, &peers) {
-            tracing::error!(%error, "cannot remember the other nodes");
-        }
+/// So that a restart finds the others again.
+fn remember_peers(shared: &Shared, peers: &[(NodeId, Vec<SocketAddr>)]) {
+    // A node that joins another network has its new peers introduced first: never none.
+    if peers.is_empty() {
+        return;
+    }
+    if let Err(error) = super::open::keep_peers(&shared.store, peers) {
+        tracing::error!(%error, "cannot remember the other nodes");
     }
 }
 

@@ -48,16 +48,12 @@ impl Encoded for Peers {
     const SIZE_MAX: usize = 512 * PEERS_MAX;
 }
 
-/// Writes down where the others are, if that changed.
+/// Writes down where the others are.
 pub(crate) fn keep_peers(
     store: &Store,
     peers: &[(NodeId, Vec<SocketAddr>)],
 ) -> Result<(), StoreError> {
-    let bytes = encode(&Peers(peers.to_vec()));
-    if store.get(PEERS_KEY)?.as_ref() == Some(&bytes) {
-        return Ok(());
-    }
-    store.put(PEERS_KEY, &bytes)
+    store.put(PEERS_KEY, &encode(&Peers(peers.to_vec())))
 }
 
 /// Opens everything a node needs, in an order that leaves nothing behind when a step fails.
@@ -67,7 +63,8 @@ pub(super) async fn open(
     let store = Arc::new(Store::open(&config.data_dir)?);
     let identity = Identity::load_or_create(&config.data_dir.join("identity.key"), random())?;
     let keys = identity.keypair().clone();
-    let models = open_models(&config)?;
+    let kernels = Kernels::detect(ThreadPool::new(config.threads));
+    let models = open_models(&config, &kernels)?;
     let endpoint = bind(&config, &store, &keys).await?;
     let (desk, mut peers) = match enter_network(&config, &store, &keys, &endpoint).await {
         Ok(entered) => entered,
@@ -86,7 +83,6 @@ pub(super) async fn open(
     for (peer, addresses) in &peers {
         core.introduce(*peer, addresses);
     }
-    let kernels = Kernels::detect(ThreadPool::new(config.threads));
     let (view_sender, view) = watch::channel(View::default());
     let (hub, inputs) = mpsc::channel(HUB_QUEUE);
     let shared = Arc::new_cyclic(|weak| Shared {
@@ -112,19 +108,25 @@ pub(super) async fn open(
 
 type OpenedModel<'a> = (Arc<KnownModel>, &'a crate::config::ModelChoice);
 
-fn open_models(config: &NodeConfig) -> Result<Vec<OpenedModel<'_>>, StartError> {
+/// Opens every model and checks the tensors of the layers this node may be asked to serve: all of
+/// them, unless its owner named some. Weights are mapped, not read, so this is quick.
+fn open_models<'a>(
+    config: &'a NodeConfig,
+    kernels: &Kernels,
+) -> Result<Vec<OpenedModel<'a>>, StartError> {
     let mut models: Vec<OpenedModel<'_>> = Vec::new();
     for choice in &config.models {
         let name = choice.name.clone();
         if models.iter().any(|(known, _)| known.name == name) {
             return Err(StartError::DuplicateModel { name });
         }
-        let model = Model::open(choice.source.clone())
-            .map_err(|source| StartError::Model { name: name.clone(), source })?;
+        let wrong = |source| StartError::Model { name: name.clone(), source };
+        let model = Model::open(choice.source.clone()).map_err(wrong)?;
         let layers = model.shape().layers;
         if let Some(span) = choice.span.filter(|span| span.end() > layers) {
             return Err(StartError::NoSuchLayers { name, layers, span });
         }
+        model.stage(choice.span.unwrap_or(model.shape().span()), kernels).map_err(wrong)?;
         let known = KnownModel { name, id: model.id(), model };
         models.push((Arc::new(known), choice));
     }

@@ -204,7 +204,7 @@ fn a_broken_model_is_named_down_to_the_tensor() {
         table[TENSOR]["shape"] = json!([192, 512]);
     });
     refused(&shaped, &[TENSOR, "[512, 192]", "[192, 512]"]);
-    for (name, keep) in [("empty", 0), ("table", 1000), ("data", 1_000_000)] {
+    for (name, keep) in [("empty", 0), ("table", 1000), ("weights", 1_000_000)] {
         let truncated = truncated_bard(place.path(), name, keep);
         refused(&truncated, &["model.safetensors"]);
     }

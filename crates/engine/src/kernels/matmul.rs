@@ -100,12 +100,13 @@ use Element as Supported;
 
 /// How many rows of weights a job takes.
 ///
-/// A job's weights, widened, fit half of a second-level cache of 1 MiB; there are several jobs per
-/// thread, so that one that is held up costs little; whole groups of [`ROW_GROUP`] keep tiles full.
-fn rows_per_job(pool: &ThreadPool, n: usize, k: usize) -> usize {
+/// There are several jobs per thread, so that one that is held up costs little; whole groups of
+/// [`ROW_GROUP`] keep tiles full; and unless they are read only once (`t` is 1), a job's weights,
+/// widened, fit half of a second-level cache of 1 MiB.
+fn rows_per_job(pool: &ThreadPool, t: usize, n: usize, k: usize) -> usize {
     const PANEL_BYTES: usize = 512 * 1024;
     const JOBS_PER_THREAD: usize = 4;
-    let fitting = PANEL_BYTES / (k * size_of::<f32>());
+    let fitting = if t == 1 { n } else { PANEL_BYTES / (k * size_of::<f32>()) };
     let shared = n.div_ceil(pool.threads() * JOBS_PER_THREAD);
     fitting.min(shared).clamp(1, 64).next_multiple_of(ROW_GROUP)
 }
@@ -124,7 +125,7 @@ fn of_type<E: Supported>(isa: Isa, pool: &ThreadPool, product: Product<'_, E>) {
 fn spread<E>(pool: &ThreadPool, product: &Product<'_, E>, job: &(dyn Fn(Range<usize>) + Sync)) {
     let &Product { t, n, k, .. } = product;
     let small = t * n * k <= INLINE_MAX;
-    let rows = if small { n.max(1) } else { rows_per_job(pool, n, k) };
+    let rows = if small { n.max(1) } else { rows_per_job(pool, t, n, k) };
     pool.run(n.div_ceil(rows), &|index| job(index * rows..n.min((index + 1) * rows)));
 }
 

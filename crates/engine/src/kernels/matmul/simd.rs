@@ -18,10 +18,10 @@ use super::super::lanes::{Avx2, Avx512, Fused, Lanes, Load, Load256, Load512, Ro
 use super::{Element, Product};
 
 /// Columns of a tile of sums, that is, rows of weights used together when `T > 1`.
-pub(super) const TILE_COLUMNS: usize = 4;
+const TILE_COLUMNS: usize = 4;
 
 /// Rows of weights read together when `T` is 1.
-pub(super) const STREAMS: usize = 8;
+const STREAMS: usize = 8;
 
 /// [`columns`] compiled for AVX2.
 ///
@@ -92,13 +92,13 @@ pub(super) unsafe fn products<M, X, W>(
         unsafe {
             let x = x.skip(row);
             match rows {
-                1 if product.t == 1 => tile_row::<M, X, W, 1, STREAMS>(out, x, w),
-                1 => tile_row::<M, X, W, 1, TILE_COLUMNS>(out, x, w),
-                2 => tile_row::<M, X, W, 2, TILE_COLUMNS>(out, x, w),
-                3 => tile_row::<M, X, W, 3, TILE_COLUMNS>(out, x, w),
-                4 => tile_row::<M, X, W, 4, TILE_COLUMNS>(out, x, w),
-                5 => tile_row::<M, X, W, 5, TILE_COLUMNS>(out, x, w),
-                _ => tile_row::<M, X, W, 6, TILE_COLUMNS>(out, x, w),
+                1 if product.t == 1 => streams::<M, X, W>(out, x, w),
+                1 => tile_row::<M, X, W, 1>(out, x, w),
+                2 => tile_row::<M, X, W, 2>(out, x, w),
+                3 => tile_row::<M, X, W, 3>(out, x, w),
+                4 => tile_row::<M, X, W, 4>(out, x, w),
+                5 => tile_row::<M, X, W, 5>(out, x, w),
+                _ => tile_row::<M, X, W, 6>(out, x, w),
             }
         }
         row += rows;
@@ -112,9 +112,39 @@ struct Output<'a, 'b, E> {
     columns: Range<usize>,
 }
 
-/// `T` rows of `x` with all of `w`, `N` at a time.
+/// One row of `x` with all of `w`, as [`STREAMS`] runs of neighbouring rows side by side.
+///
+/// A run goes through memory in order, page after page, and is far from the others: that is what
+/// hardware prefetchers follow. Neighbouring rows side by side would share pages where rows are short.
 #[inline(always)]
-unsafe fn tile_row<M, X, W, const T: usize, const N: usize>(
+unsafe fn streams<M, X, W>(out: Output<'_, '_, impl Element>, x: Rows<X>, w: Rows<W>)
+where
+    M: Tiles<X, W>,
+{
+    let Output { product, columns, .. } = out;
+    let run = columns.len() / STREAMS;
+    // SAFETY: `row + stream · run` stays below the number of rows of `w`; the caller's promises.
+    unsafe {
+        for row in 0..run {
+            let apart = Rows { stride: w.stride * run, ..w.skip(row) };
+            let [sums] = M::tile::<1, STREAMS>(x, apart, product.k);
+            let [a, b, c, d, e, f, g, h] = sums;
+            for (half, four) in [[a, b, c, d], [e, f, g, h]].into_iter().enumerate() {
+                for (stream, sum) in M::Sums::sum4(four).into_iter().enumerate() {
+                    let column = columns.start + row + (4 * half + stream) * run;
+                    product.write(column, &[sum]);
+                }
+            }
+        }
+        let rest = columns.start + run * STREAMS..columns.end;
+        let w = w.skip(run * STREAMS);
+        tile_row::<M, X, W, 1>(Output { product, row: 0, columns: rest }, x, w);
+    }
+}
+
+/// `T` rows of `x` with all of `w`, [`TILE_COLUMNS`] at a time.
+#[inline(always)]
+unsafe fn tile_row<M, X, W, const T: usize>(
     out: Output<'_, '_, impl Element>,
     x: Rows<X>,
     w: Rows<W>,
@@ -125,12 +155,12 @@ unsafe fn tile_row<M, X, W, const T: usize, const N: usize>(
     let mut column = columns.start;
     // SAFETY: `column` stays in `columns`, whose rows are `w`; the caller's promises.
     unsafe {
-        while column + N <= columns.end {
-            let sums = M::tile::<T, N>(x, w.skip(column - columns.start), product.k);
+        while column + TILE_COLUMNS <= columns.end {
+            let sums = M::tile::<T, TILE_COLUMNS>(x, w.skip(column - columns.start), product.k);
             for t in 0..T {
                 write(product, (row + t) * product.n + column, sums[t]);
             }
-            column += N;
+            column += TILE_COLUMNS;
         }
         while column < columns.end {
             let sums = M::tile::<T, 1>(x, w.skip(column - columns.start), product.k);
@@ -142,21 +172,18 @@ unsafe fn tile_row<M, X, W, const T: usize, const N: usize>(
     }
 }
 
-/// Adds up the lanes of `sums` and writes them to the output from element `at` on.
+/// Adds up the lanes of `sums`, at most four, and writes them to the output from element `at` on.
 #[inline(always)]
 unsafe fn write<V: Lanes, const N: usize>(
     product: &Product<'_, impl Element>,
     at: usize,
     sums: [V; N],
 ) {
-    for n in (0..N).step_by(4) {
-        let count = 4.min(N - n);
-        // SAFETY: the caller's promises.
-        unsafe {
-            let mut four = [V::zero(); 4];
-            four[..count].copy_from_slice(&sums[n..n + count]);
-            product.write(at + n, &V::sum4(four)[..count]);
-        }
+    // SAFETY: the caller's promises.
+    unsafe {
+        let mut four = [V::zero(); 4];
+        four[..N].copy_from_slice(&sums);
+        product.write(at, &V::sum4(four)[..N]);
     }
 }
 

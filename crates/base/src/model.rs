@@ -107,7 +107,7 @@ impl ModelShape {
     ///
     /// Two operations per weight and token, and for attention `4 × heads × head_dim` per pair of a
     /// position and one it sees (itself and all before). One formula for price, receipts and
-    /// placement; see `published-systems` O9 for what it replaces.
+    /// placement.
     pub fn flops(&self, span: LayerSpan, positions: Range<u32>, logits: u32) -> Flops {
         let (start, end) = (u128::from(positions.start), u128::from(positions.end));
         let tokens = end.saturating_sub(start);

@@ -15,7 +15,7 @@
 //! invites himself often (the grant is per new member; whom to invite is the members' affair).
 //!
 //! Unlike the systems it follows, the hash and the signature cover every field, prices have one
-//! formula, earnings are what payers spent and never more (`published-systems`, O9, O10, O22), and
+//! formula, earnings are what payers spent and never more, and
 //! credits do not transfer: no event moves them between members but payment for work.
 
 mod book;

@@ -1,7 +1,7 @@
 //! What work costs: FLOPs by the model's shape, times the precision's factor. Integers only.
 //!
 //! Unlike the system it follows, one formula serves the estimate and the charge, so that the
-//! estimate really is a bound (`published-systems`, O9).
+//! estimate really is a bound.
 
 use crate::policy::Policy;
 use talka_base::{Credits, Flops, ModelShape, Precision};

@@ -1,8 +1,8 @@
 //! Picks a chain of stages for one request.
 //!
 //! The chain with the fewest hops: from each layer reached, the span that reaches furthest. Every
-//! hop moves strictly forward, so loops and dead ends cannot occur. Unlike system 001's greedy
-//! cover, overlapping spans are cut to fit instead of being judged incomplete.
+//! hop moves strictly forward, so loops and dead ends cannot occur. Unlike the
+//! greedy cover of imece, overlapping spans are cut to fit instead of being judged incomplete.
 
 use talka_base::{LayerSpan, NodeId};
 

@@ -4,8 +4,8 @@ use crate::{
     arch::{Architecture, LayerPart, Part},
     error::ModelError,
     formats::TensorTable,
-    kernels::Kernels,
-    kv::KvCache,
+    kernels::{AttentionRule, Kernels},
+    kv::Batch,
     rope::Rope,
     weight::{Weight, load_norm},
 };
@@ -44,8 +44,9 @@ pub(crate) struct Scratch {
 }
 
 impl Scratch {
-    /// Makes room for `positions` from `start` on, and computes their angles.
-    pub fn begin(&mut self, shape: &ModelShape, rope: &Rope, start: u32, positions: usize) {
+    /// Makes room for the rows of `batch`, and computes their angles.
+    pub fn begin(&mut self, shape: &ModelShape, rope: &Rope, batch: &Batch<'_>) {
+        let positions = batch.rows();
         let [hidden, heads, kv_heads, dim, ffn] =
             [shape.hidden, shape.heads, shape.kv_heads, shape.head_dim, shape.ffn]
                 .map(|n| n as usize);
@@ -62,7 +63,7 @@ impl Scratch {
             // Old numbers stay: every operation overwrites its output.
             buffer.resize(positions * width, 0.0);
         }
-        rope.tables(start, positions, &mut self.cos, &mut self.sin);
+        rope.tables(batch.positions(), &mut self.cos, &mut self.sin);
     }
 }
 
@@ -89,17 +90,17 @@ impl Block {
         })
     }
 
-    /// Advances `scratch.hidden` `[T, D]` by this layer, and writes the keys and values of its
-    /// positions, which follow those `cache` holds, to layer `index` of `cache`.
+    /// Advances `scratch.hidden` `[T, D]`, the rows of `batch`, by this layer, and writes their keys
+    /// and values to layer `index` of the batch's caches.
     pub fn run(
         &self,
         kernels: &Kernels,
         architecture: &Architecture,
         scratch: &mut Scratch,
-        cache: &mut KvCache,
+        batch: &mut Batch<'_>,
         index: usize,
     ) {
-        self.attend(kernels, architecture, scratch, cache, index);
+        self.attend(kernels, architecture, scratch, batch, index);
         self.feed_forward(kernels, architecture, scratch);
     }
 
@@ -108,24 +109,23 @@ impl Block {
         kernels: &Kernels,
         architecture: &Architecture,
         s: &mut Scratch,
-        cache: &mut KvCache,
+        batch: &mut Batch<'_>,
         index: usize,
     ) {
         let [heads, kv_heads, dim] = {
             let shape = &architecture.shape;
             [shape.heads, shape.kv_heads, shape.head_dim].map(|n| n as usize)
         };
-        let start = cache.len() as usize;
         kernels.rms_norm(&mut s.normed, &s.hidden, &self.attention_norm, architecture.norm_epsilon);
         kernels.matmul(&mut s.query, &s.normed, &self.query.matrix());
         kernels.matmul(&mut s.key, &s.normed, &self.key.matrix());
         kernels.matmul(&mut s.value, &s.normed, &self.value.matrix());
         kernels.rope(&mut s.query, dim, heads, &s.cos, &s.sin);
         kernels.rope(&mut s.key, dim, kv_heads, &s.cos, &s.sin);
-        cache.write(index, start, &s.key, &s.value);
+        batch.write(index, &s.key, &s.value);
         let scale = (dim as f32).sqrt().recip();
-        let seen = cache.attention(index);
-        kernels.attention(&mut s.attended, &s.query, seen, heads, start, scale);
+        let rule = AttentionRule { scale, window: None, softcap: None, causal: true };
+        batch.attend(kernels, index, &mut s.attended, &s.query, heads, &rule);
         kernels.matmul_add(&mut s.hidden, &s.attended, &self.attention_output.matrix());
     }
 

@@ -34,7 +34,7 @@ mod rope;
 
 use std::sync::Arc;
 
-pub use attention::AttentionCache;
+pub use attention::{AttentionCache, AttentionRule};
 pub use isa::Isa;
 pub use mapped::MappedFile;
 pub use matmul::dot_tolerance;
@@ -124,8 +124,8 @@ impl Kernels {
     ///
     /// `q` and `out` are `[T, heads, head_dim]`; their rows are positions `start..start + T`, whose
     /// keys and values `cache` already holds. Row `t` sees positions `0..=start + t`. With fewer key
-    /// heads than query heads, query head `h` reads key head `h / (heads / kv_heads)`. Scores are
-    /// multiplied by `scale` before the softmax.
+    /// heads than query heads, query head `h` reads key head `h / (heads / kv_heads)`. `rule` says how
+    /// scores are made.
     ///
     /// # Panics
     /// If the shapes disagree or `start + T` exceeds `cache.positions_max`.
@@ -136,9 +136,9 @@ impl Kernels {
         cache: AttentionCache<'_>,
         heads: usize,
         start: usize,
-        scale: f32,
+        rule: &AttentionRule,
     ) {
-        attention::attention(self.isa, &self.pool, out, q, cache, heads, start, scale);
+        attention::attention(self.isa, &self.pool, out, q, cache, heads, start, rule);
     }
 }
 

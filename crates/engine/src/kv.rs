@@ -1,7 +1,7 @@
 //! Keys and values of one sequence: what a stage remembers between calls.
 
-use crate::kernels::AttentionCache;
-use std::fmt;
+use crate::kernels::{AttentionCache, AttentionRule, Kernels};
+use std::{fmt, ops::Range};
 use talka_base::{LayerSpan, ModelShape};
 
 /// The positions of one sequence that some layers have seen.
@@ -85,7 +85,7 @@ impl KvCache {
 
     /// Adds to one layer (counted from the span's start) the keys and values of positions `start`
     /// on: `[T, kv_heads, head_dim]` each. They count only after [`Self::advance`].
-    pub(crate) fn write(&mut self, layer: usize, start: usize, keys: &[f32], values: &[f32]) {
+    fn write(&mut self, layer: usize, start: usize, keys: &[f32], values: &[f32]) {
         let (dim, max) = (self.head_dim, self.positions_max);
         let width = self.kv_heads * dim;
         let cache = &mut self.layers[layer];
@@ -100,12 +100,12 @@ impl KvCache {
         }
     }
 
-    pub(crate) fn advance(&mut self, positions: usize) {
+    fn advance(&mut self, positions: usize) {
         self.len += positions;
         assert!(self.len <= self.positions_max, "room was checked before the layers ran");
     }
 
-    pub(crate) fn attention(&self, layer: usize) -> AttentionCache<'_> {
+    fn attention(&self, layer: usize) -> AttentionCache<'_> {
         let LayerCache { keys, values } = &self.layers[layer];
         AttentionCache {
             keys,
@@ -113,6 +113,79 @@ impl KvCache {
             kv_heads: self.kv_heads,
             positions_max: self.positions_max,
             head_dim: self.head_dim,
+        }
+    }
+}
+
+/// Sequences that go through the layers together: their rows lie one after the other.
+#[derive(Debug)]
+pub(crate) struct Batch<'a> {
+    sequences: Vec<Sequence<'a>>,
+    rows: usize,
+}
+
+#[derive(Debug)]
+struct Sequence<'a> {
+    cache: &'a mut KvCache,
+    /// Of all rows of the batch, those that are new positions of this sequence.
+    rows: Range<usize>,
+}
+
+impl<'a> Batch<'a> {
+    /// No sequence yet.
+    pub fn new() -> Self {
+        Self { sequences: Vec::new(), rows: 0 }
+    }
+
+    /// Adds `rows` new positions that follow those in `cache`.
+    pub fn push(&mut self, cache: &'a mut KvCache, rows: usize) {
+        self.sequences.push(Sequence { cache, rows: self.rows..self.rows + rows });
+        self.rows += rows;
+    }
+
+    /// How many rows all sequences have.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// The position of each row in its sequence.
+    pub fn positions(&self) -> impl Iterator<Item = u32> {
+        self.sequences.iter().flat_map(|s| (s.cache.len()..).take(s.rows.len()))
+    }
+
+    /// Adds keys and values `[T, kv_heads, head_dim]` of all rows to layer `layer` (counted from the
+    /// span's start) of each cache. They count only after [`Self::advance`].
+    pub fn write(&mut self, layer: usize, keys: &[f32], values: &[f32]) {
+        for Sequence { cache, rows } in &mut self.sequences {
+            let width = cache.kv_heads * cache.head_dim;
+            let range = rows.start * width..rows.end * width;
+            let start = cache.len;
+            cache.write(layer, start, &keys[range.clone()], &values[range]);
+        }
+    }
+
+    /// Attention of all rows, `q` and `out` `[T, heads, head_dim]`, each over its own sequence.
+    pub fn attend(
+        &self,
+        kernels: &Kernels,
+        layer: usize,
+        out: &mut [f32],
+        q: &[f32],
+        heads: usize,
+        rule: &AttentionRule,
+    ) {
+        for Sequence { cache, rows } in &self.sequences {
+            let width = heads * cache.head_dim;
+            let range = rows.start * width..rows.end * width;
+            let seen = cache.attention(layer);
+            kernels.attention(&mut out[range.clone()], &q[range], seen, heads, cache.len, rule);
+        }
+    }
+
+    /// Makes the new positions count.
+    pub fn advance(self) {
+        for Sequence { cache, rows } in self.sequences {
+            cache.advance(rows.len());
         }
     }
 }

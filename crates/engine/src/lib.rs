@@ -17,6 +17,7 @@ pub mod generate;
 pub mod kernels;
 mod kv;
 mod model;
+pub mod quant;
 mod rope;
 pub mod sample;
 mod stage;

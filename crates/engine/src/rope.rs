@@ -54,11 +54,16 @@ impl Rope {
         }
     }
 
-    /// Fills `cos` and `sin`, `[positions, head_dim / 2]`, for `positions` from `start`.
-    pub fn tables(&self, start: u32, positions: usize, cos: &mut Vec<f32>, sin: &mut Vec<f32>) {
+    /// Fills `cos` and `sin`, `[T, head_dim / 2]`, for `positions` `[T]`.
+    pub fn tables(
+        &self,
+        positions: impl Iterator<Item = u32>,
+        cos: &mut Vec<f32>,
+        sin: &mut Vec<f32>,
+    ) {
         cos.clear();
         sin.clear();
-        for position in (start..).take(positions) {
+        for position in positions {
             for frequency in &self.frequencies {
                 let angle = f64::from(position as f32 * frequency);
                 cos.push(angle.cos() as f32 * self.attention_factor);

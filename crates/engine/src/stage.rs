@@ -8,7 +8,7 @@ use crate::{
     error::{ModelError, StageError},
     formats::TensorTable,
     kernels::Kernels,
-    kv::{CacheLayout, KvCache},
+    kv::{Batch, CacheLayout, KvCache},
     weight::{Weight, load_norm},
 };
 use std::sync::Arc;
@@ -150,8 +150,11 @@ impl Stage {
         let mut output = self.empty_output(cache.span(), logits, positions);
         for start in (0..positions).step_by(CHUNK_POSITIONS) {
             let rows = start..positions.min(start + CHUNK_POSITIONS);
+            let span = cache.span();
+            let mut batch = Batch::new();
+            batch.push(cache, rows.len());
             let (shape, rope) = (&self.architecture.shape, &self.architecture.rope);
-            self.scratch.begin(shape, rope, cache.len(), rows.len());
+            self.scratch.begin(shape, rope, &batch);
             match input {
                 StageInput::Tokens(tokens) => self.embed(&tokens[rows.clone()]),
                 StageInput::Hidden(hidden) => self
@@ -159,9 +162,9 @@ impl Stage {
                     .hidden
                     .copy_from_slice(&hidden[rows.start * width..rows.end * width]),
             }
-            self.run_blocks(cache);
-            cache.advance(rows.len());
-            self.finish(&mut output, cache.span(), logits, rows.end == positions);
+            self.run_blocks(span, &mut batch);
+            batch.advance();
+            self.finish(&mut output, span, logits, rows.end == positions);
         }
         Ok(output)
     }
@@ -234,11 +237,11 @@ impl Stage {
         }
     }
 
-    fn run_blocks(&mut self, cache: &mut KvCache) {
-        let first = (cache.span().start() - self.span.start()) as usize;
-        let blocks = &self.blocks[first..][..cache.span().len() as usize];
+    fn run_blocks(&mut self, span: LayerSpan, batch: &mut Batch<'_>) {
+        let first = (span.start() - self.span.start()) as usize;
+        let blocks = &self.blocks[first..][..span.len() as usize];
         for (index, block) in blocks.iter().enumerate() {
-            block.run(&self.kernels, &self.architecture, &mut self.scratch, cache, index);
+            block.run(&self.kernels, &self.architecture, &mut self.scratch, batch, index);
         }
     }
 

@@ -22,6 +22,19 @@ pub struct AttentionCache<'a> {
     pub head_dim: usize,
 }
 
+/// How scores become weights.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AttentionRule {
+    /// Each score is multiplied by this before the softmax.
+    pub scale: f32,
+    /// How many positions a query sees, its own included; all if absent.
+    pub window: Option<usize>,
+    /// A scaled score `s` becomes `cap · tanh(s / cap)` (Gemma 2).
+    pub softcap: Option<f32>,
+    /// A query does not see later positions. Encoders see all.
+    pub causal: bool,
+}
+
 /// Multiply-adds below which a second thread costs more than it saves.
 const INLINE_MAX: usize = 100_000;
 
@@ -34,8 +47,9 @@ pub(super) fn attention(
     cache: AttentionCache<'_>,
     heads: usize,
     start: usize,
-    scale: f32,
+    rule: &AttentionRule,
 ) {
+    let scale = rule.scale;
     let AttentionCache { kv_heads, positions_max, head_dim, .. } = cache;
     let cached = kv_heads * positions_max * head_dim;
     assert_eq!(
@@ -146,7 +160,10 @@ fn softmax(scores: &mut [f32]) {
 #[cfg(test)]
 mod tests {
     use super::super::testing::{bits, each_kernels, numbers};
-    use super::AttentionCache;
+    use super::{AttentionCache, AttentionRule};
+
+    const RULE: AttentionRule =
+        AttentionRule { scale: 0.3, window: None, softcap: None, causal: true };
 
     /// The definition, in f64.
     fn defined(
@@ -194,16 +211,16 @@ mod tests {
                 AttentionCache { keys: &keys, values: &values, kv_heads, positions_max, head_dim };
             let q = numbers(3, rows * heads * head_dim);
             let row = heads * head_dim;
-            let expected = defined(&q, cache, heads, start, 0.3);
+            let expected = defined(&q, cache, heads, start, RULE.scale);
             each_kernels(|kernels| {
                 let mut out = vec![0.0; q.len()];
-                kernels.attention(&mut out, &q, cache, heads, start, 0.3);
+                kernels.attention(&mut out, &q, cache, heads, start, &RULE);
                 for (found, expected) in out.iter().zip(&expected) {
                     assert!((f64::from(*found) - expected).abs() < 1e-5, "{found} {expected}");
                 }
                 let mut last = vec![0.0; row];
                 let alone = &q[q.len() - row..];
-                kernels.attention(&mut last, alone, cache, heads, start + rows - 1, 0.3);
+                kernels.attention(&mut last, alone, cache, heads, start + rows - 1, &RULE);
                 assert_eq!(bits(&last), bits(&out[q.len() - row..]));
             });
         }
@@ -219,6 +236,6 @@ mod tests {
             positions_max: 2,
             head_dim: 1,
         };
-        each_kernels(|kernels| kernels.attention(&mut [0.0], &[0.0], cache, 1, 2, 1.0));
+        each_kernels(|kernels| kernels.attention(&mut [0.0], &[0.0], cache, 1, 2, &RULE));
     }
 }

@@ -74,9 +74,10 @@ impl Block {
         table: &TensorTable,
         architecture: &Architecture,
         layer: u32,
+        kernels: &Kernels,
     ) -> Result<Self, ModelError> {
         let norm = |part| load_norm(table, architecture, Part::Layer(layer, part));
-        let weight = |part| Weight::load(table, architecture, Part::Layer(layer, part));
+        let weight = |part| Weight::load(table, architecture, Part::Layer(layer, part), kernels);
         Ok(Self {
             attention_norm: norm(LayerPart::AttentionNorm)?,
             query: weight(LayerPart::Query)?,
@@ -117,23 +118,23 @@ impl Block {
             [shape.heads, shape.kv_heads, shape.head_dim].map(|n| n as usize)
         };
         kernels.rms_norm(&mut s.normed, &s.hidden, &self.attention_norm, architecture.norm_epsilon);
-        kernels.matmul(&mut s.query, &s.normed, &self.query.matrix());
-        kernels.matmul(&mut s.key, &s.normed, &self.key.matrix());
-        kernels.matmul(&mut s.value, &s.normed, &self.value.matrix());
+        kernels.matmul(&mut s.query, &s.normed, self.query.matrix());
+        kernels.matmul(&mut s.key, &s.normed, self.key.matrix());
+        kernels.matmul(&mut s.value, &s.normed, self.value.matrix());
         kernels.rope(&mut s.query, dim, heads, &s.cos, &s.sin);
         kernels.rope(&mut s.key, dim, kv_heads, &s.cos, &s.sin);
         batch.write(index, &s.key, &s.value);
         let scale = (dim as f32).sqrt().recip();
         let rule = AttentionRule { scale, window: None, softcap: None, causal: true };
         batch.attend(kernels, index, &mut s.attended, &s.query, heads, &rule);
-        kernels.matmul_add(&mut s.hidden, &s.attended, &self.attention_output.matrix());
+        kernels.matmul_add(&mut s.hidden, &s.attended, self.attention_output.matrix());
     }
 
     fn feed_forward(&self, kernels: &Kernels, architecture: &Architecture, s: &mut Scratch) {
         kernels.rms_norm(&mut s.normed, &s.hidden, &self.ffn_norm, architecture.norm_epsilon);
-        kernels.matmul(&mut s.gate, &s.normed, &self.gate.matrix());
-        kernels.matmul(&mut s.up, &s.normed, &self.up.matrix());
+        kernels.matmul(&mut s.gate, &s.normed, self.gate.matrix());
+        kernels.matmul(&mut s.up, &s.normed, self.up.matrix());
         kernels.silu_mul(&mut s.gate, &s.up);
-        kernels.matmul_add(&mut s.hidden, &s.gate, &self.down.matrix());
+        kernels.matmul_add(&mut s.hidden, &s.gate, self.down.matrix());
     }
 }

@@ -55,6 +55,9 @@ pub enum ModelError {
     /// A tensor is stored in a type no kernel reads.
     #[error("tensor {name} is stored as {found}, expected F32, F16 or BF16")]
     TensorType { name: String, found: String },
+    /// A tensor cannot be held.
+    #[error("tensor {name}: {source}")]
+    Matrix { name: String, source: crate::kernels::MatrixError },
     /// The model has no such layers.
     #[error("the model has layers 0..{layers}, asked for {wanted}")]
     NoSuchLayers { wanted: LayerSpan, layers: u32 },

@@ -17,7 +17,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub(crate) use safetensors::{Tensor, TensorTable, precision};
+pub(crate) use safetensors::{Tensor, TensorTable, encoding};
 
 /// A model whose files are part of the program. No disk is touched.
 #[derive(Debug, Clone, Copy)]

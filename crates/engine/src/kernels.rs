@@ -20,7 +20,10 @@
 //! instruction set and agree to the bit everywhere.
 
 mod activation;
+#[cfg(target_arch = "x86_64")]
+mod amx;
 mod attention;
+mod blocks;
 mod isa;
 #[cfg(target_arch = "x86_64")]
 mod lanes;
@@ -28,6 +31,7 @@ pub mod mapped;
 mod math;
 mod matmul;
 mod matrix;
+mod memory;
 mod norm;
 mod pool;
 mod rope;
@@ -38,7 +42,7 @@ pub use attention::{AttentionCache, AttentionRule};
 pub use isa::Isa;
 pub use mapped::MappedFile;
 pub use matmul::dot_tolerance;
-pub use matrix::{Elements, Matrix, MatrixError};
+pub use matrix::{Matrix, MatrixError};
 pub use pool::ThreadPool;
 
 use matmul::Write;
@@ -79,7 +83,7 @@ impl Kernels {
     ///
     /// # Panics
     /// If `x` is not a whole number of rows of `K`, or `out` is not `[T, N]`.
-    pub fn matmul(&self, out: &mut [f32], x: &[f32], w: &Matrix<'_>) {
+    pub fn matmul(&self, out: &mut [f32], x: &[f32], w: &Matrix) {
         matmul::run(self.isa, &self.pool, Write::Set, out, x, w);
     }
 
@@ -88,7 +92,7 @@ impl Kernels {
     ///
     /// # Panics
     /// As [`Kernels::matmul`].
-    pub fn matmul_add(&self, out: &mut [f32], x: &[f32], w: &Matrix<'_>) {
+    pub fn matmul_add(&self, out: &mut [f32], x: &[f32], w: &Matrix) {
         matmul::run(self.isa, &self.pool, Write::Add, out, x, w);
     }
 

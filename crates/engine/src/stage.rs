@@ -86,9 +86,9 @@ impl Stage {
         if span.end() > layers {
             return Err(ModelError::NoSuchLayers { wanted: span, layers });
         }
-        let weight = |part| Weight::load(table, architecture, part);
+        let weight = |part| Weight::load(table, architecture, part, kernels);
         let embedding = (span.start() == 0).then(|| weight(Part::Embedding)).transpose()?;
-        let blocks = span.layers().map(|layer| Block::load(table, architecture, layer));
+        let blocks = span.layers().map(|layer| Block::load(table, architecture, layer, kernels));
         let blocks = blocks.collect::<Result<_, _>>()?;
         let tail = (span.end() == layers)
             .then(|| {
@@ -272,7 +272,7 @@ impl Stage {
                 let start = out.len();
                 let logits = hidden.len() / width * self.architecture.shape.vocab as usize;
                 out.resize(start + logits, 0.0);
-                self.kernels.matmul(&mut out[start..], normed, &tail.head.matrix());
+                self.kernels.matmul(&mut out[start..], normed, tail.head.matrix());
             }
         }
     }

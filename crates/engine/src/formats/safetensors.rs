@@ -1,7 +1,7 @@
 //! The table of tensors of a model stored as safetensors, in one file or in shards.
 
 use super::{FileBytes, ModelSource};
-use crate::error::ModelError;
+use crate::{error::ModelError, quant::Encoding};
 use safetensors::{Dtype, SafeTensors};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -111,8 +111,18 @@ impl TensorTable {
     }
 }
 
+/// How a tensor's bytes are meant, `None` if no kernel reads them.
+pub(crate) fn encoding(dtype: Dtype) -> Option<Encoding> {
+    match dtype {
+        Dtype::F32 => Some(Encoding::F32),
+        Dtype::F16 => Some(Encoding::F16),
+        Dtype::BF16 => Some(Encoding::Bf16),
+        _ => None,
+    }
+}
+
 /// The precision of a stage that holds such weights, `None` if none can.
-pub(crate) fn precision(dtype: Dtype) -> Option<Precision> {
+fn precision(dtype: Dtype) -> Option<Precision> {
     match dtype {
         Dtype::F32 => Some(Precision::F32),
         Dtype::F16 => Some(Precision::F16),

@@ -106,7 +106,7 @@ unsafe fn heads_of_one_key(isa: Isa, heads: &Heads<'_>, out: &mut [f32]) {
         // SAFETY: the caller's promise.
         Isa::Avx2 => unsafe { simd::heads_avx2(heads, out) },
         // SAFETY: the caller's promise.
-        Isa::Avx512 | Isa::Avx512Bf16 => unsafe { simd::heads_avx512(heads, out) },
+        Isa::Avx512 | Isa::Avx512Vnni | Isa::Amx => unsafe { simd::heads_avx512(heads, out) },
     }
 }
 

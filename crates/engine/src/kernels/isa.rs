@@ -9,26 +9,22 @@ pub enum Isa {
     Avx2,
     /// AVX-512 F, BW, DQ and VL.
     Avx512,
-    /// [`Isa::Avx512`] with bf16 dot products for bf16 weights. Each activation enters as the sum of
-    /// two bf16 numbers, so that nothing below about 2⁻¹⁶ of its size is lost.
-    Avx512Bf16,
+    /// [`Isa::Avx512`] with dot products of bytes, for quantised weights.
+    Avx512Vnni,
+    /// [`Isa::Avx512Vnni`] with matrix units for bytes and bf16. With bf16 weights each activation enters
+    /// as the sum of two bf16 numbers, so that nothing below about 2⁻¹⁷ of its size is lost.
+    Amx,
 }
 
 impl Isa {
     /// Every instruction set, worst first.
-    const ALL: [Self; 4] = [Self::Portable, Self::Avx2, Self::Avx512, Self::Avx512Bf16];
+    const ALL: [Self; 5] =
+        [Self::Portable, Self::Avx2, Self::Avx512, Self::Avx512Vnni, Self::Amx];
 
-    /// The one to use on this processor; never [`Isa::Avx512Bf16`].
-    ///
-    /// Measured on two cores of a Sapphire Rapids server, bf16 weights of 8192 x 2048: for one row
-    /// both read memory as fast as it comes (20 GB/s), for 66 rows [`Isa::Avx512`] computes 119
-    /// GFLOP/s and [`Isa::Avx512Bf16`] 48. That processor starts one bf16 dot product for four f32 ones,
-    /// and exact activations need two.
+    /// The best one of this processor.
     pub fn detect() -> Self {
-        [Self::Avx512, Self::Avx2]
-            .into_iter()
-            .find(|isa| isa.is_available())
-            .unwrap_or(Self::Portable)
+        let available = |isa: &&Self| isa.is_available();
+        *Self::ALL.iter().rev().find(available).unwrap_or(&Self::Portable)
     }
 
     /// All that this processor can run, [`Isa::Portable`] first.
@@ -53,9 +49,10 @@ impl Isa {
                     && is_x86_feature_detected!("avx512dq")
                     && is_x86_feature_detected!("avx512vl")
             }
-            Self::Avx512Bf16 => {
-                Self::Avx512.is_available() && is_x86_feature_detected!("avx512bf16")
+            Self::Avx512Vnni => {
+                Self::Avx512.is_available() && is_x86_feature_detected!("avx512vnni")
             }
+            Self::Amx => Self::Avx512Vnni.is_available() && super::amx::is_available(),
         }
     }
 
@@ -90,9 +87,7 @@ macro_rules! compiled_for {
                 // SAFETY: `Kernels::new` refuses an instruction set that the processor lacks.
                 $crate::kernels::Isa::Avx2 => unsafe { avx2($($argument),*) },
                 // SAFETY: as above.
-                $crate::kernels::Isa::Avx512 | $crate::kernels::Isa::Avx512Bf16 => unsafe {
-                    avx512($($argument),*)
-                },
+                _ => unsafe { avx512($($argument),*) },
             }
         }
         #[cfg(not(target_arch = "x86_64"))]

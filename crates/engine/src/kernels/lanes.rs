@@ -44,6 +44,14 @@ pub(super) trait Load<E>: Lanes {
     unsafe fn load_partial(from: *const E, count: usize) -> Self;
 }
 
+/// Reading a panel of weights: for each pair of inputs, sixteen rows' numbers of both. Safety as for
+/// [`Lanes`].
+pub(super) trait Pairs<E>: Lanes {
+    /// The `WIDTH` rows from `WIDTH · part` on: their numbers of the first input of the pair at
+    /// `pair`, and of the second.
+    unsafe fn pair(pair: *const E, part: usize) -> [Self; 2];
+}
+
 /// A way to multiply rows of `x`, kept as `X`, with rows of weights, kept as `W`.
 pub(super) trait Tiles<X, W> {
     /// What the partial sums are kept in.

@@ -1,53 +1,24 @@
-//! A borrowed weight matrix in the type it is stored in.
+//! Weights in the order in which the kernels read them.
+//!
+//! A matrix is cut into panels of [`PANEL_ROWS`] rows. Within a panel the inputs come in order, and
+//! for each of them the numbers of all its rows: a register holds one number of every row, a dot
+//! product needs no sum across lanes, and a panel is one run through memory. Floats keep their type,
+//! quantised blocks their integers and scales ([`super::blocks`]): packing rounds nothing.
 
+use super::blocks::Blocks;
+use super::memory::Buffer;
+use super::pool::{SharedSlice, ThreadPool};
+use crate::quant::Encoding;
 use half::{bf16, f16};
+use std::ops::Range;
 
-/// Elements in their stored type, usually borrowed from a mapped file.
-#[derive(Debug, Clone, Copy)]
-pub enum Elements<'a> {
-    /// 32-bit floats.
-    F32(&'a [f32]),
-    /// IEEE half precision.
-    F16(&'a [f16]),
-    /// The upper half of an f32.
-    Bf16(&'a [bf16]),
-}
+/// Rows of a panel, which is also how many f32 the longest register holds.
+pub(super) const PANEL_ROWS: usize = 16;
 
-impl Elements<'_> {
-    /// How many elements.
-    pub fn len(&self) -> usize {
-        match self {
-            Self::F32(elements) => elements.len(),
-            Self::F16(elements) => elements.len(),
-            Self::Bf16(elements) => elements.len(),
-        }
-    }
+/// Inputs that one tile of bf16 numbers covers; panels of bf16 are padded to whole tiles.
+pub(super) const TILE_COLS: usize = 32;
 
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Copies the elements from `from` on into `out`, widened exactly.
-    ///
-    /// # Panics
-    /// If there are fewer than `out.len()` elements from `from` on.
-    pub fn widen_into(&self, from: usize, out: &mut [f32]) {
-        fn widen<E: Element>(elements: &[E], out: &mut [f32]) {
-            for (out, element) in out.iter_mut().zip(elements) {
-                *out = element.widen();
-            }
-        }
-        let range = from..from + out.len();
-        match self {
-            Self::F32(elements) => out.copy_from_slice(&elements[range]),
-            Self::F16(elements) => widen(&elements[range], out),
-            Self::Bf16(elements) => widen(&elements[range], out),
-        }
-    }
-}
-
-/// A type that weights are stored in.
+/// A type that floats are stored in.
 pub(super) trait Element: Copy + Send + Sync + 'static {
     /// The same number as an f32.
     fn widen(self) -> f32;
@@ -75,40 +46,101 @@ impl Element for bf16 {
     }
 }
 
-/// Weights `[rows, cols]` = `[N, K]`, row-major: one row per output feature.
-#[derive(Debug, Clone, Copy)]
-pub struct Matrix<'a> {
-    /// `N`, the output features.
-    pub rows: usize,
-    /// `K`, the input features; fastest in memory.
-    pub cols: usize,
-    /// `rows · cols` elements.
-    pub elements: Elements<'a>,
+/// Weights `[rows, cols]` = `[N, K]`, packed: one row per output feature.
+#[derive(Debug)]
+pub struct Matrix {
+    rows: usize,
+    cols: usize,
+    encoding: Encoding,
+    pub(super) store: Store,
 }
 
-/// The elements do not fill the shape.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a matrix of {rows} x {cols} was given {found} elements")]
-pub struct MatrixError {
-    /// `N` as asked for.
-    pub rows: usize,
-    /// `K` as asked for.
-    pub cols: usize,
-    /// How many elements there were.
-    pub found: usize,
+#[derive(Debug)]
+pub(super) enum Store {
+    F32(Panels<f32>),
+    F16(Panels<f16>),
+    Bf16(Panels<bf16>),
+    Blocks(Blocks),
 }
 
-impl<'a> Matrix<'a> {
-    /// `elements` seen as `[rows, cols]`.
+/// Why there is no matrix.
+#[derive(Debug, thiserror::Error)]
+pub enum MatrixError {
+    /// The bytes do not fill the shape.
+    #[error("a {encoding:?} matrix of {rows} x {cols} was given {found} bytes")]
+    Size {
+        /// How the bytes are meant.
+        encoding: Encoding,
+        /// `N` as asked for.
+        rows: usize,
+        /// `K` as asked for.
+        cols: usize,
+        /// How many bytes there were.
+        found: usize,
+    },
+    /// The system has no memory left.
+    #[error("no memory for {bytes} bytes of weights: {source}")]
+    Memory {
+        /// How many are needed.
+        bytes: usize,
+        /// What the system says.
+        source: std::io::Error,
+    },
+}
+
+impl Matrix {
+    /// Packs `bytes`, `rows` rows of `cols` numbers each in `encoding`, on all threads of `pool`.
     ///
     /// # Errors
-    /// [`MatrixError`] unless there are exactly `rows · cols` elements.
-    pub fn new(rows: usize, cols: usize, elements: Elements<'a>) -> Result<Self, MatrixError> {
-        let found = elements.len();
-        if rows.checked_mul(cols) != Some(found) {
-            return Err(MatrixError { rows, cols, found });
+    /// [`MatrixError`] unless there are exactly the bytes that the shape needs, and memory for them.
+    pub fn pack(
+        pool: &ThreadPool,
+        encoding: Encoding,
+        [rows, cols]: [usize; 2],
+        bytes: &[u8],
+    ) -> Result<Self, MatrixError> {
+        let row_bytes = encoding.bytes_of(cols);
+        if rows == 0 || cols == 0 || row_bytes.and_then(|b| b.checked_mul(rows)) != Some(bytes.len())
+        {
+            return Err(MatrixError::Size { encoding, rows, cols, found: bytes.len() });
         }
-        Ok(Self { rows, cols, elements })
+        let shape = [rows, cols];
+        let store = match encoding {
+            Encoding::F32 => Store::F32(Panels::pack::<4>(pool, shape, cols, bytes)?),
+            Encoding::F16 => Store::F16(Panels::pack::<2>(pool, shape, cols, bytes)?),
+            // Both numbers of a pair of inputs move as one.
+            Encoding::Bf16 => {
+                let padded = cols.next_multiple_of(TILE_COLS);
+                Store::Bf16(Panels::pack::<4>(pool, shape, padded, bytes)?)
+            }
+            _ => Store::Blocks(Blocks::pack(pool, encoding, shape, bytes)?),
+        };
+        Ok(Self { rows, cols, encoding, store })
+    }
+
+    /// `N`, the output features.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// `K`, the input features.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// How the numbers are held.
+    pub fn encoding(&self) -> Encoding {
+        self.encoding
+    }
+
+    /// Bytes of memory it takes.
+    pub fn bytes(&self) -> usize {
+        match &self.store {
+            Store::F32(panels) => panels.buffer.len(),
+            Store::F16(panels) => panels.buffer.len(),
+            Store::Bf16(panels) => panels.buffer.len(),
+            Store::Blocks(blocks) => blocks.bytes(),
+        }
     }
 
     /// Copies row `row` into `out` `[cols]` as f32: the look-up of an embedding.
@@ -118,7 +150,115 @@ impl<'a> Matrix<'a> {
     pub fn row_into(&self, row: usize, out: &mut [f32]) {
         assert!(row < self.rows, "row {row} of a matrix of {} rows", self.rows);
         assert_eq!(out.len(), self.cols, "a row has as many elements as the matrix has columns");
-        self.elements.widen_into(row * self.cols, out);
+        let (panel, lane) = (row / PANEL_ROWS, row % PANEL_ROWS);
+        match &self.store {
+            Store::F32(panels) => gather(panels.panel(panel), |k| k * PANEL_ROWS + lane, out),
+            Store::F16(panels) => gather(panels.panel(panel), |k| k * PANEL_ROWS + lane, out),
+            Store::Bf16(panels) => {
+                let place = |k| (k / 2 * PANEL_ROWS + lane) * 2 + k % 2;
+                gather(panels.panel(panel), place, out);
+            }
+            Store::Blocks(blocks) => blocks.row_into(row, out),
+        }
+    }
+}
+
+fn gather<E: Element>(panel: &[E], place: impl Fn(usize) -> usize, out: &mut [f32]) {
+    for (k, out) in out.iter_mut().enumerate() {
+        *out = panel[place(k)].widen();
+    }
+}
+
+/// Panels of floats.
+///
+/// For f32 and f16 a panel is `[padded cols, 16]`; for bf16 it is `[padded cols / 2, 16, 2]`, the order
+/// in which matrix units and dot products of pairs take it. Padding is zero.
+#[derive(Debug)]
+pub(super) struct Panels<E> {
+    buffer: Buffer,
+    /// Elements of one.
+    length: usize,
+    /// How many.
+    pub count: usize,
+    element: std::marker::PhantomData<E>,
+}
+
+impl<E: Element> Panels<E> {
+    /// `UNIT` bytes of a row stay together.
+    fn pack<const UNIT: usize>(
+        pool: &ThreadPool,
+        [rows, cols]: [usize; 2],
+        padded_cols: usize,
+        bytes: &[u8],
+    ) -> Result<Self, MatrixError> {
+        let count = rows.div_ceil(PANEL_ROWS);
+        // One more input if they are odd: kernels take them in pairs.
+        let length = padded_cols.next_multiple_of(2) * PANEL_ROWS;
+        let panel_bytes = length * size_of::<E>();
+        let mut buffer = allocate(count * panel_bytes)?;
+        let row_bytes = cols * size_of::<E>();
+        each_panel(pool, buffer.as_mut(), panel_bytes, &|panel, out| {
+            let rows = panel_rows(panel, rows);
+            interleave::<UNIT>(&bytes[rows.start * row_bytes..rows.end * row_bytes], row_bytes, out);
+        });
+        Ok(Self { buffer, length, count, element: std::marker::PhantomData })
+    }
+
+    /// Panel `index`, `length` elements.
+    #[inline(always)]
+    pub fn panel(&self, index: usize) -> &[E] {
+        assert!(index < self.count, "panel {index} of {}", self.count);
+        // SAFETY: the buffer holds `count · length` elements, any bits are a valid float (`Element` is
+        // implemented for floats alone), and it starts on a page. Machines that store numbers in
+        // big-endian order are refused in `crate::formats`.
+        unsafe {
+            let start = self.buffer.as_ptr().cast::<E>().add(index * self.length);
+            std::slice::from_raw_parts(start, self.length)
+        }
+    }
+}
+
+/// The rows of panel `index`.
+pub(super) fn panel_rows(index: usize, rows: usize) -> Range<usize> {
+    index * PANEL_ROWS..rows.min((index + 1) * PANEL_ROWS)
+}
+
+pub(super) fn allocate(bytes: usize) -> Result<Buffer, MatrixError> {
+    Buffer::zeroed(bytes).map_err(|source| MatrixError::Memory { bytes, source })
+}
+
+/// Calls `pack(index, panel)` for each panel of `bytes` bytes of `out`, on all threads.
+pub(super) fn each_panel(
+    pool: &ThreadPool,
+    out: &mut [u8],
+    bytes: usize,
+    pack: &(dyn Fn(usize, &mut [u8]) + Sync),
+) {
+    let count = out.len() / bytes;
+    let out = SharedSlice::new(out);
+    pool.run(count, &|index| {
+        // SAFETY: panels are disjoint and each index is visited once.
+        pack(index, unsafe { out.slice(index * bytes, bytes) });
+    });
+}
+
+/// Writes unit `u` of row `n` to unit `u · 16 + n`.
+fn interleave<const UNIT: usize>(rows: &[u8], row_bytes: usize, panel: &mut [u8]) {
+    /// Bytes of each row taken at once, so that what is written stays in the nearest cache.
+    const BLOCK: usize = 256;
+    for start in (0..row_bytes).step_by(BLOCK) {
+        let end = row_bytes.min(start + BLOCK);
+        let out = &mut panel[start * PANEL_ROWS..];
+        for (n, row) in rows.chunks_exact(row_bytes).enumerate() {
+            let (units, rest) = row[start..end].as_chunks::<UNIT>();
+            let (places, _) = out.as_chunks_mut::<UNIT>();
+            for (place, unit) in places[n..].iter_mut().step_by(PANEL_ROWS).zip(units) {
+                *place = *unit;
+            }
+            if !rest.is_empty() {
+                places[units.len() * PANEL_ROWS + n][..rest.len()].copy_from_slice(rest);
+            }
+        }
     }
 }
 
@@ -126,24 +266,42 @@ impl<'a> Matrix<'a> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_matrix_needs_exactly_its_elements() {
-        let found = Matrix::new(2, 3, Elements::F32(&[0.0; 5])).expect_err("one too few");
-        assert_eq!(found, MatrixError { rows: 2, cols: 3, found: 5 });
-        assert!(Matrix::new(usize::MAX, 3, Elements::F32(&[0.0; 5])).is_err());
-        assert!(Matrix::new(2, 3, Elements::F32(&[0.0; 6])).is_ok());
+    fn pack(encoding: Encoding, rows: usize, cols: usize, bytes: &[u8]) -> Result<Matrix, MatrixError> {
+        Matrix::pack(&ThreadPool::new(1), encoding, [rows, cols], bytes)
     }
 
     #[test]
-    fn rows_widen_exactly_from_every_type() {
-        let numbers = [0.5_f32, -2.0, 3.0, -0.25];
-        let halves = numbers.map(f16::from_f32);
-        let brains = numbers.map(bf16::from_f32);
-        for elements in [Elements::F32(&numbers), Elements::F16(&halves), Elements::Bf16(&brains)] {
-            let matrix = Matrix::new(2, 2, elements).expect("four elements");
-            let mut row = [0.0; 2];
-            matrix.row_into(1, &mut row);
-            assert_eq!(row, [3.0, -0.25]);
+    fn a_matrix_needs_exactly_its_bytes() {
+        assert!(pack(Encoding::F32, 2, 3, &[0; 24]).is_ok());
+        for (encoding, rows, cols) in
+            [(Encoding::F32, 2, 2), (Encoding::F32, usize::MAX, 3), (Encoding::Q8_0, 1, 24)]
+        {
+            assert!(matches!(pack(encoding, rows, cols, &[0; 24]), Err(MatrixError::Size { .. })));
+        }
+        assert!(pack(Encoding::F32, 0, 3, &[]).is_err());
+    }
+
+    #[test]
+    fn rows_come_back_as_they_were() {
+        for (rows, cols) in [(1, 1), (2, 3), (17, 33), (40, 200), (16, 129)] {
+            let numbers: Vec<f32> = (0..rows * cols).map(|n| (n % 251) as f32 - 100.0).collect();
+            let bytes = |encoding| -> Vec<u8> {
+                let f16s = numbers.iter().flat_map(|x| f16::from_f32(*x).to_le_bytes());
+                let bf16s = numbers.iter().flat_map(|x| bf16::from_f32(*x).to_le_bytes());
+                match encoding {
+                    Encoding::F32 => numbers.iter().flat_map(|x| x.to_le_bytes()).collect(),
+                    Encoding::F16 => f16s.collect(),
+                    _ => bf16s.collect(),
+                }
+            };
+            for encoding in [Encoding::F32, Encoding::F16, Encoding::Bf16] {
+                let matrix = pack(encoding, rows, cols, &bytes(encoding)).expect("fits");
+                let mut row = vec![0.0; cols];
+                for (index, expected) in numbers.chunks_exact(cols).enumerate() {
+                    matrix.row_into(index, &mut row);
+                    assert_eq!(row, expected, "{encoding:?} {rows} x {cols}");
+                }
+            }
         }
     }
 

@@ -295,19 +295,26 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// A slice that several threads write at different places.
-#[derive(Clone, Copy)]
-pub(super) struct SharedSlice {
-    start: *mut f32,
+pub(super) struct SharedSlice<T = f32> {
+    start: *mut T,
     length: usize,
 }
 
-// SAFETY: access goes through `slice`, whose callers promise disjoint ranges.
-unsafe impl Send for SharedSlice {}
-// SAFETY: as above.
-unsafe impl Sync for SharedSlice {}
+impl<T> Clone for SharedSlice<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
 
-impl SharedSlice {
-    pub(super) fn new(slice: &mut [f32]) -> Self {
+impl<T> Copy for SharedSlice<T> {}
+
+// SAFETY: access goes through `slice`, whose callers promise disjoint ranges.
+unsafe impl<T: Send> Send for SharedSlice<T> {}
+// SAFETY: as above.
+unsafe impl<T: Send> Sync for SharedSlice<T> {}
+
+impl<T> SharedSlice<T> {
+    pub(super) fn new(slice: &mut [T]) -> Self {
         Self { start: slice.as_mut_ptr(), length: slice.len() }
     }
 
@@ -321,7 +328,7 @@ impl SharedSlice {
     /// that `self` was made from.
     #[inline(always)]
     #[allow(clippy::mut_from_ref)]
-    pub(super) unsafe fn slice<'a>(&self, from: usize, length: usize) -> &'a mut [f32] {
+    pub(super) unsafe fn slice<'a>(&self, from: usize, length: usize) -> &'a mut [T] {
         assert!(from <= self.length && length <= self.length - from, "a chunk lies in its slice");
         // SAFETY: in bounds as just checked; exclusive by the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(from), length) }

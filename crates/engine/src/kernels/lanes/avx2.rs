@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 use half::{bf16, f16};
 
 use super::super::matrix::Element;
-use super::{Lanes, Load};
+use super::{Lanes, Load, Pairs};
 
 /// Eight numbers. Stands for AVX2, FMA and F16C.
 #[derive(Clone, Copy)]
@@ -76,12 +76,27 @@ impl<E: Load256> Load<E> for Avx2 {
     }
 }
 
+impl<E: Load256> Pairs<E> for Avx2 {
+    #[inline(always)]
+    unsafe fn pair(pair: *const E, part: usize) -> [Self; 2] {
+        // SAFETY: the caller's promises.
+        let [even, odd] = unsafe { E::pair(pair, part) };
+        [Self(even), Self(odd)]
+    }
+}
+
 /// Reading and widening eight numbers.
 ///
 /// # Safety
 /// AVX2 and F16C must be available, and eight numbers readable.
 pub(in super::super) trait Load256: Element + Default {
     unsafe fn load(from: *const Self) -> __m256;
+    /// Half of 32 numbers, apart by the input they belong to.
+    #[inline(always)]
+    unsafe fn pair(from: *const Self, part: usize) -> [__m256; 2] {
+        // SAFETY: the caller's promises.
+        unsafe { [Self::load(from.add(8 * part)), Self::load(from.add(16 + 8 * part))] }
+    }
 }
 
 impl Load256 for f32 {
@@ -108,6 +123,17 @@ impl Load256 for bf16 {
         unsafe {
             let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
             _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
+        }
+    }
+
+    // The two inputs of a pair lie side by side: the odd one is an f32 once the even one is cleared.
+    #[inline(always)]
+    unsafe fn pair(from: *const Self, part: usize) -> [__m256; 2] {
+        // SAFETY: the caller's promises.
+        unsafe {
+            let both = _mm256_loadu_si256(from.add(16 * part).cast());
+            let odd = _mm256_and_si256(both, _mm256_set1_epi32(0xffff_0000_u32.cast_signed()));
+            [_mm256_castsi256_ps(_mm256_slli_epi32::<16>(both)), _mm256_castsi256_ps(odd)]
         }
     }
 }

@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 use half::{bf16, f16};
 
 use super::super::matrix::Element;
-use super::{Lanes, Load};
+use super::{Lanes, Load, Pairs};
 
 /// Sixteen numbers. Stands for AVX-512 F, BW, DQ and VL.
 #[derive(Clone, Copy)]
@@ -87,12 +87,27 @@ impl<E: Load512> Load<E> for Avx512 {
     }
 }
 
+impl<E: Load512> Pairs<E> for Avx512 {
+    #[inline(always)]
+    unsafe fn pair(pair: *const E, _: usize) -> [Self; 2] {
+        // SAFETY: the caller's promises.
+        let [even, odd] = unsafe { E::pair(pair) };
+        [Self(even), Self(odd)]
+    }
+}
+
 /// Reading and widening the numbers that `mask` selects, zeros elsewhere.
 ///
 /// # Safety
 /// AVX-512 F, BW and VL must be available, and the selected numbers readable.
 pub(in super::super) trait Load512: Element {
     unsafe fn load(from: *const Self, mask: __mmask16) -> __m512;
+    /// 32 numbers, apart by the input they belong to.
+    #[inline(always)]
+    unsafe fn pair(from: *const Self) -> [__m512; 2] {
+        // SAFETY: the caller's promises.
+        unsafe { [Self::load(from, !0), Self::load(from.add(16), !0)] }
+    }
 }
 
 impl Load512 for f32 {
@@ -119,6 +134,17 @@ impl Load512 for bf16 {
         unsafe {
             let wide = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, from.cast()));
             _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
+        }
+    }
+
+    // The two inputs of a pair lie side by side: the odd one is an f32 once the even one is cleared.
+    #[inline(always)]
+    unsafe fn pair(from: *const Self) -> [__m512; 2] {
+        // SAFETY: the caller's promises.
+        unsafe {
+            let both = _mm512_loadu_si512(from.cast());
+            let odd = _mm512_and_si512(both, _mm512_set1_epi32(0xffff_0000_u32.cast_signed()));
+            [_mm512_castsi512_ps(_mm512_slli_epi32::<16>(both)), _mm512_castsi512_ps(odd)]
         }
     }
 }

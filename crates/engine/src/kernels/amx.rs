@@ -1,0 +1,264 @@
+//! The matrix units of x86-64 (AMX): whether they may be used, and the tile programs that kernels run.
+//!
+//! A tile register holds 16 rows of 64 bytes. The standard library does not offer these instructions
+//! yet, so each program is one block of assembly. Registers 0 to 3 hold sums, 4 and 5 activations, 6
+//! and 7 weights.
+
+use std::arch::asm;
+use std::sync::OnceLock;
+
+/// Rows of a tile, and columns of a tile of sums.
+pub(super) const TILE: usize = 16;
+/// Bytes of a full tile.
+pub(super) const TILE_BYTES: usize = 1024;
+/// Sums of a full tile, row by row.
+pub(super) type Sums<T> = [[T; TILE]; TILE];
+
+/// Whether the processor has matrix units for bf16 and bytes and the system lets us use them.
+pub(super) fn is_available() -> bool {
+    static AVAILABLE: OnceLock<bool> = OnceLock::new();
+    *AVAILABLE.get_or_init(|| {
+        /// AMX-BF16, AMX-TILE and AMX-INT8 in leaf 7.
+        const FEATURES: u32 = 1 << 22 | 1 << 24 | 1 << 25;
+        let leaf = std::arch::x86_64::__cpuid_count(7, 0).edx;
+        leaf & FEATURES == FEATURES && request_permission()
+    })
+}
+
+/// Asks the kernel for the large register state, which it gives only to processes that want it.
+#[cfg(target_os = "linux")]
+fn request_permission() -> bool {
+    const ARCH_PRCTL: usize = 158;
+    const REQUEST_PERMISSION: usize = 0x1023;
+    const TILE_DATA: usize = 18;
+    let mut result = ARCH_PRCTL;
+    // SAFETY: the call changes no memory; it fails where the kernel does not know it.
+    unsafe {
+        asm!(
+            "syscall",
+            inlateout("rax") result,
+            in("rdi") REQUEST_PERMISSION,
+            in("rsi") TILE_DATA,
+            lateout("rcx") _,
+            lateout("r11") _,
+            options(nostack),
+        );
+    }
+    result == 0
+}
+
+#[cfg(not(target_os = "linux"))]
+fn request_permission() -> bool {
+    false
+}
+
+/// The shapes of this thread's tile registers, until dropped.
+pub(super) struct Config(());
+
+#[repr(C, align(64))]
+struct Shapes {
+    palette: u8,
+    start_row: u8,
+    reserved: [u8; 14],
+    row_bytes: [u16; 16],
+    rows: [u8; 16],
+}
+
+impl Config {
+    /// Tiles of sums with `rows` rows, of activations `rows` x `depth` bytes, of weights `depth / 4` x 64
+    /// bytes.
+    ///
+    /// # Safety
+    /// [`is_available`] must be true, and no other configuration of this thread alive.
+    pub unsafe fn new(rows: usize, depth: usize) -> Self {
+        debug_assert!((1..=TILE).contains(&rows) && depth <= 64 && depth.is_multiple_of(4));
+        let mut shapes =
+            Shapes { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
+        for register in 0..8 {
+            let (height, width) = match register {
+                0..4 => (rows, 64),
+                4..6 => (rows, depth),
+                _ => (depth / 4, 64),
+            };
+            shapes.rows[register] = height as u8;
+            shapes.row_bytes[register] = width as u16;
+        }
+        // SAFETY: the shapes are valid ones; the caller's promise.
+        unsafe {
+            asm!("ldtilecfg [{}]", in(reg) &raw const shapes, options(nostack, preserves_flags));
+        }
+        Self(())
+    }
+}
+
+impl Drop for Config {
+    fn drop(&mut self) {
+        // SAFETY: whoever made this value had the instructions.
+        unsafe { asm!("tilerelease", options(nostack, nomem, preserves_flags)) }
+    }
+}
+
+/// One block of activations with four panels of bf16 weights: `sums[p]` are the products of `steps`
+/// tiles of `a` with as many of `panels[p]`, all one after the other in memory. Reads ahead.
+///
+/// # Safety
+/// A [`Config`] of depth 64 must be alive, and all tiles readable.
+#[inline(always)]
+pub(super) unsafe fn bf16_1x4(
+    a: *const u8,
+    row_bytes: usize,
+    panels: [*const u8; 4],
+    steps: usize,
+    sums: &mut [Sums<f32>; 4],
+) {
+    // SAFETY: reads the tiles named, writes `sums`; what is prefetched need not be readable.
+    unsafe {
+        asm!(
+            "tilezero tmm0",
+            "tilezero tmm1",
+            "tilezero tmm2",
+            "tilezero tmm3",
+            "2:",
+            ".irp ahead, 4096,4160,4224,4288,4352,4416,4480,4544,4608,4672,4736,4800,4864,4928,4992,5056",
+            "prefetcht0 [{b0} + \\ahead]",
+            "prefetcht0 [{b1} + \\ahead]",
+            "prefetcht0 [{b2} + \\ahead]",
+            "prefetcht0 [{b3} + \\ahead]",
+            ".endr",
+            "tileloadd tmm4, [{a} + {arow}*1]",
+            "tileloadd tmm6, [{b0} + {row}*1]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tileloadd tmm7, [{b1} + {row}*1]",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tileloadd tmm6, [{b2} + {row}*1]",
+            "tdpbf16ps tmm2, tmm4, tmm6",
+            "tileloadd tmm7, [{b3} + {row}*1]",
+            "tdpbf16ps tmm3, tmm4, tmm7",
+            "add {a}, 1024",
+            "add {b0}, 1024",
+            "add {b1}, 1024",
+            "add {b2}, 1024",
+            "add {b3}, 1024",
+            "dec {steps}",
+            "jnz 2b",
+            "tilestored [{sums} + {row}*1], tmm0",
+            "tilestored [{sums} + {row}*1 + 1024], tmm1",
+            "tilestored [{sums} + {row}*1 + 2048], tmm2",
+            "tilestored [{sums} + {row}*1 + 3072], tmm3",
+            a = inout(reg) a => _,
+            b0 = inout(reg) panels[0] => _,
+            b1 = inout(reg) panels[1] => _,
+            b2 = inout(reg) panels[2] => _,
+            b3 = inout(reg) panels[3] => _,
+            steps = inout(reg) steps => _,
+            sums = in(reg) sums.as_mut_ptr(),
+            arow = in(reg) row_bytes,
+            row = in(reg) 64_usize,
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm6") _, out("tmm7") _,
+            options(nostack),
+        );
+    }
+}
+
+/// Two blocks of activations with two panels of bf16 weights: `sums` is a0·b0, a0·b1, a1·b0, a1·b1.
+///
+/// # Safety
+/// A [`Config`] of 16 rows and depth 64 must be alive, and `steps` tiles of each readable.
+#[inline(always)]
+pub(super) unsafe fn bf16_2x2(
+    a: [*const u8; 2],
+    panels: [*const u8; 2],
+    steps: usize,
+    sums: &mut [Sums<f32>; 4],
+) {
+    // SAFETY: reads the tiles named, writes `sums`.
+    unsafe {
+        asm!(
+            "tilezero tmm0",
+            "tilezero tmm1",
+            "tilezero tmm2",
+            "tilezero tmm3",
+            "2:",
+            "tileloadd tmm6, [{b0} + {row}*1]",
+            "tileloadd tmm4, [{a0} + {row}*1]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tileloadd tmm5, [{a1} + {row}*1]",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tileloadd tmm7, [{b1} + {row}*1]",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "add {a0}, 1024",
+            "add {a1}, 1024",
+            "add {b0}, 1024",
+            "add {b1}, 1024",
+            "dec {steps}",
+            "jnz 2b",
+            "tilestored [{sums} + {row}*1], tmm0",
+            "tilestored [{sums} + {row}*1 + 1024], tmm1",
+            "tilestored [{sums} + {row}*1 + 2048], tmm2",
+            "tilestored [{sums} + {row}*1 + 3072], tmm3",
+            a0 = inout(reg) a[0] => _,
+            a1 = inout(reg) a[1] => _,
+            b0 = inout(reg) panels[0] => _,
+            b1 = inout(reg) panels[1] => _,
+            steps = inout(reg) steps => _,
+            sums = in(reg) sums.as_mut_ptr(),
+            row = in(reg) 64_usize,
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nostack),
+        );
+    }
+}
+
+/// Four tiles of signed bytes with four of unsigned ones, `depth` inputs each, one after the other in
+/// memory: `sums[u]` is the product of the two tiles `u`.
+///
+/// # Safety
+/// A [`Config`] of that depth must be alive, and four tiles of each readable.
+#[inline(always)]
+pub(super) unsafe fn bytes_4(a: *const u8, b: *const u8, depth: usize, sums: &mut [Sums<i32>; 4]) {
+    // A tile of weights takes as many bytes as one of activations.
+    let tile = depth * TILE;
+    // SAFETY: reads the tiles named, writes `sums`.
+    unsafe {
+        asm!(
+            "tilezero tmm0",
+            "tilezero tmm1",
+            "tilezero tmm2",
+            "tilezero tmm3",
+            "tileloadd tmm4, [{a} + {depth}*1]",
+            "tileloadd tmm6, [{b} + {row}*1]",
+            "tdpbsud tmm0, tmm4, tmm6",
+            "add {a}, {tile}",
+            "add {b}, {tile}",
+            "tileloadd tmm5, [{a} + {depth}*1]",
+            "tileloadd tmm7, [{b} + {row}*1]",
+            "tdpbsud tmm1, tmm5, tmm7",
+            "add {a}, {tile}",
+            "add {b}, {tile}",
+            "tileloadd tmm4, [{a} + {depth}*1]",
+            "tileloadd tmm6, [{b} + {row}*1]",
+            "tdpbsud tmm2, tmm4, tmm6",
+            "add {a}, {tile}",
+            "add {b}, {tile}",
+            "tileloadd tmm5, [{a} + {depth}*1]",
+            "tileloadd tmm7, [{b} + {row}*1]",
+            "tdpbsud tmm3, tmm5, tmm7",
+            "tilestored [{sums} + {row}*1], tmm0",
+            "tilestored [{sums} + {row}*1 + 1024], tmm1",
+            "tilestored [{sums} + {row}*1 + 2048], tmm2",
+            "tilestored [{sums} + {row}*1 + 3072], tmm3",
+            a = inout(reg) a => _,
+            b = inout(reg) b => _,
+            tile = in(reg) tile,
+            depth = in(reg) depth,
+            row = in(reg) 64_usize,
+            sums = in(reg) sums.as_mut_ptr(),
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nostack),
+        );
+    }
+}

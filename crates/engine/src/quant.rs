@@ -3,6 +3,8 @@
 //! Decides what the bytes of each encoding mean, as llama.cpp's `ggml-common.h` lays them out. Never
 //! multiplies: [`crate::kernels`] packs blocks into its own layout and works on that.
 
+use half::{bf16, f16};
+
 /// A way to store a row of weights. The names are those of GGUF.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[allow(non_camel_case_types, missing_docs, reason = "the names that everybody knows them by")]
@@ -74,36 +76,112 @@ impl Encoding {
             .then(|| numbers / self.block_numbers())
             .and_then(|n| n.checked_mul(self.block_bytes()))
     }
-}
 
-impl Encoding {
+    /// Whether a block is integers with scales, rather than one float.
+    pub const fn is_quantised(self) -> bool {
+        self.block_numbers() > 1
+    }
+
+    /// Bits of a code.
     pub(crate) const fn code_bits(self) -> usize {
-        match self { Self::Q8_0 => 8, Self::Q6_K => 6, Self::Q5_0 | Self::Q5_1 | Self::Q5_K => 5, Self::Q3_K => 3, Self::Q2_K => 2, _ => 4 }
+        match self {
+            Self::Q8_0 => 8,
+            Self::Q6_K => 6,
+            Self::Q5_0 | Self::Q5_1 | Self::Q5_K => 5,
+            Self::Q3_K => 3,
+            Self::Q2_K => 2,
+            _ => 4,
+        }
     }
+
+    /// Numbers that share a sub-scale, or the scale if there are none.
     pub(crate) const fn sub_block(self) -> usize {
-        match self { Self::Q2_K | Self::Q3_K | Self::Q6_K => 16, _ => 32 }
+        match self {
+            Self::Q2_K | Self::Q3_K | Self::Q6_K => 16,
+            _ => 32,
+        }
     }
+
+    /// What is subtracted from a code.
     pub(crate) const fn offset(self) -> i32 {
-        match self { Self::Q8_0 => 128, Self::Q4_0 => 8, Self::Q5_0 => 16, Self::Q6_K => 32, Self::Q3_K => 4, _ => 0 }
+        match self {
+            Self::Q8_0 => 128,
+            Self::Q6_K => 32,
+            Self::Q5_0 => 16,
+            Self::Q4_0 => 8,
+            Self::Q3_K => 4,
+            _ => 0,
+        }
     }
+
+    /// Whether sub-blocks have minima.
     pub(crate) const fn has_min(self) -> bool {
         matches!(self, Self::Q4_1 | Self::Q5_1 | Self::Q2_K | Self::Q4_K | Self::Q5_K)
     }
 }
 
-pub(crate) struct Block { pub codes: [u8; 256], pub sub_scales: [i8; 16], pub sub_mins: [u8; 16], pub scale: half::f16, pub min: half::f16 }
-impl Default for Block { fn default() -> Self { Self { codes: [0; 256], sub_scales: [0; 16], sub_mins: [0; 16], scale: half::f16::ZERO, min: half::f16::ZERO } } }
-impl Block {
-    // TEMPORARY: every byte sequence gives some block
-    pub(crate) fn read(&mut self, e: Encoding, bytes: &[u8]) {
-        let mut s = 0x9e3779b9_u32 ^ bytes.len() as u32;
-        for b in bytes { s = (s ^ u32::from(*b)).wrapping_mul(0x01000193); }
-        let mut next = || { s ^= s << 13; s ^= s >> 17; s ^= s << 5; s };
-        for c in &mut self.codes { *c = (next() >> 7) as u8 & ((1_u32 << e.code_bits()) - 1) as u8; }
-        for c in &mut self.sub_scales { *c = (next() >> 7) as u8 as i8 >> 1; }
-        for c in &mut self.sub_mins { *c = (next() >> 7) as u8 & 63; }
-        self.scale = half::f16::from_f32(0.01 + (next() % 100) as f32 * 0.0001);
-        self.min = half::f16::from_f32(0.002 + (next() % 100) as f32 * 0.0001);
+mod blocks;
+
+pub(crate) use blocks::Block;
+
+/// Widens `bytes`, whole blocks of `encoding`, to as many numbers.
+///
+/// # Panics
+/// If `bytes` are not the blocks of `out.len()` numbers.
+pub fn widen(encoding: Encoding, bytes: &[u8], out: &mut [f32]) {
+    assert_eq!(encoding.bytes_of(out.len()), Some(bytes.len()), "bytes for {} numbers", out.len());
+    fn each<const N: usize>(bytes: &[u8], out: &mut [f32], read: fn([u8; N]) -> f32) {
+        for (out, bytes) in out.iter_mut().zip(bytes.as_chunks::<N>().0) {
+            *out = read(*bytes);
+        }
+    }
+    match encoding {
+        Encoding::F32 => each(bytes, out, f32::from_le_bytes),
+        Encoding::F16 => each(bytes, out, |b| f16::from_le_bytes(b).to_f32()),
+        Encoding::Bf16 => each(bytes, out, |b| bf16::from_le_bytes(b).to_f32()),
+        _ => {
+            let mut block = Block::default();
+            let blocks = bytes.chunks_exact(encoding.block_bytes());
+            for (out, bytes) in out.chunks_exact_mut(encoding.block_numbers()).zip(blocks) {
+                block.read(encoding, bytes);
+                block.widen(encoding, out);
+            }
+        }
     }
 }
-impl Encoding { pub(crate) fn float_places(self) -> Vec<usize> { vec![] } }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{fs, path::Path};
+
+    /// `fixtures/quant` holds random blocks and what the `gguf` package of llama.cpp's authors makes of
+    /// them.
+    #[test]
+    fn blocks_mean_what_llama_cpp_says() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/quant");
+        for encoding in Encoding::ALL.into_iter().filter(|encoding| encoding.is_quantised()) {
+            let read =
+                |kind| fs::read(folder.join(format!("{encoding:?}.{kind}"))).expect("a fixture");
+            let (blocks, numbers) = (read("blocks"), read("f32"));
+            let expected: Vec<f32> =
+                numbers.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+            let mut found = vec![0.0; expected.len()];
+            widen(encoding, &blocks, &mut found);
+            for (found, expected) in found.iter().zip(&expected) {
+                let error = (found - expected).abs();
+                assert!(
+                    error <= 1e-6 * expected.abs().max(0.1),
+                    "{encoding:?}: {found} {expected}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn bytes_are_counted_in_whole_blocks() {
+        assert_eq!(Encoding::Q4_K.bytes_of(512), Some(288));
+        assert_eq!(Encoding::Q4_K.bytes_of(100), None);
+        assert_eq!(Encoding::Bf16.bytes_of(3), Some(6));
+    }
+}

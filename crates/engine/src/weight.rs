@@ -8,9 +8,8 @@ use crate::{
     error::ModelError,
     formats::{Tensor, TensorTable, encoding},
     kernels::{Kernels, Matrix},
-    quant::Encoding,
+    quant::{self, Encoding},
 };
-use half::{bf16, f16};
 use std::sync::Arc;
 
 /// A matrix `[rows, cols]`, ready to multiply with. Cheap to clone.
@@ -50,15 +49,10 @@ pub(crate) fn load_norm(
     architecture: &Architecture,
     part: Part,
 ) -> Result<Vec<f32>, ModelError> {
-    fn each<const N: usize>(bytes: &[u8], read: fn([u8; N]) -> f32) -> Vec<f32> {
-        bytes.as_chunks::<N>().0.iter().map(|b| read(*b)).collect()
-    }
     let (tensor, encoding) = find(table, architecture, part)?;
-    Ok(match encoding {
-        Encoding::F16 => each(tensor.bytes(), |b| f16::from_le_bytes(b).to_f32()),
-        Encoding::Bf16 => each(tensor.bytes(), |b| bf16::from_le_bytes(b).to_f32()),
-        _ => each(tensor.bytes(), f32::from_le_bytes),
-    })
+    let mut norm = vec![0.0; tensor.shape.iter().product()];
+    quant::widen(encoding, tensor.bytes(), &mut norm);
+    Ok(norm)
 }
 
 /// The tensor for `part`, with shape and type as they must be.

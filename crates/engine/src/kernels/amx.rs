@@ -12,7 +12,15 @@ pub(super) const TILE: usize = 16;
 /// Bytes of a full tile.
 pub(super) const TILE_BYTES: usize = 1024;
 /// Sums of a full tile, row by row.
-pub(super) type Sums<T> = [[T; TILE]; TILE];
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub(super) struct Sums<T>(pub [[T; TILE]; TILE]);
+
+impl<T: Copy + Default> Default for Sums<T> {
+    fn default() -> Self {
+        Self([[T::default(); TILE]; TILE])
+    }
+}
 
 /// Whether the processor has matrix units for bf16 and bytes and the system lets us use them.
 pub(super) fn is_available() -> bool {
@@ -72,8 +80,13 @@ impl Config {
     /// [`is_available`] must be true, and no other configuration of this thread alive.
     pub unsafe fn new(rows: usize, depth: usize) -> Self {
         debug_assert!((1..=TILE).contains(&rows) && depth <= 64 && depth.is_multiple_of(4));
-        let mut shapes =
-            Shapes { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
+        let mut shapes = Shapes {
+            palette: 1,
+            start_row: 0,
+            reserved: [0; 14],
+            row_bytes: [0; 16],
+            rows: [0; 16],
+        };
         for register in 0..8 {
             let (height, width) = match register {
                 0..4 => (rows, 64),
@@ -161,7 +174,7 @@ pub(super) unsafe fn bf16_1x4(
     }
 }
 
-/// Two blocks of activations with two panels of bf16 weights: `sums` is a0·b0, a0·b1, a1·b0, a1·b1.
+/// Two blocks of activations with two panels of bf16 weights: adds to `sums`, a0·b0, a0·b1, a1·b0, a1·b1.
 ///
 /// # Safety
 /// A [`Config`] of 16 rows and depth 64 must be alive, and `steps` tiles of each readable.
@@ -172,13 +185,13 @@ pub(super) unsafe fn bf16_2x2(
     steps: usize,
     sums: &mut [Sums<f32>; 4],
 ) {
-    // SAFETY: reads the tiles named, writes `sums`.
+    // SAFETY: reads the tiles named, reads and writes `sums`.
     unsafe {
         asm!(
-            "tilezero tmm0",
-            "tilezero tmm1",
-            "tilezero tmm2",
-            "tilezero tmm3",
+            "tileloadd tmm0, [{sums} + {row}*1]",
+            "tileloadd tmm1, [{sums} + {row}*1 + 1024]",
+            "tileloadd tmm2, [{sums} + {row}*1 + 2048]",
+            "tileloadd tmm3, [{sums} + {row}*1 + 3072]",
             "2:",
             "tileloadd tmm6, [{b0} + {row}*1]",
             "tileloadd tmm4, [{a0} + {row}*1]",
@@ -212,13 +225,13 @@ pub(super) unsafe fn bf16_2x2(
     }
 }
 
-/// Four tiles of signed bytes with four of unsigned ones, `depth` inputs each, one after the other in
+/// Two tiles of signed bytes with two of unsigned ones, `depth` inputs each, one after the other in
 /// memory: `sums[u]` is the product of the two tiles `u`.
 ///
 /// # Safety
-/// A [`Config`] of that depth must be alive, and four tiles of each readable.
+/// A [`Config`] of that depth must be alive, and two tiles of each readable.
 #[inline(always)]
-pub(super) unsafe fn bytes_4(a: *const u8, b: *const u8, depth: usize, sums: &mut [Sums<i32>; 4]) {
+pub(super) unsafe fn bytes_2(a: *const u8, b: *const u8, depth: usize, sums: &mut [Sums<i32>; 2]) {
     // A tile of weights takes as many bytes as one of activations.
     let tile = depth * TILE;
     // SAFETY: reads the tiles named, writes `sums`.
@@ -226,37 +239,22 @@ pub(super) unsafe fn bytes_4(a: *const u8, b: *const u8, depth: usize, sums: &mu
         asm!(
             "tilezero tmm0",
             "tilezero tmm1",
-            "tilezero tmm2",
-            "tilezero tmm3",
-            "tileloadd tmm4, [{a} + {depth}*1]",
-            "tileloadd tmm6, [{b} + {row}*1]",
+            "tileloadd tmm4, [{a0} + {depth}*1]",
+            "tileloadd tmm6, [{b0} + {row}*1]",
             "tdpbsud tmm0, tmm4, tmm6",
-            "add {a}, {tile}",
-            "add {b}, {tile}",
-            "tileloadd tmm5, [{a} + {depth}*1]",
-            "tileloadd tmm7, [{b} + {row}*1]",
+            "tileloadd tmm5, [{a1} + {depth}*1]",
+            "tileloadd tmm7, [{b1} + {row}*1]",
             "tdpbsud tmm1, tmm5, tmm7",
-            "add {a}, {tile}",
-            "add {b}, {tile}",
-            "tileloadd tmm4, [{a} + {depth}*1]",
-            "tileloadd tmm6, [{b} + {row}*1]",
-            "tdpbsud tmm2, tmm4, tmm6",
-            "add {a}, {tile}",
-            "add {b}, {tile}",
-            "tileloadd tmm5, [{a} + {depth}*1]",
-            "tileloadd tmm7, [{b} + {row}*1]",
-            "tdpbsud tmm3, tmm5, tmm7",
             "tilestored [{sums} + {row}*1], tmm0",
             "tilestored [{sums} + {row}*1 + 1024], tmm1",
-            "tilestored [{sums} + {row}*1 + 2048], tmm2",
-            "tilestored [{sums} + {row}*1 + 3072], tmm3",
-            a = inout(reg) a => _,
-            b = inout(reg) b => _,
-            tile = in(reg) tile,
+            a0 = in(reg) a,
+            b0 = in(reg) b,
+            a1 = in(reg) a.wrapping_add(tile),
+            b1 = in(reg) b.wrapping_add(tile),
             depth = in(reg) depth,
             row = in(reg) 64_usize,
             sums = in(reg) sums.as_mut_ptr(),
-            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm0") _, out("tmm1") _,
             out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
             options(nostack),
         );

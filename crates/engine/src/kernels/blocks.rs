@@ -206,36 +206,45 @@ fn put_scales(scheme: Scheme, block: &Block, n: usize, out: &mut [u8]) {
 
 /// Adds the codes of row `n` to the planes of a chunk, which are zero where they go.
 fn put_codes(bits: usize, codes: &[u8], n: usize, planes: &mut [u8]) {
-    for (k, &code) in codes.iter().enumerate() {
-        let (vector, byte) = (k / 4, n * 4 + k % 4);
-        match bits {
-            8 => planes[vector * VECTOR + byte] = code,
-            4..=6 => {
-                put(planes, 4, vector, byte, code & 15);
-                match bits {
-                    5 => put(&mut planes[NIBBLES..], 1, vector, byte, code >> 4),
-                    6 => put(&mut planes[NIBBLES..], 2, vector, byte, code >> 4),
-                    _ => {}
-                }
-            }
-            _ => {
-                put(planes, 2, vector, byte, code & 3);
-                if bits == 3 {
-                    put(&mut planes[CRUMBS..], 1, vector, byte, code >> 2);
-                }
-            }
+    // Four inputs of a row lie side by side and move as one.
+    let mut quads = [0; CHUNK / 4];
+    for (quad, codes) in quads.iter_mut().zip(codes.as_chunks::<4>().0) {
+        *quad = u32::from_le_bytes(*codes);
+    }
+    match bits {
+        8 => put::<8>(planes, quads, n),
+        4 => put::<4>(planes, quads, n),
+        5 | 6 => {
+            let (low, high) = planes.split_at_mut(NIBBLES);
+            put::<4>(low, quads.map(|quad| quad & 0x0f0f_0f0f), n);
+            let rest = quads.map(|quad| quad >> 4 & 0x0303_0303);
+            if bits == 5 { put_bits(high, rest, n) } else { put::<2>(high, rest, n) }
+        }
+        2 => put::<2>(planes, quads, n),
+        _ => {
+            let (low, high) = planes.split_at_mut(CRUMBS);
+            put::<2>(low, quads.map(|quad| quad & 0x0303_0303), n);
+            put_bits(high, quads.map(|quad| quad >> 2 & 0x0101_0101), n);
         }
     }
 }
 
-/// Writes `value` to byte `byte` of vector `vector` of a plane of `bits` bits.
-fn put(plane: &mut [u8], bits: usize, vector: usize, byte: usize, value: u8) {
-    if bits == 1 {
-        // A mask of a register: a bit for each byte.
-        plane[vector * VECTOR / 8 + byte / 8] |= value << (byte % 8);
-    } else {
-        let vectors = bits; // so many of the eight registers a plane takes
-        plane[vector % vectors * VECTOR + byte] |= value << (vector / vectors * bits);
+/// Writes codes of `BITS` bits of row `n`: a plane takes as many registers, the codes of the others lie
+/// above those of the first.
+fn put<const BITS: usize>(plane: &mut [u8], quads: [u32; CHUNK / 4], n: usize) {
+    let (places, _) = plane.as_chunks_mut::<4>();
+    for vector in 0..BITS {
+        let parts = (vector..quads.len()).step_by(BITS).enumerate();
+        let bits = parts.fold(0, |bits, (part, at)| bits | quads[at] << (part * BITS));
+        places[vector * PANEL_ROWS + n] = bits.to_le_bytes();
+    }
+}
+
+/// Writes one bit of each code of row `n`: a mask of a register has a bit for each byte.
+fn put_bits(plane: &mut [u8], quads: [u32; CHUNK / 4], n: usize) {
+    for (vector, quad) in quads.into_iter().enumerate() {
+        let four = quad | quad >> 7 | quad >> 14 | quad >> 21;
+        plane[vector * VECTOR / 8 + n / 2] |= (four as u8 & 15) << (n % 2 * 4);
     }
 }
 
@@ -299,16 +308,46 @@ macro_rules! with_kind {
         use $crate::kernels::blocks::kinds;
         use $crate::quant::Encoding;
         match $encoding {
-            Encoding::Q8_0 => { type $kind = kinds::Q8_0; $body }
-            Encoding::Q4_0 => { type $kind = kinds::Q4_0; $body }
-            Encoding::Q4_1 => { type $kind = kinds::Q4_1; $body }
-            Encoding::Q5_0 => { type $kind = kinds::Q5_0; $body }
-            Encoding::Q5_1 => { type $kind = kinds::Q5_1; $body }
-            Encoding::Q2_K => { type $kind = kinds::Q2_K; $body }
-            Encoding::Q3_K => { type $kind = kinds::Q3_K; $body }
-            Encoding::Q4_K => { type $kind = kinds::Q4_K; $body }
-            Encoding::Q5_K => { type $kind = kinds::Q5_K; $body }
-            Encoding::Q6_K => { type $kind = kinds::Q6_K; $body }
+            Encoding::Q8_0 => {
+                type $kind = kinds::Q8_0;
+                $body
+            }
+            Encoding::Q4_0 => {
+                type $kind = kinds::Q4_0;
+                $body
+            }
+            Encoding::Q4_1 => {
+                type $kind = kinds::Q4_1;
+                $body
+            }
+            Encoding::Q5_0 => {
+                type $kind = kinds::Q5_0;
+                $body
+            }
+            Encoding::Q5_1 => {
+                type $kind = kinds::Q5_1;
+                $body
+            }
+            Encoding::Q2_K => {
+                type $kind = kinds::Q2_K;
+                $body
+            }
+            Encoding::Q3_K => {
+                type $kind = kinds::Q3_K;
+                $body
+            }
+            Encoding::Q4_K => {
+                type $kind = kinds::Q4_K;
+                $body
+            }
+            Encoding::Q5_K => {
+                type $kind = kinds::Q5_K;
+                $body
+            }
+            Encoding::Q6_K => {
+                type $kind = kinds::Q6_K;
+                $body
+            }
             Encoding::F32 | Encoding::F16 | Encoding::Bf16 => {
                 unreachable!("floats are not held in blocks")
             }

@@ -18,8 +18,7 @@ pub enum Isa {
 
 impl Isa {
     /// Every instruction set, worst first.
-    const ALL: [Self; 5] =
-        [Self::Portable, Self::Avx2, Self::Avx512, Self::Avx512Vnni, Self::Amx];
+    const ALL: [Self; 5] = [Self::Portable, Self::Avx2, Self::Avx512, Self::Avx512Vnni, Self::Amx];
 
     /// The best one of this processor.
     pub fn detect() -> Self {

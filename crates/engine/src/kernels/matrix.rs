@@ -100,7 +100,9 @@ impl Matrix {
         bytes: &[u8],
     ) -> Result<Self, MatrixError> {
         let row_bytes = encoding.bytes_of(cols);
-        if rows == 0 || cols == 0 || row_bytes.and_then(|b| b.checked_mul(rows)) != Some(bytes.len())
+        if rows == 0
+            || cols == 0
+            || row_bytes.and_then(|b| b.checked_mul(rows)) != Some(bytes.len())
         {
             return Err(MatrixError::Size { encoding, rows, cols, found: bytes.len() });
         }
@@ -199,7 +201,11 @@ impl<E: Element> Panels<E> {
         let row_bytes = cols * size_of::<E>();
         each_panel(pool, buffer.as_mut(), panel_bytes, &|panel, out| {
             let rows = panel_rows(panel, rows);
-            interleave::<UNIT>(&bytes[rows.start * row_bytes..rows.end * row_bytes], row_bytes, out);
+            interleave::<UNIT>(
+                &bytes[rows.start * row_bytes..rows.end * row_bytes],
+                row_bytes,
+                out,
+            );
         });
         Ok(Self { buffer, length, count, element: std::marker::PhantomData })
     }
@@ -266,7 +272,12 @@ fn interleave<const UNIT: usize>(rows: &[u8], row_bytes: usize, panel: &mut [u8]
 mod tests {
     use super::*;
 
-    fn pack(encoding: Encoding, rows: usize, cols: usize, bytes: &[u8]) -> Result<Matrix, MatrixError> {
+    fn pack(
+        encoding: Encoding,
+        rows: usize,
+        cols: usize,
+        bytes: &[u8],
+    ) -> Result<Matrix, MatrixError> {
         Matrix::pack(&ThreadPool::new(1), encoding, [rows, cols], bytes)
     }
 

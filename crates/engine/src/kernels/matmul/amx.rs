@@ -2,11 +2,13 @@
 //!
 //! A row of activations becomes two rows of bf16: the numbers rounded, and what that lost rounded. Both
 //! are multiplied by the weights, which are exact, and their sums added at the end. A tile's rows do not
-//! touch each other, so a row's bits do not depend on its company.
+//! touch each other, and a sum that leaves its tile comes back as it was: a row's bits depend neither on
+//! its company nor on how the work is cut.
 
 use super::super::amx::{self, Config, Sums, TILE, TILE_BYTES};
 use super::super::isa::{Isa, compiled_for};
 use super::super::matrix::{PANEL_ROWS, Panels, TILE_COLS};
+use super::super::memory::Scratch;
 use super::super::pool::{SharedSlice, ThreadPool};
 use super::{Product, STREAMS};
 use half::bf16;
@@ -16,43 +18,46 @@ use std::ops::Range;
 /// Rows of activations whose halves fill a tile.
 const ROWS: usize = TILE / 2;
 
-/// bf16 bits of one tile of activations.
+/// bf16 numbers of one tile of activations.
 const TILE_NUMBERS: usize = TILE * TILE_COLS;
 
+/// Rows of activations, and tiles across their inputs, that are multiplied with all weights before the
+/// next: their halves take 1 MiB, half of a second-level cache. Measured: tiles that come from there
+/// feed the matrix unit, tiles from beyond take five times as long.
+const SLAB_ROWS: usize = 128;
+const SLAB_STEPS: usize = 64;
+
 thread_local! {
-    /// Where activations are cut in two; kept, because a fresh one would be faulted in each time.
-    static HALVES: Cell<Vec<u16>> = const { Cell::new(Vec::new()) };
+    /// Where activations are cut in two.
+    static HALVES: Cell<Scratch> = const { Cell::new(Scratch::new()) };
+    /// Where sums wait for the next slab of inputs.
+    static SUMS: Cell<Vec<[Sums<f32>; 4]>> = const { Cell::new(Vec::new()) };
 }
 
 pub(super) fn run(pool: &ThreadPool, product: Product<'_>, panels: &Panels<bf16>) {
     let steps = product.k.div_ceil(TILE_COLS);
-    // The wide program takes blocks in pairs.
-    let blocks = match product.t.div_ceil(ROWS) {
-        1 => 1,
-        blocks => blocks.next_multiple_of(2),
-    };
-    let mut halves = HALVES.take();
-    if halves.len() < blocks * steps * TILE_NUMBERS {
-        halves.resize(blocks * steps * TILE_NUMBERS, 0);
+    let mut scratch = HALVES.take();
+    for start in (0..product.t).step_by(SLAB_ROWS) {
+        let rows = SLAB_ROWS.min(product.t - start);
+        // The wide program takes blocks in pairs.
+        let blocks = match rows.div_ceil(ROWS) {
+            1 => 1,
+            blocks => blocks.next_multiple_of(2),
+        };
+        let halves = scratch.take(blocks * steps * TILE_NUMBERS);
+        split(pool, &product.x[start * product.k..][..rows * product.k], product.k, steps, halves);
+        let work = Work { product, panels, halves, steps, blocks, start, rows };
+        if blocks == 1 { work.narrow(pool) } else { work.wide(pool) }
     }
-    let used = &mut halves[..blocks * steps * TILE_NUMBERS];
-    split(pool, &product, steps, used);
-    let work = Work { product, panels, halves: used, steps, blocks };
-    let panel_bytes = size_of_val(panels.panel(0));
-    product.spread(pool, panels.count, panel_bytes, &|range| {
-        // SAFETY: `spread` gives disjoint ranges; `Kernels::new` made sure of the instruction set.
-        unsafe { if blocks == 1 { work.narrow(range) } else { work.wide(range) } }
-    });
-    HALVES.set(halves);
+    HALVES.set(scratch);
 }
 
 /// Cuts the activations in two, in the order of tiles: `[blocks, steps, 16, 32]`, row `2t` of a block the
 /// rounded numbers of its row `t`, the next what they lost.
-fn split(pool: &ThreadPool, product: &Product<'_>, steps: usize, halves: &mut [u16]) {
+fn split(pool: &ThreadPool, x: &[f32], k: usize, steps: usize, halves: &mut [u16]) {
     let length = steps * TILE_NUMBERS;
     let blocks = halves.len() / length;
     let halves = SharedSlice::new(halves);
-    let (x, k) = (product.x, product.k);
     let cut = |block: usize| {
         // SAFETY: blocks are disjoint and each is visited once.
         let out = unsafe { halves.slice(block * length, length) };
@@ -100,6 +105,7 @@ fn round(x: f32) -> u16 {
     bits as u16
 }
 
+/// A slab of rows with all panels.
 struct Work<'a> {
     product: Product<'a>,
     panels: &'a Panels<bf16>,
@@ -109,64 +115,107 @@ struct Work<'a> {
     steps: usize,
     /// Tiles in a column of activations.
     blocks: usize,
+    /// The first row.
+    start: usize,
+    /// How many rows.
+    rows: usize,
 }
 
 impl Work<'_> {
-    fn block(&self, index: usize) -> *const u8 {
-        self.halves[index * self.steps * TILE_NUMBERS..].as_ptr().cast()
+    fn block(&self, index: usize, step: usize) -> *const u8 {
+        self.halves[(index * self.steps + step) * TILE_NUMBERS..].as_ptr().cast()
     }
 
-    fn panel(&self, index: usize) -> *const u8 {
-        self.panels.panel(index).as_ptr().cast()
+    fn panel(&self, index: usize, step: usize) -> *const u8 {
+        self.panels.panel(index)[step * TILE_NUMBERS..].as_ptr().cast()
+    }
+
+    fn panel_bytes(&self) -> usize {
+        size_of_val(self.panels.panel(0))
     }
 
     /// Few rows: memory is what this waits for, so several panels are read side by side.
-    ///
-    /// # Safety
-    /// The processor must have matrix units; nobody else may touch these columns of the output.
-    unsafe fn narrow(&self, range: Range<usize>) {
-        let rows = 2 * self.product.t;
-        let run = range.len().div_ceil(STREAMS);
-        // SAFETY: the tiles named are there; the caller's promises.
-        unsafe {
-            let _config = Config::new(rows, TILE_BYTES / TILE);
-            let mut sums = [[[0.0; TILE]; TILE]; STREAMS];
-            for at in range.start..range.start + run {
-                let mut group = [at; STREAMS];
-                for (stream, panel) in group.iter_mut().enumerate() {
-                    *panel = (at + stream * run).min(range.end - 1);
-                }
-                let panels = group.map(|panel| self.panel(panel));
-                amx::bf16_1x4(self.block(0), 64, panels, self.steps, &mut sums);
-                for (stream, sums) in sums.iter().enumerate() {
-                    // Beyond the end the last panel was taken again.
-                    if at + stream * run < range.end {
-                        self.write(0, group[stream], sums);
+    fn narrow(&self, pool: &ThreadPool) {
+        self.product.spread(pool, self.panels.count, self.panel_bytes(), &|range| {
+            let run = range.len().div_ceil(STREAMS);
+            // SAFETY: `Kernels::new` made sure of the instructions, the tiles named are there, and
+            // `spread` gives disjoint ranges of columns.
+            unsafe {
+                let _config = Config::new(2 * self.rows, TILE_BYTES / TILE);
+                let mut sums = [Sums::default(); STREAMS];
+                for at in range.start..range.start + run {
+                    let mut group = [at; STREAMS];
+                    for (stream, panel) in group.iter_mut().enumerate() {
+                        *panel = (at + stream * run).min(range.end - 1);
+                    }
+                    let panels = group.map(|panel| self.panel(panel, 0));
+                    amx::bf16_1x4(self.block(0, 0), 64, panels, self.steps, &mut sums);
+                    for (stream, sums) in sums.iter().enumerate() {
+                        // Beyond the end the last panel was taken again.
+                        if at + stream * run < range.end {
+                            self.write(0, group[stream], sums);
+                        }
                     }
                 }
             }
-        }
+        });
     }
 
-    /// Many rows: tiles are what this waits for, so each is used twice.
+    /// Many rows: tiles are what this waits for, so each is used twice, and slabs stay near.
+    fn wide(&self, pool: &ThreadPool) {
+        let (pairs, panel_pairs) = (self.blocks / 2, self.panels.count.div_ceil(2));
+        let mut sums = SUMS.take();
+        if self.steps > SLAB_STEPS {
+            sums.resize(pairs * panel_pairs, [Sums::default(); 4]);
+        }
+        let shared = SharedSlice::new(&mut sums);
+        for step in (0..self.steps).step_by(SLAB_STEPS) {
+            let steps = step..self.steps.min(step + SLAB_STEPS);
+            self.product.spread(pool, panel_pairs, 2 * self.panel_bytes(), &|range| {
+                // SAFETY: as in `narrow`; each pair of panels has sums of its own.
+                unsafe {
+                    let _config = Config::new(TILE, TILE_BYTES / TILE);
+                    for pair in range {
+                        let waiting =
+                            (self.steps > SLAB_STEPS).then(|| shared.slice(pair * pairs, pairs));
+                        self.panel_pair(pair * 2, steps.clone(), waiting);
+                    }
+                }
+            });
+        }
+        SUMS.set(sums);
+    }
+
+    /// Panels `at` and the next with all blocks, over the inputs of `steps`. Sums start from and end in
+    /// `waiting`, if these are not all inputs.
     ///
     /// # Safety
-    /// As for [`Self::narrow`].
-    unsafe fn wide(&self, range: Range<usize>) {
-        // SAFETY: the tiles named are there; the caller's promises.
-        unsafe {
-            let _config = Config::new(TILE, TILE_BYTES / TILE);
-            let mut sums = [[[0.0; TILE]; TILE]; 4];
-            for block in (0..self.blocks).step_by(2) {
-                for at in range.clone().step_by(2) {
-                    let next = (at + 1).min(range.end - 1);
-                    let a = [self.block(block), self.block(block + 1)];
-                    amx::bf16_2x2(a, [self.panel(at), self.panel(next)], self.steps, &mut sums);
-                    for (index, sums) in sums.iter().enumerate() {
-                        let (block, panel) = (block + index / 2, at + index % 2);
-                        if panel < range.end {
-                            self.write(block, panel, sums);
-                        }
+    /// A [`Config`] of full tiles must be alive; nobody else may touch these columns of the output.
+    unsafe fn panel_pair(
+        &self,
+        at: usize,
+        steps: Range<usize>,
+        mut waiting: Option<&mut [[Sums<f32>; 4]]>,
+    ) {
+        let pair = [at, (at + 1).min(self.panels.count - 1)];
+        let panels = pair.map(|panel| self.panel(panel, steps.start));
+        let mut here = [Sums::default(); 4];
+        for block in (0..self.blocks).step_by(2) {
+            let sums = match &mut waiting {
+                None => &mut here,
+                Some(waiting) => &mut waiting[block / 2],
+            };
+            if steps.start == 0 {
+                sums.iter_mut().for_each(|sums| sums.0.as_flattened_mut().fill(0.0));
+            }
+            let a = [self.block(block, steps.start), self.block(block + 1, steps.start)];
+            // SAFETY: the tiles named are there; the caller's promises.
+            unsafe { amx::bf16_2x2(a, panels, steps.len(), sums) };
+            if steps.end == self.steps {
+                for (index, sums) in sums.iter().enumerate() {
+                    if at + index % 2 < self.panels.count {
+                        // SAFETY: the caller's promise.
+                        unsafe { self.write(block + index / 2, at + index % 2, sums) };
                     }
                 }
             }
@@ -179,14 +228,14 @@ impl Work<'_> {
     /// Nobody else may touch these elements of the output meanwhile.
     unsafe fn write(&self, block: usize, panel: usize, sums: &Sums<f32>) {
         let first = block * ROWS;
-        let rows = self.product.t.saturating_sub(first).min(ROWS);
-        for (row, [high, low]) in sums.as_chunks::<2>().0.iter().enumerate().take(rows) {
+        let rows = self.rows.saturating_sub(first).min(ROWS);
+        for (row, [high, low]) in sums.0.as_chunks::<2>().0.iter().enumerate().take(rows) {
             let mut out = [0.0; PANEL_ROWS];
             for (out, (high, low)) in out.iter_mut().zip(high.iter().zip(low)) {
                 *out = high + low;
             }
             // SAFETY: the caller's promise.
-            unsafe { self.product.write(first + row, panel, &out) };
+            unsafe { self.product.write(self.start + first + row, panel, &out) };
         }
     }
 }

@@ -5,13 +5,23 @@
 
 use super::super::isa::Isa;
 #[cfg(target_arch = "x86_64")]
-use super::super::lanes::{Avx2, Avx512, Load256, Load512, Pairs, Rows};
+use super::super::lanes::{Avx2, Avx512, Load256, Load512, Pairs};
 use super::super::matrix::{Element, PANEL_ROWS, Panels};
-use super::super::pool::ThreadPool;
+#[cfg(target_arch = "x86_64")]
+use super::super::memory::Scratch;
+use super::super::pool::{SharedSlice, ThreadPool};
 use super::Product;
 #[cfg(target_arch = "x86_64")]
 use super::STREAMS;
+#[cfg(target_arch = "x86_64")]
+use std::cell::Cell;
 use std::ops::Range;
+
+#[cfg(target_arch = "x86_64")]
+thread_local! {
+    /// Rows of activations, side by side.
+    static INTERLEAVED: Cell<Scratch> = const { Cell::new(Scratch::new()) };
+}
 
 /// What an element needs for every body.
 #[cfg(target_arch = "x86_64")]
@@ -56,6 +66,10 @@ pub(super) fn run<E: Supported>(
     panels: &Panels<E>,
 ) {
     let bytes = size_of_val(panels.panel(0));
+    #[cfg(target_arch = "x86_64")]
+    let mut scratch = INTERLEAVED.take();
+    #[cfg(target_arch = "x86_64")]
+    let product = Product { x: interleave(isa, pool, &product, &mut scratch), ..product };
     product.spread(pool, panels.count, bytes, &|range| {
         // SAFETY: `spread` gives disjoint ranges; `Kernels::new` made sure of the instruction set.
         unsafe {
@@ -70,6 +84,8 @@ pub(super) fn run<E: Supported>(
             }
         }
     });
+    #[cfg(target_arch = "x86_64")]
+    INTERLEAVED.set(scratch);
 }
 
 /// What a product means.
@@ -92,34 +108,80 @@ unsafe fn portable<E: Supported>(product: &Product<'_>, panels: &Panels<E>, rang
     }
 }
 
+/// The next tile of rows where `rest` remain: its rows, at most [`TILE_AVX2`] or [`TILE_AVX512`].
+#[cfg(target_arch = "x86_64")]
+fn tile(isa: Isa, rest: usize) -> usize {
+    match isa {
+        Isa::Avx2 => rest.min(TILE_AVX2),
+        // Between the two a tile of six, whose panels are wider, and the rest.
+        _ if rest < TILE_AVX512 => rest.min(TILE_AVX512 / 2),
+        _ => TILE_AVX512,
+    }
+}
+
+/// Of 16 registers, 12 hold sums; two make a panel's row.
+#[cfg(target_arch = "x86_64")]
+const TILE_AVX2: usize = 6;
+
+/// Of 32 registers, 24 hold sums.
+#[cfg(target_arch = "x86_64")]
+const TILE_AVX512: usize = 12;
+
+/// The activations with each tile of `T` rows as `[k, T]`, one after the other: one pointer finds all
+/// rows of a tile, where as many would not fit the registers.
+#[cfg(target_arch = "x86_64")]
+fn interleave<'a>(
+    isa: Isa,
+    pool: &ThreadPool,
+    product: &Product<'a>,
+    scratch: &'a mut Scratch,
+) -> &'a [f32] {
+    let (x, t, k) = (product.x, product.t, product.k);
+    if t == 1 || isa == Isa::Portable {
+        return x;
+    }
+    let out = scratch.take(t * k);
+    let shared = SharedSlice::new(out);
+    let largest = tile(isa, usize::MAX);
+    // Tiles after the last whole one share its job.
+    pool.run((t / largest).max(1), &|job| {
+        let mut row = job * largest;
+        let end = if job + 1 >= t / largest { t } else { row + largest };
+        while row < end {
+            let rows = tile(isa, end - row);
+            // SAFETY: tiles are disjoint and each is visited once.
+            let out = unsafe { shared.slice(row * k, rows * k) };
+            for (at, out) in out.chunks_exact_mut(rows).enumerate() {
+                for (n, out) in out.iter_mut().enumerate() {
+                    *out = x[(row + n) * k + at];
+                }
+            }
+            row += rows;
+        }
+    });
+    out
+}
+
 /// # Safety
 /// AVX2, FMA and F16C must be available; otherwise as [`portable`].
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn avx2<E: Supported>(product: &Product<'_>, panels: &Panels<E>, range: Range<usize>) {
-    // Two registers make a panel's row: of 16 registers, 12 hold sums.
-    // SAFETY: the caller's promises.
-    unsafe {
-        match product.t {
-            1 => rows::<Avx2, E, 2, 1, STREAMS>(product, panels, range, 0),
-            2 => rows::<Avx2, E, 2, 2, 2>(product, panels, range, 0),
-            t => {
-                let whole = t - t % 6;
-                let mut row = 0;
-                while row < whole {
-                    rows::<Avx2, E, 2, 6, 1>(product, panels, range.clone(), row);
-                    row += 6;
-                }
-                match t - whole {
-                    0 => {}
-                    1 => rows::<Avx2, E, 2, 1, 1>(product, panels, range, whole),
-                    2 => rows::<Avx2, E, 2, 2, 1>(product, panels, range, whole),
-                    3 => rows::<Avx2, E, 2, 3, 1>(product, panels, range, whole),
-                    4 => rows::<Avx2, E, 2, 4, 1>(product, panels, range, whole),
-                    _ => rows::<Avx2, E, 2, 5, 1>(product, panels, range, whole),
-                }
+    let mut row = 0;
+    while row < product.t {
+        let tile = tile(Isa::Avx2, product.t - row);
+        // SAFETY: the caller's promises.
+        unsafe {
+            match tile {
+                1 => rows::<Avx2, E, 2, 1, STREAMS>(product, panels, range.clone(), row),
+                2 => rows::<Avx2, E, 2, 2, 2>(product, panels, range.clone(), row),
+                3 => rows::<Avx2, E, 2, 3, 2>(product, panels, range.clone(), row),
+                4 => rows::<Avx2, E, 2, 4, 1>(product, panels, range.clone(), row),
+                5 => rows::<Avx2, E, 2, 5, 1>(product, panels, range.clone(), row),
+                _ => rows::<Avx2, E, 2, TILE_AVX2, 1>(product, panels, range.clone(), row),
             }
         }
+        row += tile;
     }
 }
 
@@ -128,28 +190,22 @@ unsafe fn avx2<E: Supported>(product: &Product<'_>, panels: &Panels<E>, range: R
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 unsafe fn avx512<E: Supported>(product: &Product<'_>, panels: &Panels<E>, range: Range<usize>) {
-    // Of 32 registers, 24 hold sums.
-    // SAFETY: the caller's promises.
-    unsafe {
-        let whole = product.t - product.t % 12;
-        let mut row = 0;
-        while row < whole {
-            rows::<Avx512, E, 1, 12, 2>(product, panels, range.clone(), row);
-            row += 12;
+    let mut row = 0;
+    while row < product.t {
+        let tile = tile(Isa::Avx512, product.t - row);
+        // SAFETY: the caller's promises.
+        unsafe {
+            match tile {
+                1 => rows::<Avx512, E, 1, 1, STREAMS>(product, panels, range.clone(), row),
+                2 => rows::<Avx512, E, 1, 2, STREAMS>(product, panels, range.clone(), row),
+                3 => rows::<Avx512, E, 1, 3, STREAMS>(product, panels, range.clone(), row),
+                4 => rows::<Avx512, E, 1, 4, STREAMS>(product, panels, range.clone(), row),
+                5 => rows::<Avx512, E, 1, 5, STREAMS>(product, panels, range.clone(), row),
+                6 => rows::<Avx512, E, 1, 6, STREAMS>(product, panels, range.clone(), row),
+                _ => rows::<Avx512, E, 1, TILE_AVX512, 2>(product, panels, range.clone(), row),
+            }
         }
-        if product.t - row > 6 {
-            rows::<Avx512, E, 1, 6, STREAMS>(product, panels, range.clone(), row);
-            row += 6;
-        }
-        match product.t - row {
-            0 => {}
-            1 => rows::<Avx512, E, 1, 1, STREAMS>(product, panels, range, row),
-            2 => rows::<Avx512, E, 1, 2, STREAMS>(product, panels, range, row),
-            3 => rows::<Avx512, E, 1, 3, STREAMS>(product, panels, range, row),
-            4 => rows::<Avx512, E, 1, 4, STREAMS>(product, panels, range, row),
-            5 => rows::<Avx512, E, 1, 5, STREAMS>(product, panels, range, row),
-            _ => rows::<Avx512, E, 1, 6, STREAMS>(product, panels, range, row),
-        }
+        row += tile;
     }
 }
 
@@ -169,14 +225,14 @@ unsafe fn rows<V, E, const H: usize, const T: usize, const P: usize>(
     V: Pairs<E>,
     E: Supported,
 {
-    let x = Rows { start: product.x[row * product.k..].as_ptr(), stride: product.k };
     let run = range.len() / P;
+    let x = &product.x[row * product.k..][..T * product.k];
     // SAFETY: the rows and panels named are there; the caller's promises.
     unsafe {
         for at in range.start..range.start + run {
             let mut group = [at; P];
-            for p in 0..P {
-                group[p] += p * run;
+            for (p, panel) in group.iter_mut().enumerate() {
+                *panel += p * run;
             }
             group_of::<V, E, H, T, P>(product, panels, group, x, row);
         }
@@ -195,7 +251,7 @@ unsafe fn group_of<V, E, const H: usize, const T: usize, const P: usize>(
     product: &Product<'_>,
     panels: &Panels<E>,
     group: [usize; P],
-    x: Rows<f32>,
+    x: &[f32],
     row: usize,
 ) where
     V: Pairs<E>,
@@ -209,16 +265,19 @@ unsafe fn group_of<V, E, const H: usize, const T: usize, const P: usize>(
             starts[p] = panels.panel(group[p]).as_ptr();
         }
         for pair in 0..product.k / 2 {
+            let mut weights = [[[V::zero(); 2]; H]; P];
             for p in 0..P {
                 for h in 0..H {
-                    let [first, second] = V::pair(starts[p].add(pair * 2 * PANEL_ROWS), h);
-                    for t in 0..T {
-                        let even = V::splat(*x.at(t, 2 * pair));
-                        sums[t][p][h] = sums[t][p][h].fused(even, first);
-                    }
-                    for t in 0..T {
-                        let odd = V::splat(*x.at(t, 2 * pair + 1));
-                        sums[t][p][h] = sums[t][p][h].fused(odd, second);
+                    weights[p][h] = V::pair(starts[p].add(pair * 2 * PANEL_ROWS), h);
+                }
+            }
+            for i in 0..2 {
+                for t in 0..T {
+                    let x = V::splat(*x.get_unchecked((2 * pair + i) * T + t));
+                    for p in 0..P {
+                        for h in 0..H {
+                            sums[t][p][h] = sums[t][p][h].fused(x, weights[p][h][i]);
+                        }
                     }
                 }
             }
@@ -229,7 +288,8 @@ unsafe fn group_of<V, E, const H: usize, const T: usize, const P: usize>(
                 for h in 0..H {
                     let [first, _] = V::pair(starts[p].add(last * PANEL_ROWS), h);
                     for t in 0..T {
-                        sums[t][p][h] = sums[t][p][h].fused(V::splat(*x.at(t, last)), first);
+                        sums[t][p][h] =
+                            sums[t][p][h].fused(V::splat(*x.get_unchecked(last * T + t)), first);
                     }
                 }
             }

@@ -101,7 +101,8 @@ fn quantise_row(
     scaled_sums: &mut [f32],
 ) {
     let per_chunk = CHUNK / sub;
-    for (chunk, (x, codes)) in x.chunks_exact(CHUNK).zip(codes.chunks_exact_mut(CHUNK)).enumerate() {
+    for (chunk, (x, codes)) in x.chunks_exact(CHUNK).zip(codes.chunks_exact_mut(CHUNK)).enumerate()
+    {
         let scale = quantise_chunk(x, codes);
         scales[chunk] = scale;
         for (index, codes) in codes.chunks_exact(sub).enumerate() {

@@ -116,8 +116,11 @@ fn random_blocks(encoding: Encoding, count: usize) -> Vec<u8> {
     let bytes = encoding.bytes_of(count).expect("whole blocks");
     let mut bytes: Vec<u8> = (0..bytes).map(|_| (rng.next_u64() >> 32) as u8).collect();
     for block in bytes.chunks_exact_mut(encoding.block_bytes()) {
-        for at in encoding.float_places() {
-            block[at + 1] = 0x20 | block[at + 1] & 0x83;
+        // Exponents that are neither tiny nor infinite, wherever a block has its floats.
+        for at in [1, 3, 81, 83, 109, 209] {
+            if let Some(byte) = block.get_mut(at) {
+                *byte = 0x20 | *byte & 0x83;
+            }
         }
     }
     bytes
@@ -144,9 +147,10 @@ fn floats_agree_when_cut_over_threads_and_panels() {
 fn quantised_products_have_the_same_bits_everywhere() {
     for encoding in Encoding::ALL.into_iter().filter(|e| e.block_numbers() > 1) {
         let block = encoding.block_numbers();
-        for (t, n, blocks) in [(1, 1, 1), (1, 70, 3), (2, 17, 2), (3, 80, 1), (4, 65, 5), (5, 33, 1)]
-            .into_iter()
-            .chain([(8, 48, 3), (17, 20, 2), (40, 16, 1)])
+        for (t, n, blocks) in
+            [(1, 1, 1), (1, 70, 3), (2, 17, 2), (3, 80, 1), (4, 65, 5), (5, 33, 1)]
+                .into_iter()
+                .chain([(8, 48, 3), (17, 20, 2), (40, 16, 1)])
         {
             check_quantised(encoding, t, n, blocks * block);
         }

@@ -7,6 +7,7 @@
 use super::super::super::amx::{self, Config, Sums, TILE};
 use super::super::super::blocks::{CHUNK, CHUNK_CODES, Kind, with_kind};
 use super::super::super::matrix::PANEL_ROWS;
+use super::super::super::memory::Scratch;
 use super::super::super::pool::{SharedSlice, ThreadPool};
 use super::{Work, vnni};
 use std::arch::x86_64::*;
@@ -14,13 +15,49 @@ use std::cell::Cell;
 use std::ops::Range;
 
 /// Sub-blocks that one tile program sums.
-const GROUP: usize = 4;
+///
+/// Sums are written while those of the group before are read. Two groups fill a page: were there more, a
+/// read would lie as far into its page as a write under way, and wait for it.
+const GROUP: usize = 2;
 
 thread_local! {
     /// Activations in the order of tiles.
-    static TILES: Cell<Vec<i8>> = const { Cell::new(Vec::new()) };
+    static TILED: Cell<Tiled> = const { Cell::new(Tiled::new()) };
     /// One panel, unpacked.
     static UNPACKED: Cell<Unpacked> = const { Cell::new(Unpacked::new()) };
+}
+
+/// [`Activations`](super::Activations) by blocks of sixteen rows. Rows that are not there are zero.
+#[derive(Default)]
+struct Tiled {
+    /// `[blocks, K / sub, 16, sub]`, and room for a group beyond the end.
+    codes: Scratch,
+    /// `[blocks, K / 32, 16]`
+    scales: Scratch,
+    /// `[blocks, K / sub, 16]`: sums of codes times the offset of the weights.
+    offsets: Scratch,
+    /// `[blocks, K / sub, 16]`
+    scaled_sums: Scratch,
+}
+
+impl Tiled {
+    const fn new() -> Self {
+        Self {
+            codes: Scratch::new(),
+            scales: Scratch::new(),
+            offsets: Scratch::new(),
+            scaled_sums: Scratch::new(),
+        }
+    }
+}
+
+/// The same, borrowed: of all blocks, or of one.
+#[derive(Clone, Copy)]
+struct View<'a> {
+    codes: &'a [i8],
+    scales: &'a [f32],
+    offsets: &'a [i32],
+    scaled_sums: &'a [f32],
 }
 
 /// A panel as tiles take it.
@@ -44,36 +81,62 @@ impl Unpacked {
 type GroupSums = [Sums<i32>; GROUP];
 
 pub(super) fn run(pool: &ThreadPool, work: &Work<'_>) {
-    let (t, k) = (work.product.t, work.product.k);
-    let sub = work.blocks.scheme.sub;
-    let mut tiles = TILES.take();
-    let block_bytes = TILE * k;
-    let blocks = t.div_ceil(TILE);
-    // A program may read a group of tiles beyond the end.
-    tiles.resize(blocks * block_bytes + GROUP * TILE * CHUNK, 0);
-    let shared = SharedSlice::new(&mut tiles);
-    pool.run(blocks, &|block| {
-        // SAFETY: blocks are disjoint and each is visited once.
-        let out = unsafe { shared.slice(block * block_bytes, block_bytes) };
-        arrange(&work.activations.codes[block * block_bytes..t * k], k, sub, out);
-    });
+    let mut tiled = TILED.take();
+    let view = arrange(pool, work, &mut tiled);
     let (product, panel_bytes) = (work.product, work.blocks.panel_bytes());
     product.spread(pool, work.blocks.count, panel_bytes, &|range| {
         // SAFETY: `spread` gives disjoint ranges; `Kernels::new` made sure of the instruction set.
-        with_kind!(work.blocks.encoding, K => unsafe { of_kind::<K>(work, &tiles, range) });
+        with_kind!(work.blocks.encoding, K => unsafe { of_kind::<K>(work, view, range) });
     });
-    TILES.set(tiles);
+    TILED.set(tiled);
 }
 
-/// Rows of a block `[16, K]` in the order of tiles, `[K / sub, 16, sub]`; rows that are not there are zero.
-fn arrange(rows: &[i8], k: usize, sub: usize, out: &mut [i8]) {
+/// Brings the activations into the order of tiles.
+fn arrange<'a>(pool: &ThreadPool, work: &Work<'_>, tiled: &'a mut Tiled) -> View<'a> {
+    let (t, k) = (work.product.t, work.product.k);
+    let scheme = work.blocks.scheme;
+    let (units, chunks, blocks) = (k / scheme.sub, k / CHUNK, t.div_ceil(TILE));
+    // A program may read a group of tiles beyond the end.
+    let codes = tiled.codes.take(blocks * TILE * k + GROUP * TILE * CHUNK);
+    let scales = tiled.scales.take(blocks * TILE * chunks);
+    let offsets = tiled.offsets.take(blocks * TILE * units);
+    let scaled_sums = tiled.scaled_sums.take(blocks * TILE * units);
+    let shared = (
+        SharedSlice::new(codes),
+        SharedSlice::new(scales),
+        SharedSlice::new(offsets),
+        SharedSlice::new(scaled_sums),
+    );
+    let from = work.activations;
+    pool.run(blocks, &|block| {
+        // SAFETY: blocks are disjoint and each is visited once.
+        let (codes, scales, offsets, scaled_sums) = unsafe {
+            (
+                shared.0.slice(block * TILE * k, TILE * k),
+                shared.1.slice(block * TILE * chunks, TILE * chunks),
+                shared.2.slice(block * TILE * units, TILE * units),
+                shared.3.slice(block * TILE * units, TILE * units),
+            )
+        };
+        let first = block * TILE;
+        arrange_rows(&from.codes[first * k..t * k], k, scheme.sub, codes);
+        arrange_rows(&from.scales[first * chunks..t * chunks], chunks, 1, scales);
+        arrange_rows(&from.sums[first * units..t * units], units, 1, offsets);
+        offsets.iter_mut().for_each(|sum| *sum *= scheme.offset);
+        arrange_rows(&from.scaled_sums[first * units..t * units], units, 1, scaled_sums);
+    });
+    View { codes, scales, offsets, scaled_sums }
+}
+
+/// Rows of a block `[16, width]` by pieces, `[width / piece, 16, piece]`.
+fn arrange_rows<T: Copy + Default>(rows: &[T], width: usize, piece: usize, out: &mut [T]) {
     for n in 0..TILE {
-        let row = rows.get(n * k..(n + 1) * k);
-        for (unit, tile) in out.chunks_exact_mut(TILE * sub).enumerate() {
-            let out = &mut tile[n * sub..(n + 1) * sub];
+        let row = rows.get(n * width..(n + 1) * width);
+        for (index, tile) in out.chunks_exact_mut(TILE * piece).enumerate() {
+            let out = &mut tile[n * piece..(n + 1) * piece];
             match row {
-                Some(row) => out.copy_from_slice(&row[unit * sub..(unit + 1) * sub]),
-                None => out.fill(0),
+                Some(row) => out.copy_from_slice(&row[index * piece..(index + 1) * piece]),
+                None => out.fill(T::default()),
             }
         }
     }
@@ -82,8 +145,8 @@ fn arrange(rows: &[i8], k: usize, sub: usize, out: &mut [i8]) {
 /// # Safety
 /// Matrix units and AVX-512 with VNNI must be available; nobody else may touch these columns.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,f16c")]
-unsafe fn of_kind<K: Kind>(work: &Work<'_>, tiles: &[i8], range: Range<usize>) {
-    let (t, k) = (work.product.t, work.product.k);
+unsafe fn of_kind<K: Kind>(work: &Work<'_>, view: View<'_>, range: Range<usize>) {
+    let t = work.product.t;
     let mut unpacked = UNPACKED.take();
     // SAFETY: the caller's promises.
     unsafe {
@@ -94,11 +157,15 @@ unsafe fn of_kind<K: Kind>(work: &Work<'_>, tiles: &[i8], range: Range<usize>) {
                 if block == 0 && panel + 1 < range.end {
                     fetch(work.blocks.panel(panel + 1).codes);
                 }
-                let tiles = tiles[block * TILE * k..].as_ptr();
-                let out = block_of::<K>(work, &unpacked, tiles, block * TILE);
-                for row in 0..TILE.min(t - block * TILE) {
+                let view = view.block::<K>(block, work.product.k);
+                let out = if t <= TILE / 2 {
+                    block_of::<K, { TILE / 2 }>(&unpacked, view)
+                } else {
+                    block_of::<K, TILE>(&unpacked, view)
+                };
+                for (row, out) in out.into_iter().enumerate().take(t - block * TILE) {
                     let mut sums = [0.0; PANEL_ROWS];
-                    _mm512_storeu_ps(sums.as_mut_ptr(), out[row]);
+                    _mm512_storeu_ps(sums.as_mut_ptr(), out);
                     work.product.write(block * TILE + row, panel, &sums);
                 }
             }
@@ -143,93 +210,85 @@ unsafe fn unpack<K: Kind>(work: &Work<'_>, index: usize, out: &mut Unpacked) {
     }
 }
 
-/// The products of the sixteen rows from `row` on, in tiles at `tiles`, with an unpacked panel.
+impl View<'_> {
+    /// Block `index` alone; codes go on beyond its end.
+    #[inline(always)]
+    fn block<K: Kind>(&self, index: usize, k: usize) -> Self {
+        let (units, chunks) = (k / const { K::SCHEME }.sub, k / CHUNK);
+        let units = index * TILE * units..(index + 1) * TILE * units;
+        Self {
+            codes: &self.codes[index * TILE * k..],
+            scales: &self.scales[index * TILE * chunks..(index + 1) * TILE * chunks],
+            offsets: &self.offsets[units.clone()],
+            scaled_sums: &self.scaled_sums[units],
+        }
+    }
+}
+
+/// The products of the first `R` rows of a block with an unpacked panel.
 ///
 /// # Safety
 /// As for [`of_kind`]; a [`Config`] must be alive.
 #[inline(always)]
-unsafe fn block_of<K: Kind>(
-    work: &Work<'_>,
-    panel: &Unpacked,
-    tiles: *const i8,
-    row: usize,
-) -> [__m512; TILE] {
+unsafe fn block_of<K: Kind, const R: usize>(panel: &Unpacked, view: View<'_>) -> [__m512; TILE] {
     let scheme = const { K::SCHEME };
-    let units = work.product.k / scheme.sub;
+    let units = view.offsets.len() / TILE;
     let unit_bytes = CHUNK_CODES / (CHUNK / scheme.sub);
-    let rows = TILE.min(work.product.t - row);
     // SAFETY: tiles beyond the last group are readable; the caller's promises.
     unsafe {
-        let mut out = [_mm512_setzero_ps(); TILE];
-        let mut sums: [GroupSums; 2] = [[[[0; TILE]; TILE]; GROUP]; 2];
+        let mut out = [_mm512_setzero_ps(); R];
+        let mut sums = [GroupSums::default(); 2];
+        let tiles = view.codes.as_ptr().cast::<u8>();
         let codes = panel.codes.as_ptr().cast::<u8>();
         let groups = units.div_ceil(GROUP);
-        amx::bytes_4(tiles.cast(), codes, scheme.sub, &mut sums[0]);
+        amx::bytes_2(tiles, codes, scheme.sub, &mut sums[0]);
         for group in 0..groups {
             if group + 1 < groups {
                 let at = (group + 1) * GROUP * unit_bytes;
                 let next = &mut sums[(group + 1) % 2];
-                amx::bytes_4(tiles.add(at).cast(), codes.add(at), scheme.sub, next);
+                amx::bytes_2(tiles.add(at), codes.add(at), scheme.sub, next);
             }
-            let first = group * GROUP;
-            let ready = &sums[group % 2];
-            if units - first >= GROUP {
-                scale::<K, GROUP>(work, panel, ready, first, row, rows, &mut out);
-            } else {
-                for unit in first..units {
-                    // One at a time from the place where it lies.
-                    let ready = &ready[unit - first..];
-                    scale::<K, 1>(work, panel, ready, unit, row, rows, &mut out);
-                }
+            for unit in group * GROUP..units.min((group + 1) * GROUP) {
+                scale::<K, R>(panel, &sums[group % 2][unit % GROUP], view, unit, &mut out);
             }
         }
-        out
+        let mut all = [_mm512_setzero_ps(); TILE];
+        all[..R].copy_from_slice(&out);
+        all
     }
 }
 
-/// Adds `U` sub-blocks from `unit` on, whose integers are in `sums`, to the rows in `out`.
+/// Adds sub-block `unit`, whose integers are in `sums`, to the rows in `out`.
 ///
 /// # Safety
 /// As for [`block_of`].
 #[inline(always)]
-#[allow(clippy::too_many_arguments)]
-unsafe fn scale<K: Kind, const U: usize>(
-    work: &Work<'_>,
+#[allow(clippy::needless_range_loop, reason = "indices run over lanes of several arrays at once")]
+unsafe fn scale<K: Kind, const R: usize>(
     panel: &Unpacked,
-    sums: &[Sums<i32>],
+    sums: &Sums<i32>,
+    view: View<'_>,
     unit: usize,
-    row: usize,
-    rows: usize,
-    out: &mut [__m512; TILE],
+    out: &mut [__m512; R],
 ) {
     let scheme = const { K::SCHEME };
-    let per_chunk = CHUNK / scheme.sub;
-    let (chunks, units) = (work.product.k / CHUNK, work.product.k / scheme.sub);
-    let activations = work.activations;
     // SAFETY: the caller's promises.
     unsafe {
-        for r in 0..rows {
-            let mut total = out[r];
-            let at = (row + r) * units + unit;
-            for u in 0..U {
-                let mut sum = _mm512_loadu_si512(sums.get_unchecked(u)[r].as_ptr().cast());
-                if scheme.offset != 0 {
-                    let sums = _mm512_set1_epi32(*activations.sums.get_unchecked(at + u));
-                    let offset = _mm512_set1_epi32(scheme.offset);
-                    // Offsets are powers of two, which the compiler turns into a shift.
-                    sum = _mm512_sub_epi32(sum, _mm512_mullo_epi32(sums, offset));
-                }
-                let product =
-                    _mm512_mul_ps(_mm512_cvtepi32_ps(sum), *panel.scales.get_unchecked(unit + u));
-                let chunk = (row + r) * chunks + (unit + u) / per_chunk;
-                let x_scale = _mm512_set1_ps(*activations.scales.get_unchecked(chunk));
-                total = _mm512_fmadd_ps(product, x_scale, total);
-                if scheme.has_min {
-                    let sum = _mm512_set1_ps(*activations.scaled_sums.get_unchecked(at + u));
-                    total = _mm512_fnmadd_ps(*panel.mins.get_unchecked(unit + u), sum, total);
-                }
+        let scale = *panel.scales.get_unchecked(unit);
+        let min = *panel.mins.get_unchecked(unit);
+        let x_scales = view.scales.as_ptr().add(unit / (CHUNK / scheme.sub) * TILE);
+        let offsets = view.offsets.as_ptr().add(unit * TILE);
+        let scaled_sums = view.scaled_sums.as_ptr().add(unit * TILE);
+        for r in 0..R {
+            let mut sum = _mm512_load_si512(sums.0[r].as_ptr().cast());
+            if scheme.offset != 0 {
+                sum = _mm512_sub_epi32(sum, _mm512_set1_epi32(*offsets.add(r)));
             }
-            out[r] = total;
+            let product = _mm512_mul_ps(_mm512_cvtepi32_ps(sum), scale);
+            out[r] = _mm512_fmadd_ps(product, _mm512_set1_ps(*x_scales.add(r)), out[r]);
+            if scheme.has_min {
+                out[r] = _mm512_fnmadd_ps(min, _mm512_set1_ps(*scaled_sums.add(r)), out[r]);
+            }
         }
     }
 }

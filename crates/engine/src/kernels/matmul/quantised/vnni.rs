@@ -103,7 +103,8 @@ unsafe fn group_of<K: Kind, const T: usize, const P: usize>(
                             sums[quad % 2] = _mm512_dpbusd_epi32(sums[quad % 2], codes[quad], x);
                         }
                         let sum = _mm512_cvtepi32_ps(_mm512_add_epi32(sums[0], sums[1]));
-                        let x_scale = activations.scales.get_unchecked((row + t) * (k / CHUNK) + chunk);
+                        let x_scale =
+                            activations.scales.get_unchecked((row + t) * (k / CHUNK) + chunk);
                         let product = _mm512_mul_ps(sum, scale);
                         out[t][p] = _mm512_fmadd_ps(product, _mm512_set1_ps(*x_scale), out[t][p]);
                         if scheme.has_min {

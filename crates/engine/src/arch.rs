@@ -80,17 +80,15 @@ impl Architecture {
     /// Reads a `config.json` by the family it names.
     pub fn read(config: &Map<String, Value>, precision: Precision) -> Result<Self, ConfigError> {
         let fields = Fields::top(config);
-        let Some(family) = fields.str("model_type")? else {
-            return Err(fields.missing("model_type", "the name of a model family"));
-        };
-        let Some((_, read)) = FAMILIES.iter().find(|(name, _)| *name == family) else {
-            let supported: Vec<_> = FAMILIES.iter().map(|(name, _)| *name).collect();
-            let found = family.chars().take(100).collect();
-            return Err(ConfigError::UnknownFamily { found, supported: supported.join(", ") });
-        };
+        let (_, read) = family(fields)?;
         let architecture = read(fields, precision)?;
         architecture.check(fields)?;
         Ok(architecture)
+    }
+
+    /// The name of the family that a `config.json` names, if it is a known one.
+    pub fn family(config: &Map<String, Value>) -> Result<&'static str, ConfigError> {
+        family(Fields::top(config)).map(|(name, _)| name)
     }
 
     /// What every family must satisfy for the kernels to run it.
@@ -144,4 +142,16 @@ impl Architecture {
             },
         }
     }
+}
+
+/// The family that `fields` name.
+fn family(fields: Fields<'_>) -> Result<(&'static str, ReadFamily), ConfigError> {
+    let Some(family) = fields.str("model_type")? else {
+        return Err(fields.missing("model_type", "the name of a model family"));
+    };
+    FAMILIES.iter().find(|(name, _)| *name == family).copied().ok_or_else(|| {
+        let supported: Vec<_> = FAMILIES.iter().map(|(name, _)| *name).collect();
+        let found = family.chars().take(100).collect();
+        ConfigError::UnknownFamily { found, supported: supported.join(", ") }
+    })
 }

@@ -52,6 +52,12 @@ impl KvCache {
         Self { span, kv_heads, head_dim, positions_max, len: 0, layers }
     }
 
+    /// What one position takes in all layers of a model, in bytes.
+    pub(crate) fn position_bytes(shape: &ModelShape) -> u64 {
+        let numbers = [shape.layers, shape.kv_heads, shape.head_dim].map(u64::from);
+        numbers.iter().product::<u64>() * 2 * size_of::<f32>() as u64
+    }
+
     /// The layers it belongs to.
     pub fn span(&self) -> LayerSpan {
         self.span

@@ -6,6 +6,8 @@ use crate::{
     error::ModelError,
     formats::{ModelSource, TensorTable},
     kernels::Kernels,
+    kv::KvCache,
+    profile::{self, ModelProfile, Weights},
     stage::Stage,
     template::ChatTemplate,
     tokenizer::Tokenizer,
@@ -29,6 +31,7 @@ pub struct Model(Arc<Inner>);
 struct Inner {
     id: ModelId,
     name: String,
+    family: &'static str,
     architecture: Arc<Architecture>,
     table: TensorTable,
     tokenizer: Tokenizer,
@@ -52,6 +55,7 @@ impl Model {
         Ok(Self(Arc::new(Inner {
             id: table.id(&config, &tokenizer_file),
             name: source.name(),
+            family: Architecture::family(&fields)?,
             eos_ids: eos_ids(&source, &architecture)?,
             architecture: Arc::new(architecture),
             table,
@@ -100,6 +104,30 @@ impl Model {
     /// The ids that end a generation, from `config.json` and `generation_config.json`.
     pub fn eos_ids(&self) -> &[u32] {
         &self.0.eos_ids
+    }
+
+    /// What it is and what running it takes, by its headers alone.
+    pub fn profile(&self) -> ModelProfile {
+        let Inner { architecture, table, tokenizer, template, .. } = &*self.0;
+        let shape = architecture.shape;
+        let weights = Weights::of(architecture, table);
+        ModelProfile {
+            id: self.id(),
+            family: self.0.family.into(),
+            shape,
+            parameters: weights.parameters,
+            parameters_active: weights.parameters,
+            flops_first: profile::flops_at(&shape, 0),
+            flops_last: profile::flops_at(&shape, shape.context - 1),
+            layer_bytes: weights.layer_bytes,
+            embedding_bytes: weights.embedding_bytes,
+            head_bytes: weights.head_bytes,
+            weight_bytes: weights.weight_bytes,
+            kv_bytes_per_position: KvCache::position_bytes(&shape),
+            encodings: weights.encodings,
+            tokenizer: tokenizer.kind().into(),
+            chat_template: template.is_own(),
+        }
     }
 
     /// The layers of `span`, ready to run. Touches only their own tensors, and those lazily.

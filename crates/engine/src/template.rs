@@ -88,6 +88,11 @@ impl ChatTemplate {
         Ok(Self { environment: Arc::new(environment), tokens: Arc::new(tokens), beginning })
     }
 
+    /// Whether the model brought it, or it is the plain one for models without.
+    pub fn is_own(&self) -> bool {
+        self.environment.get_template(NAME).is_ok_and(|template| template.source() != FALLBACK)
+    }
+
     /// The prompt for `messages`; with `add_generation_prompt` it ends where the model's answer
     /// begins. Encode it without adding special tokens: they are in the text.
     ///

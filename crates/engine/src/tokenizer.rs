@@ -62,6 +62,17 @@ impl Tokenizer {
         Ok(Self(Arc::new(Inner { tokenizer, special })))
     }
 
+    /// How it cuts text: `BPE`, `Unigram`, `WordPiece` or `WordLevel`.
+    pub fn kind(&self) -> &'static str {
+        use tokenizers::ModelWrapper;
+        match self.0.tokenizer.get_model() {
+            ModelWrapper::BPE(_) => "BPE",
+            ModelWrapper::WordPiece(_) => "WordPiece",
+            ModelWrapper::WordLevel(_) => "WordLevel",
+            ModelWrapper::Unigram(_) => "Unigram",
+        }
+    }
+
     /// The ids of `text`. `add_special_tokens` adds what the tokenizer puts around a text (a token
     /// of beginning, usually); a rendered chat template already holds them.
     ///

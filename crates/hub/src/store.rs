@@ -46,6 +46,16 @@ pub struct Pulled {
     pub bytes: u64,
 }
 
+impl Pulled {
+    /// How to name it, given its revision.
+    pub fn reference(&self, revision: &HubRef) -> HubRef {
+        match &self.needs {
+            Needs::Folder => revision.clone(),
+            Needs::Gguf(file) | Needs::File(file) => revision.with_file(file),
+        }
+    }
+}
+
 /// One revision in the store, for listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kept {

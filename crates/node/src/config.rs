@@ -15,6 +15,37 @@ pub struct ModelChoice {
     pub span: Option<LayerSpan>,
 }
 
+/// Of the memory a node offers, this part is for caches, the rest for weights.
+const CACHE_SHARE: u64 = 4;
+
+const MEMORY_BYTES_FALLBACK: u64 = 4 << 30;
+
+/// What a node uses of its machine's memory, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryShare {
+    /// For weights.
+    pub weights: u64,
+    /// For what sequences leave in the layers' caches.
+    pub caches: u64,
+}
+
+impl MemoryShare {
+    /// Of `offered` bytes; of half of the machine's memory if nothing is said.
+    pub fn of(offered: Option<u64>) -> Self {
+        let offered = offered.unwrap_or_else(half_of_memory);
+        let caches = offered / CACHE_SHARE;
+        Self { weights: offered - caches, caches }
+    }
+}
+
+fn half_of_memory() -> u64 {
+    let memory = sysinfo::RefreshKind::nothing()
+        .with_memory(sysinfo::MemoryRefreshKind::nothing().with_ram());
+    // Where the machine does not say, offer enough for a small model.
+    let total = sysinfo::System::new_with_specifics(memory).map(|system| system.total_memory());
+    total.unwrap_or(MEMORY_BYTES_FALLBACK) / 2
+}
+
 /// How a node is set up.
 #[derive(Debug, Clone)]
 pub struct NodeConfig {

@@ -11,7 +11,15 @@ mod shell;
 pub mod store;
 pub mod wire;
 
-pub use config::{ModelChoice, NodeConfig, StartError};
+pub use config::{MemoryShare, ModelChoice, NodeConfig, StartError};
 pub use shell::Node;
 pub use talka_base as base;
-pub use talka_engine::{BundledModel, ModelSource};
+pub use talka_engine::{BundledModel, ModelError, ModelProfile, ModelSource};
+
+/// What the model at `source` is and takes, by its headers; no node need run.
+///
+/// # Errors
+/// [`ModelError`] names the file, field or tensor at fault.
+pub fn profile(source: ModelSource) -> Result<ModelProfile, ModelError> {
+    Ok(talka_engine::Model::open(source)?.profile())
+}

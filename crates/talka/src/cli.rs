@@ -5,7 +5,7 @@ use crate::{
     model_ref::{LayerChoice, ModelRef},
     quantity::{self, Size},
 };
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, builder::FalseyValueParser};
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use talka_node::base::Credits;
 
@@ -39,8 +39,8 @@ pub enum Command {
     /// Joins a network: with the node that runs here, or else by starting one
     #[command(after_help = "Example: talka join talka1abc... --name kitchen")]
     Join(JoinArgs),
-    /// Shows models and who serves which layers
-    #[command(after_help = "Example: talka models show bard")]
+    /// Shows, fetches and removes models
+    #[command(after_help = "Example: talka models pull hf:HuggingFaceTB/SmolLM2-135M-Instruct")]
     Models(ModelsArgs),
     /// Shows the nodes of the network
     #[command(after_help = "Example: talka peers")]
@@ -84,9 +84,13 @@ pub struct NodeArgs {
     /// UDP address for other nodes [default: any free port]
     #[arg(long, value_name = "ADDR")]
     pub p2p: Option<SocketAddr>,
-    /// Model to serve: bard, or a folder in the Hugging Face layout; repeatable [default: bard]
+    /// Model to serve: bard, a folder in the Hugging Face layout, a .gguf file, or
+    /// hf:OWNER/REPO[@REV][:FILE], which is fetched if it is not here; repeatable [default: the
+    /// largest fetched model that fits the memory, else bard]
     #[arg(long = "model", value_name = "REF")]
     pub models: Vec<ModelRef>,
+    #[command(flatten)]
+    pub hub: HubArgs,
     /// Layers of a model to serve, half open [default: what the network lacks]; repeatable
     #[arg(long, value_name = "REF=A..B")]
     pub layers: Vec<LayerChoice>,
@@ -107,6 +111,14 @@ pub struct NodeArgs {
     /// Print the ready line as one JSON document
     #[arg(long)]
     pub json: bool,
+}
+
+/// Whether models may be fetched.
+#[derive(Debug, Args)]
+pub struct HubArgs {
+    /// Fetch nothing: use only models that are on this computer
+    #[arg(long, env = env::HF_HUB_OFFLINE, value_parser = FalseyValueParser::new(), global = true)]
+    pub offline: bool,
 }
 
 /// The key between callers and a node.
@@ -196,19 +208,36 @@ pub struct ModelsArgs {
     #[command(subcommand)]
     pub action: Option<ModelsAction>,
     #[command(flatten)]
+    pub hub: HubArgs,
+    #[command(flatten)]
     pub at: NodeAt,
 }
 
 #[derive(Debug, Subcommand)]
 pub enum ModelsAction {
-    /// Lists every model known here (the default)
+    /// Lists the models that the network serves and those on this computer's disk (the default)
     #[command(after_help = "Example: talka models list")]
     List,
-    /// Shows one model's shape and who serves which layers
+    /// Shows what one model is and takes, and who serves which layers; needs no running node
     #[command(after_help = "Example: talka models show bard")]
     Show {
-        /// The model's name
-        name: String,
+        /// bard, a folder, a .gguf file, a fetched hf:OWNER/REPO, or a name that the network knows
+        #[arg(value_name = "REF")]
+        model: String,
+    },
+    /// Fetches a model from the hub, or goes on where an earlier fetch stopped
+    #[command(after_help = "Example: talka models pull hf:HuggingFaceTB/SmolLM2-135M-Instruct")]
+    Pull {
+        /// hf:OWNER/REPO[@REV][:FILE]; FILE is a file's name or, for GGUF, an encoding such as q8_0
+        #[arg(value_name = "REF")]
+        model: String,
+    },
+    /// Removes a fetched model from the disk; without @REV and :FILE all of its repository
+    #[command(after_help = "Example: talka models rm hf:HuggingFaceTB/SmolLM2-135M-Instruct")]
+    Rm {
+        /// As in `talka models pull`
+        #[arg(value_name = "REF")]
+        model: String,
     },
 }
 

@@ -293,7 +293,7 @@ impl ErrorBody {
 
 /// Plain HTTP needs none, but the HTTP client will not be built without, since the network's own
 /// use of it brings TLS in.
-fn install_cryptography() {
+pub fn install_cryptography() {
     // It fails only where some is installed already, which serves as well.
     let _ = rustls::crypto::ring::default_provider().install_default();
 }

@@ -15,6 +15,24 @@ pub const LOG: &str = "TALKA_LOG";
 /// Any value but the empty one turns colours off (<https://no-color.org>).
 pub const NO_COLOR: &str = "NO_COLOR";
 
+/// Address of the hub that `hf:` models come from, instead of <https://huggingface.co>.
+pub const HF_ENDPOINT: &str = "HF_ENDPOINT";
+
+/// The token that tells the hub who asks.
+pub const HF_TOKEN: &str = "HF_TOKEN";
+
+/// The file that holds the token, where the hub's own tools keep it elsewhere.
+pub const HF_TOKEN_PATH: &str = "HF_TOKEN_PATH";
+
+/// The folder of the hub's own tools; the token lies in it as `token`.
+pub const HF_HOME: &str = "HF_HOME";
+
+/// Any value but `0`, `false`, `no` or `off` stands for `--offline`.
+pub const HF_HUB_OFFLINE: &str = "HF_HUB_OFFLINE";
+
+/// Where a user's caches are, if not in `.cache`.
+pub const XDG_CACHE_HOME: &str = "XDG_CACHE_HOME";
+
 /// The variable's value; `None` if it is unset, empty or not text.
 pub fn read(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())

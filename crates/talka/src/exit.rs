@@ -2,6 +2,7 @@
 
 use crate::client::ClientError;
 use std::{io, process::ExitCode};
+use talka_hub::HubError;
 use talka_node::{StartError, api::AdminError};
 
 /// How a command ended. The numbers are part of the command line's contract.
@@ -54,6 +55,9 @@ fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     if let Some(error) = cause.downcast_ref::<ClientError>() {
         return Some(error.exit());
     }
+    if let Some(error) = cause.downcast_ref::<HubError>() {
+        return Some(exit_of_hub(error));
+    }
     if let Some(error) = cause.downcast_ref::<StartError>() {
         return Some(exit_of_start(error));
     }
@@ -62,6 +66,15 @@ fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
         return (error.kind() == io::ErrorKind::BrokenPipe).then_some(Exit::Done);
     }
     cause.is::<UsageError>().then_some(Exit::Usage)
+}
+
+/// What kept a model from coming: settings that are none, a repository that is not open to us.
+fn exit_of_hub(error: &HubError) -> Exit {
+    match error {
+        HubError::Endpoint { .. } | HubError::Token | HubError::ChooseFile { .. } => Exit::Usage,
+        HubError::Refused { .. } => Exit::Refused,
+        _ => Exit::Failed,
+    }
 }
 
 /// What kept a node from starting: flags that do not fit, a refused invitation, an absent inviter.

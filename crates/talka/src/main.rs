@@ -10,10 +10,13 @@ mod commands;
 mod env;
 mod exit;
 mod files;
+mod hub;
 mod model_ref;
 mod output;
+mod progress;
 mod quantity;
 mod sse;
+mod suggest;
 
 use clap::Parser;
 use cli::{Cli, Command};

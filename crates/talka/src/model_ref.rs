@@ -1,26 +1,35 @@
 //! How a model is named on the command line, and which layers of it.
 
-use crate::{bundled::BARD, exit::UsageError};
-use std::{path::PathBuf, str::FromStr};
+use crate::{bundled::BARD, exit::UsageError, hub::Access};
+use anyhow::Result;
+use std::{path::Path, str::FromStr};
+use talka_hub::{HubRef, HubRefError, Needs, Pulled};
 use talka_node::{ModelChoice, ModelSource, base::LayerSpan};
 
-/// A model as typed: `bard` or a folder. A folder that is itself called `bard` is `./bard`.
+/// What a model may be, for messages.
+const EXPECTED: &str = "expected `bard`, a folder in the Hugging Face layout (config.json, \
+     tokenizer.json and safetensors files), or hf:OWNER/REPO";
+
+/// A model as typed. A folder that is itself called `bard` is `./bard`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ModelRef {
     /// The model inside this program.
     Bard,
     /// A folder in the Hugging Face layout, as typed.
     Folder(String),
+    /// A model on the hub.
+    Hub(HubRef),
 }
 
 /// Why text names no model that this program can load.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{found:?} is not supported yet, expected `bard` or a folder in the Hugging Face layout \
-     (config.json, tokenizer.json and safetensors files)"
-)]
-pub struct ModelRefError {
-    found: String,
+pub enum ModelRefError {
+    /// A file in a format without a reader, or nothing at all.
+    #[error("{found:?} is not supported yet, {EXPECTED}")]
+    Unsupported { found: String },
+    /// It begins like a reference to the hub.
+    #[error(transparent)]
+    Hub(#[from] HubRefError),
 }
 
 impl FromStr for ModelRef {
@@ -29,12 +38,76 @@ impl FromStr for ModelRef {
     fn from_str(text: &str) -> Result<Self, ModelRefError> {
         match text {
             "bard" => Ok(Self::Bard),
-            _ if text.is_empty() || text.starts_with("hf:") || text.ends_with(".gguf") => {
-                Err(ModelRefError { found: text.into() })
+            _ if text.starts_with("hf:") => Ok(Self::Hub(text.parse()?)),
+            _ if text.is_empty() || text.ends_with(".gguf") => {
+                Err(ModelRefError::Unsupported { found: text.into() })
             }
             _ => Ok(Self::Folder(text.into())),
         }
     }
+}
+
+/// A model and where it is on this computer.
+#[derive(Debug, Clone)]
+pub struct Located {
+    /// As the reference was typed.
+    pub typed: String,
+    /// What requests call it.
+    pub name: String,
+    /// Its files.
+    pub source: ModelSource,
+}
+
+impl Located {
+    /// The bundled model.
+    pub fn bard() -> Self {
+        let name = BARD.name.to_owned();
+        Self { typed: name.clone(), name, source: ModelSource::Bundled(&BARD) }
+    }
+
+    /// A model in the store.
+    ///
+    /// # Errors
+    /// If the reference names a file that is no model by itself.
+    pub fn pulled(reference: &HubRef, pulled: Pulled) -> Result<Self, UsageError> {
+        let typed = reference.to_string();
+        let source = match pulled.needs {
+            Needs::Folder => ModelSource::Folder(pulled.path),
+            Needs::Gguf(_) | Needs::File(_) => {
+                return Err(UsageError(format!("{typed} names a file that is not supported yet")));
+            }
+        };
+        Ok(Self { typed, name: pulled.name, source })
+    }
+}
+
+impl ModelRef {
+    /// Where the model is, fetched first if it is on the hub and not here.
+    ///
+    /// # Errors
+    /// If there is no such model, or it cannot be fetched.
+    pub async fn locate(&self, access: &Access) -> Result<Located> {
+        match self {
+            Self::Bard => Ok(Located::bard()),
+            Self::Folder(typed) => Ok(folder(typed)?),
+            Self::Hub(reference) => Ok(Located::pulled(reference, access.get(reference).await?)?),
+        }
+    }
+}
+
+/// The folder's name comes from its real path: `.` and `models/..` have none of their own.
+fn folder(typed: &str) -> Result<Located, UsageError> {
+    let wrong = |found: String| UsageError(format!("--model {typed:?}: {found}, {EXPECTED}"));
+    let folder = Path::new(typed).canonicalize().map_err(|error| wrong(error.to_string()))?;
+    if !folder.is_dir() {
+        return Err(wrong("this is a file".into()));
+    }
+    if !folder.join("config.json").is_file() {
+        return Err(wrong("the folder has no config.json".into()));
+    }
+    let name = folder.file_name().ok_or_else(|| wrong("the folder has no name".into()))?;
+    let name = name.to_string_lossy().into_owned();
+    Ok(Located { typed: typed.into(), name, source: ModelSource::Folder(folder) })
 }
 
 /// `REF=A..B`: the layers of one model that this node shall serve.
@@ -58,16 +131,17 @@ impl FromStr for LayerChoice {
     }
 }
 
-/// The models a node shall serve, with the layers chosen for each; `bard` if none is named.
+/// The models a node shall serve, with the layers chosen for each.
 ///
 /// # Errors
-/// If a folder is no model's, two models share a name, or layers are given for none or twice.
-pub fn choose(models: &[ModelRef], layers: &[LayerChoice]) -> Result<Vec<ModelChoice>, UsageError> {
-    let models = if models.is_empty() { &[ModelRef::Bard] } else { models };
+/// If two models share a name, or layers are given for none or twice.
+pub fn choose(
+    models: Vec<Located>,
+    layers: &[LayerChoice],
+) -> Result<Vec<ModelChoice>, UsageError> {
     let mut used = vec![false; layers.len()];
     let mut choices: Vec<ModelChoice> = Vec::with_capacity(models.len());
-    for model in models {
-        let (typed, name, source) = resolve(model)?;
+    for Located { typed, name, source } in models {
         if choices.iter().any(|choice| choice.name == name) {
             return Err(UsageError(format!(
                 "two models are called {name:?}, expected different names: rename a folder"
@@ -97,33 +171,6 @@ pub fn choose(models: &[ModelRef], layers: &[LayerChoice]) -> Result<Vec<ModelCh
     }
 }
 
-/// The text typed, the model's name and where it is.
-fn resolve(model: &ModelRef) -> Result<(String, String, ModelSource), UsageError> {
-    let typed = match model {
-        ModelRef::Bard => {
-            return Ok((BARD.name.into(), BARD.name.into(), ModelSource::Bundled(&BARD)));
-        }
-        ModelRef::Folder(typed) => typed,
-    };
-    let wrong = |found: String| {
-        UsageError(format!(
-            "--model {typed:?}: {found}, expected `bard` or a folder in the Hugging Face layout \
-             (config.json, tokenizer.json and safetensors files)"
-        ))
-    };
-    // The name comes from the real path: `.` and `models/..` have none of their own.
-    let folder = PathBuf::from(typed).canonicalize().map_err(|error| wrong(error.to_string()))?;
-    if !folder.is_dir() {
-        return Err(wrong("this is a file".into()));
-    }
-    if !folder.join("config.json").is_file() {
-        return Err(wrong("the folder has no config.json".into()));
-    }
-    let name = folder.file_name().ok_or_else(|| wrong("the folder has no name".into()))?;
-    let name = name.to_string_lossy().into_owned();
-    Ok((typed.clone(), name, ModelSource::Folder(folder)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -134,10 +181,12 @@ mod tests {
 
     #[test]
     fn what_is_not_supported_yet_is_refused_by_name() {
-        for text in ["", "hf:meta-llama/Llama-3.2-1B", "models/tiny.gguf"] {
+        for text in ["", "models/tiny.gguf"] {
             let error = text.parse::<ModelRef>().expect_err("not supported");
             assert!(error.to_string().contains("not supported yet, expected `bard`"), "{error}");
         }
+        assert!("hf:gpt2".parse::<ModelRef>().is_err());
+        assert!(matches!("hf:a/b".parse(), Ok(ModelRef::Hub(_))));
         assert_eq!("bard".parse(), Ok(ModelRef::Bard));
         assert_eq!("./bard".parse(), Ok(ModelRef::Folder("./bard".into())));
     }
@@ -158,29 +207,24 @@ mod tests {
         std::fs::create_dir(&model).expect("folder");
         std::fs::write(model.join("config.json"), "{}").expect("file");
         let typed = model.to_str().expect("text").to_owned();
-        let models = [ModelRef::Bard, ModelRef::Folder(typed.clone())];
+        let models = || vec![Located::bard(), super::folder(&typed).expect("a folder")];
 
-        let by_name = choose(&models, &layers(&["tiny=1..2"])).expect("known");
-        let by_ref = choose(&models, &layers(&[&format!("{typed}=1..2")])).expect("known");
+        let by_name = choose(models(), &layers(&["tiny=1..2"])).expect("known");
+        let by_ref = choose(models(), &layers(&[&format!("{typed}=1..2")])).expect("known");
         for choices in [by_name, by_ref] {
             let spans = choices.iter().map(|c| (c.name.as_str(), c.span.map(|s| s.to_string())));
             let spans: Vec<_> = spans.collect();
             assert_eq!(spans, [("bard", None), ("tiny", Some("1..2".into()))]);
         }
 
-        let refused = |models: &[ModelRef], texts: &[&str]| {
+        let refused = |models: Vec<Located>, texts: &[&str]| {
             choose(models, &layers(texts)).expect_err("refused").to_string()
         };
-        assert!(refused(&models, &["other=0..1"]).contains("expected one of: bard, tiny"));
-        assert!(refused(&models, &["bard=0..1", "bard=1..2"]).contains("twice"));
-        assert!(refused(&[ModelRef::Bard, ModelRef::Bard], &[]).contains("two models"));
-        assert!(refused(&[ModelRef::Folder("missing".into())], &[]).contains("config.json"));
-    }
-
-    #[test]
-    fn without_a_model_it_is_bard() {
-        let names: Vec<_> =
-            choose(&[], &[]).expect("bard").into_iter().map(|choice| choice.name).collect();
-        assert_eq!(names, ["bard"]);
+        assert!(refused(models(), &["other=0..1"]).contains("expected one of: bard, tiny"));
+        assert!(refused(models(), &["bard=0..1", "bard=1..2"]).contains("twice"));
+        let twice = vec![Located::bard(), Located::bard()];
+        assert!(refused(twice, &[]).contains("two models"));
+        let missing = super::folder("missing").expect_err("refused").to_string();
+        assert!(missing.contains("config.json"), "{missing}");
     }
 }

@@ -102,6 +102,21 @@ pub fn show_ms(ms: u64) -> String {
     }
 }
 
+/// A number for a glance, with three digits: `512`, `2.64 M`, `1.24 G`.
+pub fn show_count(n: u64) -> String {
+    const UNITS: [&str; 7] = ["", "k", "M", "G", "T", "P", "E"];
+    let power = n.max(1).ilog10() / 3;
+    let unit = UNITS[power as usize];
+    let hundredths = u128::from(n) * 100 / 1000_u128.pow(power);
+    let (whole, rest) = (hundredths / 100, hundredths % 100);
+    match (power, whole) {
+        (0, _) => n.to_string(),
+        (_, 0..10) => format!("{whole}.{rest:02} {unit}"),
+        (_, 10..100) => format!("{whole}.{} {unit}", rest / 10),
+        _ => format!("{whole} {unit}"),
+    }
+}
+
 /// The leading digits and the rest.
 fn split(text: &str) -> (&str, &str) {
     text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()))
@@ -141,6 +156,12 @@ mod tests {
         for wrong in ["", ".", "1.", ".5", "1.0000001", "-1", "1e3", "99999999999999999999"] {
             assert!(credits(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn counts_keep_three_digits() {
+        let shown = [0, 999, 1000, 2_641_344, 12_345_678, 999_999_999, u64::MAX].map(show_count);
+        assert_eq!(shown, ["0", "999", "1.00 k", "2.64 M", "12.3 M", "999 M", "18.4 E"]);
     }
 
     #[test]

@@ -58,6 +58,7 @@ pub struct Asked {
 
 #[derive(Debug)]
 struct Inner {
+    repo: String,
     commit: String,
     files: BTreeMap<String, Vec<u8>>,
     behaviour: Behaviour,
@@ -65,7 +66,7 @@ struct Inner {
     cdn: SocketAddr,
 }
 
-/// The running server with one repository, `acme/tiny`. It ends with the test's process.
+/// The running server with one repository. It ends with the test's process.
 #[derive(Debug, Clone)]
 pub struct FakeHub {
     inner: Arc<Mutex<Inner>>,
@@ -73,10 +74,17 @@ pub struct FakeHub {
 }
 
 impl FakeHub {
+    /// A hub with the repository `acme/tiny`.
     pub fn start(files: &[(&str, Vec<u8>)]) -> Self {
+        Self::of("acme/tiny", files)
+    }
+
+    /// A hub with the repository `repo`.
+    pub fn of(repo: &str, files: &[(&str, Vec<u8>)]) -> Self {
         let [hub, cdn] = [(), ()].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
         let files = files.iter().map(|(name, bytes)| ((*name).to_owned(), bytes.clone()));
         let inner = Inner {
+            repo: repo.into(),
             commit: COMMIT.into(),
             files: files.collect(),
             behaviour: Behaviour::default(),
@@ -127,18 +135,14 @@ impl FakeHub {
         if let Some(api) = path.strip_prefix("/api/models/") {
             return inner.listing(api);
         }
-        let Some(rest) = path.strip_prefix("/acme/tiny/resolve/") else {
+        let Some(rest) = path.strip_prefix(&format!("/{}/resolve/", inner.repo)) else {
             return error(StatusCode::NOT_FOUND, "", "no such page");
         };
         let Some((revision, file)) = rest.split_once('/') else {
             return error(StatusCode::NOT_FOUND, "", "no such page");
         };
         if inner.behaviour.gated && !elsewhere && !token {
-            return error(
-                StatusCode::UNAUTHORIZED,
-                "GatedRepo",
-                "Access to acme/tiny is restricted",
-            );
+            return error(StatusCode::UNAUTHORIZED, "GatedRepo", "Access is restricted");
         }
         if revision != inner.commit || !inner.files.contains_key(file) {
             return error(StatusCode::NOT_FOUND, "EntryNotFound", "no such file");
@@ -152,14 +156,14 @@ impl FakeHub {
 
 impl Inner {
     fn listing(&self, api: &str) -> Response<Body> {
-        let revision = match api.strip_prefix("acme/tiny/") {
-            Some(rest) => rest.split_once('/').map_or("", |(_, revision)| revision),
-            None => return error(StatusCode::NOT_FOUND, "RepoNotFound", "Repository not found"),
+        let rest = api.strip_prefix(&self.repo).and_then(|rest| rest.strip_prefix('/'));
+        let Some((what, revision)) = rest.and_then(|rest| rest.split_once('/')) else {
+            return error(StatusCode::NOT_FOUND, "RepoNotFound", "Repository not found");
         };
         if revision != "main" && revision != self.commit {
             return error(StatusCode::NOT_FOUND, "RevisionNotFound", "Invalid rev id");
         }
-        let is_tree = api.starts_with("acme/tiny/tree/");
+        let is_tree = what == "tree";
         if is_tree && self.behaviour.names_only {
             return error(StatusCode::NOT_FOUND, "", "no trees here");
         }

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     api::AdminError,
-    config::{NodeConfig, StartError},
+    config::{MemoryShare, NodeConfig, StartError},
     core::{Core, OwnModel},
     store::{Store, StoreError},
     wire::PEERS_MAX,
@@ -33,11 +33,6 @@ use tokio::sync::{Semaphore, mpsc, watch};
 const NETWORK_KEY: &str = "network";
 const PEERS_KEY: &str = "peers";
 const PORT_KEY: &str = "port";
-
-/// Of the memory a node offers, this part is for caches, the rest for weights.
-const CACHE_SHARE: u64 = 4;
-
-const MEMORY_BYTES_FALLBACK: u64 = 4 << 30;
 
 /// Other nodes and where they were last.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -75,11 +70,9 @@ pub(super) async fn open(
     };
     peers.extend(known_peers(&config, &store)?);
 
-    let memory_bytes = config.memory_bytes.unwrap_or_else(half_of_memory);
-    let cache_bytes = memory_bytes / CACHE_SHARE;
-    let weight_bytes = memory_bytes - cache_bytes;
+    let memory = MemoryShare::of(config.memory_bytes);
     let own = models.iter().map(|(known, choice)| own_model(known, choice.span)).collect();
-    let mut core = Core::new(NodeId(keys.public()), config.name.clone(), weight_bytes, own);
+    let mut core = Core::new(NodeId(keys.public()), config.name.clone(), memory.weights, own);
     for (peer, addresses) in &peers {
         core.introduce(*peer, addresses);
     }
@@ -97,7 +90,7 @@ pub(super) async fn open(
         links: Links::default(),
         hub,
         view,
-        stages: StageThread::start(weak.clone(), cache_bytes),
+        stages: StageThread::start(weak.clone(), memory.caches),
         inboxes: Mutex::default(),
         submissions: Mutex::default(),
         invites: Mutex::default(),
@@ -283,12 +276,4 @@ fn known_peers(
         reason: error.to_string(),
     })?;
     Ok(peers.0)
-}
-
-fn half_of_memory() -> u64 {
-    let memory = sysinfo::RefreshKind::nothing()
-        .with_memory(sysinfo::MemoryRefreshKind::nothing().with_ram());
-    // Where the machine does not say, offer enough for a small model.
-    let total = sysinfo::System::new_with_specifics(memory).map(|system| system.total_memory());
-    total.unwrap_or(MEMORY_BYTES_FALLBACK) / 2
 }

@@ -7,7 +7,9 @@ use crate::{
     cli::{HTTP_DEFAULT, NodeAt},
     client::Client,
     exit::Exit,
-    files, output,
+    files,
+    hub::{is_offline, open},
+    output,
     quantity::Size,
 };
 use anyhow::Result;
@@ -16,8 +18,10 @@ use std::{
     fs,
     net::TcpListener,
     path::{Path, PathBuf},
+    time::Duration,
 };
-use sysinfo::{Disks, System};
+use sysinfo::System;
+use talka_hub::Store;
 use talka_node::api::{PeerReport, VerifyReport};
 
 /// Below this a ledger may not fit for long: a year of a busy network takes about as much.
@@ -25,6 +29,9 @@ const DISK_FREE_MIN: Size = Size(1 << 30);
 
 /// Below this not even a small model leaves the system room to breathe.
 const MEMORY_FREE_MIN: Size = Size(512 << 20);
+
+/// A hub across the world answers in well under a second.
+const HUB_PATIENCE: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -60,7 +67,8 @@ impl Finding {
 
 pub async fn run(at: NodeAt) -> Result<Exit> {
     let data_dir = files::data_dir(at.data_dir.as_deref())?;
-    let mut findings = vec![writable(&data_dir), disk(&data_dir), memory()];
+    let mut findings = vec![writable(&data_dir), disk(&data_dir), memory(), models(&data_dir)];
+    findings.push(hub().await);
     findings.extend(node(&at).await?);
     if at.json {
         output::json(&findings)?;
@@ -103,17 +111,13 @@ fn writable(data_dir: &Path) -> Finding {
 
 fn disk(data_dir: &Path) -> Finding {
     const CHECK: &str = "disk";
-    let existing = nearest(data_dir);
-    let existing = existing.canonicalize().unwrap_or(existing);
-    let disks = Disks::new_with_refreshed_list();
-    let disks = disks.iter().flatten();
-    let holding = disks.filter(|disk| existing.starts_with(disk.mount_point()));
-    let Some(disk) = holding.max_by_key(|disk| disk.mount_point().as_os_str().len()) else {
-        let found = format!("the system does not say what is free at {}", existing.display());
+    let place = nearest(data_dir);
+    let place = place.display();
+    let Some(free) = talka_hub::free_bytes(data_dir).map(Size) else {
+        let found = format!("the system does not say what is free at {place}");
         return Finding::note(CHECK, found, "see for yourself that a GiB or more is free");
     };
-    let free = Size(disk.available_space());
-    let found = format!("{free} free at {}", disk.mount_point().display());
+    let found = format!("{free} free at {place}");
     if free.0 >= DISK_FREE_MIN.0 {
         return Finding::ok(CHECK, found);
     }
@@ -135,6 +139,52 @@ fn memory() -> Finding {
     }
     let advice = format!("close other programs, expected {MEMORY_FREE_MIN} or more");
     Finding::failed(CHECK, found, advice)
+}
+
+/// Fetched models, and fetches that did not end.
+fn models(data_dir: &Path) -> Finding {
+    const CHECK: &str = "models";
+    let store = Store::new(data_dir);
+    let kept = match store.list() {
+        Ok(kept) => kept,
+        Err(error) => {
+            let advice = "mend the folder, or move it away: everything in it can be fetched again";
+            return Finding::failed(CHECK, error.to_string(), advice);
+        }
+    };
+    let count: usize = kept.iter().map(|kept| kept.models.len()).sum();
+    let bytes = Size(kept.iter().map(|kept| kept.bytes).sum());
+    let found = format!("{count} fetched, {bytes}, in {}", store.root().display());
+    match kept.iter().find(|kept| kept.models.is_empty()) {
+        None => Finding::ok(CHECK, found),
+        Some(part) => {
+            let reference = &part.reference;
+            let found = format!("{found}; {reference} is not complete");
+            let advice = format!("talka models pull {reference}, or talka models rm {reference}");
+            Finding::note(CHECK, found, advice)
+        }
+    }
+}
+
+/// Whether models could be fetched. Nothing else needs the hub, so its absence is worth a note.
+async fn hub() -> Finding {
+    const CHECK: &str = "hub";
+    if is_offline() {
+        return Finding::ok(CHECK, "not asked: HF_HUB_OFFLINE forbids it");
+    }
+    let hub = match open() {
+        Ok(hub) => hub,
+        Err(error) => {
+            return Finding::failed(CHECK, error.to_string(), "mend HF_ENDPOINT or HF_TOKEN");
+        }
+    };
+    match hub.reach(HUB_PATIENCE).await {
+        Ok(()) => Finding::ok(CHECK, format!("{} answers", hub.host())),
+        Err(error) => {
+            let advice = "only fetching hf: models needs it; check the network and HF_ENDPOINT";
+            Finding::note(CHECK, error.to_string(), advice)
+        }
+    }
 }
 
 /// Everything that only a running node can tell.

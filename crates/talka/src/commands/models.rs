@@ -1,74 +1,47 @@
-//! `talka models`: what can be asked, and who serves which layers.
+//! `talka models`: what can be asked, who serves which layers, and what is on the disk.
+
+mod list;
+mod pull;
+mod rm;
+mod show;
 
 use crate::{
-    cli::{ModelsAction, ModelsArgs, NodeAt},
+    cli::{ModelsAction, ModelsArgs},
     client::{Client, ClientError},
     exit::Exit,
-    output::{self, Table},
-    quantity::Size,
+    files,
+    hub::Access,
 };
 use anyhow::Result;
+use talka_hub::HubRef;
 use talka_node::api::ModelReport;
 
 pub async fn run(args: ModelsArgs) -> Result<Exit> {
-    let models = Client::find(&args.at)?.models().await?;
-    match args.action {
-        None | Some(ModelsAction::List) => list(&args.at, &models),
-        Some(ModelsAction::Show { name }) => show(&args.at, &models, &name),
+    let data_dir = files::data_dir(args.at.data_dir.as_deref())?;
+    let access = Access::new(&data_dir, args.hub.offline, args.at.json);
+    match &args.action {
+        None | Some(ModelsAction::List) => list::run(&args.at, &access).await,
+        Some(ModelsAction::Show { model }) => show::run(&args.at, &access, model).await,
+        Some(ModelsAction::Pull { model }) => pull::run(&args.at, &access, reference(model)?).await,
+        Some(ModelsAction::Rm { model }) => rm::run(&args.at, &access, &reference(model)?),
     }
 }
 
-fn list(at: &NodeAt, models: &[ModelReport]) -> Result<Exit> {
-    if at.json {
-        output::json(models)?;
-        return Ok(Exit::Done);
-    }
-    let mut table = Table::new(["NAME", "LAYERS", "WEIGHTS", "CONTEXT", "STATE", "SERVED BY"]);
-    for model in models {
-        table.row([
-            model.name.clone(),
-            model.shape.layers.to_string(),
-            Size(model.weight_bytes).to_string(),
-            model.shape.context.to_string(),
-            state(model).into(),
-            served_by(model).join(", "),
-        ]);
-    }
-    table.print()?;
-    Ok(Exit::Done)
+/// Only what comes from the hub is fetched and removed here; a person's own folders are theirs.
+fn reference(typed: &str) -> Result<HubRef> {
+    Ok(typed.parse::<HubRef>().map_err(|error| crate::exit::UsageError(error.to_string()))?)
 }
 
-fn show(at: &NodeAt, models: &[ModelReport], name: &str) -> Result<Exit> {
-    let model = models.iter().find(|model| model.name == name).ok_or_else(|| {
-        let known: Vec<_> = models.iter().map(|model| model.name.as_str()).collect();
-        let message =
-            format!("model {name:?} is not known here, expected one of: {}", known.join(", "));
-        ClientError::Answered { status: 404, code: None, message }
-    })?;
-    if at.json {
-        output::json(model)?;
-        return Ok(Exit::Done);
+/// What the node serves, and where the node is missing, why.
+async fn served(at: &crate::cli::NodeAt) -> Result<Result<Vec<ModelReport>, anyhow::Error>> {
+    let asked = match Client::find(at) {
+        Ok(client) => client.models().await.map_err(anyhow::Error::from),
+        Err(error) => Err(error),
+    };
+    match asked {
+        Err(error) if Exit::of(&error) != Exit::NoRoute => Err(error),
+        asked => Ok(asked),
     }
-    let shape = &model.shape;
-    let lines = [
-        ("name", model.name.clone()),
-        ("id", model.id.to_string()),
-        ("state", state(model).into()),
-        ("layers", shape.layers.to_string()),
-        ("hidden", shape.hidden.to_string()),
-        ("heads", format!("{}, {} of keys and values", shape.heads, shape.kv_heads)),
-        ("ffn", shape.ffn.to_string()),
-        ("vocab", shape.vocab.to_string()),
-        ("context", format!("{} tokens", shape.context)),
-        ("weights", format!("{}, {:?}", Size(model.weight_bytes), shape.precision)),
-    ];
-    for (name, value) in lines {
-        output::line(format!("{name:<9}{value}"))?;
-    }
-    for stage in served_by(model) {
-        output::line(format!("{:<9}{stage}", "stage"))?;
-    }
-    Ok(Exit::Done)
 }
 
 fn state(model: &ModelReport) -> &'static str {
@@ -77,4 +50,12 @@ fn state(model: &ModelReport) -> &'static str {
 
 fn served_by(model: &ModelReport) -> Vec<String> {
     model.coverage.iter().map(|stage| format!("{} {}", stage.name, stage.span)).collect()
+}
+
+/// No model of that name, with the names there are.
+fn unknown(name: &str, models: &[ModelReport]) -> ClientError {
+    let known: Vec<_> = models.iter().map(|model| model.name.as_str()).collect();
+    let message =
+        format!("model {name:?} is not known here, expected one of: {}", known.join(", "));
+    ClientError::Answered { status: 404, code: None, message }
 }

@@ -7,7 +7,12 @@ use crate::{
     cli::{NodeArgs, UpArgs},
     env,
     exit::{Exit, UsageError},
-    files, model_ref, output,
+    files,
+    hub::{self, Access},
+    model_ref::{self, Located, ModelRef},
+    output,
+    quantity::Size,
+    suggest::{self, Suggestion},
 };
 use anyhow::{Context, Result};
 use serde_json::json;
@@ -15,11 +20,13 @@ use std::{
     io::{self, IsTerminal},
     net::SocketAddr,
     num::NonZero,
+    path::{Path, PathBuf},
     time::Duration,
 };
 use sysinfo::System;
 use talka_gateway::{ApiKey, GatewayConfig, check_bind};
-use talka_node::{Node, NodeConfig, api::ModelReport};
+use talka_hub::HubRef;
+use talka_node::{MemoryShare, ModelChoice, Node, NodeConfig, api::ModelReport};
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 use tracing_subscriber::EnvFilter;
 
@@ -29,6 +36,9 @@ const LOG_DEFAULT: &str = "warn,talka=info,talka_node=info,talka_gateway=info,ta
 /// The longest name of a node, in bytes; the network refuses longer ones.
 const NAME_BYTES_MAX: usize = 64;
 
+/// How long a node's start may wait for the hub: nobody is to notice that there is no network.
+const HUB_PATIENCE: Duration = Duration::from_secs(2);
+
 /// How often a starting node is asked whether its layers are loaded: too short to be noticed.
 const SERVING_POLL: Duration = Duration::from_millis(20);
 
@@ -37,12 +47,13 @@ pub async fn run(args: UpArgs) -> Result<Exit> {
     start_log()?;
     let key = files::api_key(&args.key)?.map(|text| ApiKey::new(&text)).transpose()?;
     check_bind(args.http, key.is_some()).map_err(|error| UsageError(error.to_string()))?;
-    let config = node_config(&args, join)?;
-    let data_dir = config.data_dir.clone();
+    let name = node_name(args.name.as_deref())?;
+    let data_dir = files::data_dir(args.data_dir.as_deref())?;
 
     let listener = bind(args.http).await?;
     let address = listener.local_addr()?;
-    let node = Node::start(config).await?;
+    let models = models(&args, &data_dir, join.is_some()).await?;
+    let node = Node::start(node_config(&args, join, name, data_dir.clone(), models)).await?;
     let gateway = Gateway::open(listener, &node, key);
     files::write_http(&data_dir, address)?;
 
@@ -63,20 +74,96 @@ fn start_log() -> Result<()> {
     Ok(())
 }
 
-fn node_config(args: &NodeArgs, join: Option<String>) -> Result<NodeConfig> {
-    let data_dir = files::data_dir(args.data_dir.as_deref())?;
-    let models = model_ref::choose(&args.models, &args.layers)?;
+fn node_config(
+    args: &NodeArgs,
+    join: Option<String>,
+    name: String,
+    data_dir: PathBuf,
+    models: Vec<ModelChoice>,
+) -> NodeConfig {
     let processors = || std::thread::available_parallelism().map_or(1, NonZero::get);
-    Ok(NodeConfig {
+    NodeConfig {
         data_dir,
-        name: node_name(args.name.as_deref())?,
+        name,
         models,
         threads: args.threads.map_or_else(processors, usize::from),
         memory_bytes: args.memory.map(|size| size.0),
         join,
         p2p_address: args.p2p,
         grant: args.grant,
-    })
+    }
+}
+
+/// The models to serve, fetched if need be.
+async fn models(args: &NodeArgs, data_dir: &Path, joins: bool) -> Result<Vec<ModelChoice>> {
+    let access = Access::new(data_dir, args.hub.offline, args.json);
+    let mut located = Vec::with_capacity(args.models.len().max(1));
+    for model in &args.models {
+        located.push(model.locate(&access).await?);
+    }
+    if located.is_empty() {
+        located.push(unchosen(args, &access, joins).await?);
+    }
+    Ok(model_ref::choose(located, &args.layers)?)
+}
+
+/// What is served where nobody said what: the largest model that is here, can be opened and fits,
+/// else one that is offered and taken, else `bard`.
+async fn unchosen(args: &NodeArgs, access: &Access, joins: bool) -> Result<Located> {
+    let memory = MemoryShare::of(args.memory.map(|size| size.0));
+    for (reference, model) in suggest::kept(&access.store.list()?, memory) {
+        let opened = Located::pulled(&reference, model.clone())
+            .ok()
+            .filter(|located| talka_node::profile(located.source.clone()).is_ok());
+        if let Some(located) = opened {
+            tracing::info!("serving {reference}, the largest fetched model that fits the memory");
+            return Ok(located);
+        }
+    }
+    // Who joins serves what the others have; and nobody is asked twice.
+    let suggestion = suggest::largest(memory).filter(|_| !joins && !access.offline);
+    let Some(suggestion) = suggestion else { return Ok(Located::bard()) };
+    if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
+        tokio::spawn(async move {
+            if let Some((_, size)) = offered(&suggestion).await {
+                tracing::info!(
+                    "serving bard, which is only a demonstration; a real model that fits this \
+                     computer ({size}): talka up --model {}",
+                    suggestion.reference
+                );
+            }
+        });
+        return Ok(Located::bard());
+    }
+    match offered(&suggestion).await {
+        Some((reference, size)) if accepted(&suggestion, size).await? => {
+            ModelRef::Hub(reference).locate(access).await
+        }
+        _ => Ok(Located::bard()),
+    }
+}
+
+/// The suggestion and its size, if the hub answers at once and has it.
+async fn offered(suggestion: &Suggestion) -> Option<(HubRef, Size)> {
+    let reference: HubRef = suggestion.reference.parse().ok()?;
+    let hub = hub::open().ok()?;
+    let offer = tokio::time::timeout(HUB_PATIENCE, hub.offer(&reference)).await.ok()?.ok()?;
+    Some((reference, Size(offer.bytes)))
+}
+
+/// Asks the person at the terminal; silence is a no.
+async fn accepted(suggestion: &Suggestion, size: Size) -> Result<bool> {
+    eprint!(
+        "No model was chosen. {} fits this computer.\nFetch it now ({size}) and serve it instead of \
+         the demonstration model bard? [y/N] ",
+        suggestion.reference
+    );
+    let answer = tokio::task::spawn_blocking(|| {
+        let mut line = String::new();
+        io::stdin().read_line(&mut line).map(|_| line)
+    });
+    let answer = answer.await.context("the question broke off")??;
+    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 
 /// The name chosen, else this computer's, cut to what the network accepts.

@@ -21,9 +21,12 @@ const PATIENCE: Duration = Duration::from_secs(180);
 pub fn talka(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_talka"));
     command.args(args).stdin(Stdio::null());
-    for name in ["TALKA_API_KEY", "TALKA_DATA_DIR", "TALKA_LOG"] {
+    for name in ["TALKA_API_KEY", "TALKA_DATA_DIR", "TALKA_LOG", "HF_ENDPOINT", "HF_TOKEN"] {
         command.env_remove(name);
     }
+    // No test reaches beyond this computer, or reads the token of whoever runs it.
+    command.env("HF_HUB_OFFLINE", "1").env("HF_TOKEN_PATH", "");
+    command.env("HF_HOME", "/nonexistent");
     command
 }
 
@@ -182,6 +185,19 @@ pub fn up(dir: &Path, more: &[&str]) -> Node {
     Node::start(talka(&node_args(&["up"], dir, more)), dir, None)
 }
 
+/// `talka up` on `dir` with the hub at `endpoint`, ready.
+#[track_caller]
+pub fn up_with_hub(dir: &Path, more: &[&str], endpoint: &str) -> Node {
+    let mut command = talka(&node_args(&["up"], dir, more));
+    with_hub(&mut command, endpoint);
+    Node::start(command, dir, None)
+}
+
+/// Lets `command` fetch from the hub at `endpoint`.
+pub fn with_hub<'a>(command: &'a mut Command, endpoint: &str) -> &'a mut Command {
+    command.env_remove("HF_HUB_OFFLINE").env("HF_ENDPOINT", endpoint)
+}
+
 /// `talka up` on `dir` for callers with `key`, ready.
 #[track_caller]
 pub fn up_with_key(dir: &Path, key: &str) -> Node {
@@ -288,6 +304,11 @@ impl Node {
             }
             streamed
         })
+    }
+
+    /// What it logged so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
     }
 
     /// Every ledger entry this node holds.

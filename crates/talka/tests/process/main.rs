@@ -7,6 +7,7 @@ mod alone;
 mod crash;
 mod death;
 mod harness;
+mod hub;
 mod models;
 mod refusals;
 mod together;

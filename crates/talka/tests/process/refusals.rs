@@ -52,8 +52,10 @@ fn flags_that_make_no_sense_are_bad_usage() {
         assert!(!dir.exists(), "{flags:?} left something behind");
     };
     let later = ["not supported yet", "bard", "Hugging Face"];
-    refused(&["--model", "hf:meta-llama/Llama-3.2-1B"], &later);
     refused(&["--model", "tiny.gguf"], &later);
+    let absent = ["talka models pull hf:acme/tiny", "--offline"];
+    refused(&["--model", "hf:acme/tiny", "--offline"], &absent);
+    refused(&["--model", "hf:gpt2"], &["hf:OWNER/REPO"]);
     refused(&["--model", "/no/such/folder"], &["/no/such/folder", "config.json"]);
     refused(&["--layers", "bard=3..3"], &["3..3", "start < end"]);
     refused(&["--layers", "other=0..1"], &["other=0..1", "bard"]);

@@ -367,7 +367,7 @@ mod tests {
             tries_max: TRIES_FIRST,
         };
         let fault = |wait| Fault::Passing { reason: "cut".into(), wait };
-        let mut wait = |patience: &mut Patience, asked| {
+        let wait = |patience: &mut Patience, asked| {
             patience.after(fault(asked)).map(|(_, wait)| wait.as_secs()).ok()
         };
         assert_eq!(wait(&mut patience, None), Some(1));

@@ -19,7 +19,7 @@ pub enum HubError {
     /// Nobody answers, or only now and then.
     #[error(
         "cannot reach {host}: {reason}; check this computer's network and HF_ENDPOINT, then run the \
-         same command again: what has come is kept"
+         same command again: what has come is kept, and models that are here need no hub"
     )]
     Unreachable { host: String, reason: String },
     /// The repository is not open to everybody.

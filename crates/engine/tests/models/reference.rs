@@ -253,3 +253,23 @@ fn a_span_weighs_its_layers_and_the_ends_it_has() {
     assert_eq!(bytes("llama-tied", 0, 4), 4 * middle + table + norm);
     assert_eq!(bytes("llama-tied", 3, 4), middle + table + norm);
 }
+
+/// Goal: a profile counts every weight once. Method: its parts against the bytes a stage holds.
+#[test]
+fn a_profile_adds_up() {
+    for family in FAMILIES {
+        let model = open(&fixture(family));
+        let (profile, shape) = (model.profile(), *model.shape());
+        assert_eq!((profile.family.as_str(), profile.shape), ("llama", shape), "{family}");
+        assert_eq!(profile.weight_bytes, model.span_bytes(shape.span()), "{family}");
+        assert_eq!(profile.weight_bytes, profile.encodings.values().sum(), "{family}");
+        let layers: u64 = profile.layer_bytes.iter().sum();
+        let last_norm =
+            profile.weight_bytes - layers - profile.embedding_bytes - profile.head_bytes;
+        assert_eq!(last_norm, 4 * u64::from(shape.hidden), "{family}: f32");
+        assert_eq!(profile.parameters, profile.weight_bytes / 4, "{family}: f32");
+        assert_eq!(profile.head_bytes == 0, family == "llama-tied", "{family}");
+        assert_eq!(profile.flops_first, shape.flops(shape.span(), 0..1, 1), "{family}");
+        assert!(profile.flops_first < profile.flops_last, "{family}");
+    }
+}

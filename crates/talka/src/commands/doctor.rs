@@ -21,7 +21,7 @@ use std::{
     time::Duration,
 };
 use sysinfo::System;
-use talka_hub::Store;
+use talka_hub::{HubError, Store};
 use talka_node::api::{PeerReport, VerifyReport};
 
 /// Below this a ledger may not fit for long: a year of a busy network takes about as much.
@@ -181,8 +181,12 @@ async fn hub() -> Finding {
     match hub.reach(HUB_PATIENCE).await {
         Ok(()) => Finding::ok(CHECK, format!("{} answers", hub.host())),
         Err(error) => {
+            let found = match error {
+                HubError::Unreachable { host, reason } => format!("cannot reach {host}: {reason}"),
+                other => other.to_string(),
+            };
             let advice = "only fetching hf: models needs it; check the network and HF_ENDPOINT";
-            Finding::note(CHECK, error.to_string(), advice)
+            Finding::note(CHECK, found, advice)
         }
     }
 }

@@ -85,7 +85,7 @@ pub struct NodeArgs {
     #[arg(long, value_name = "ADDR")]
     pub p2p: Option<SocketAddr>,
     /// Model to serve: bard, a folder in the Hugging Face layout, a .gguf file, or
-    /// hf:OWNER/REPO[@REV][:FILE], which is fetched if it is not here; repeatable [default: the
+    /// `hf:OWNER/REPO[@REV][:FILE]`, which is fetched if it is not here; repeatable [default: the
     /// largest fetched model that fits the memory, else bard]
     #[arg(long = "model", value_name = "REF")]
     pub models: Vec<ModelRef>,
@@ -228,7 +228,7 @@ pub enum ModelsAction {
     /// Fetches a model from the hub, or goes on where an earlier fetch stopped
     #[command(after_help = "Example: talka models pull hf:HuggingFaceTB/SmolLM2-135M-Instruct")]
     Pull {
-        /// hf:OWNER/REPO[@REV][:FILE]; FILE is a file's name or, for GGUF, an encoding such as q8_0
+        /// `hf:OWNER/REPO[@REV][:FILE]`; FILE is a file's name or, for GGUF, an encoding such as q8_0
         #[arg(value_name = "REF")]
         model: String,
     },

@@ -262,7 +262,7 @@ fn a_profile_adds_up() {
         let (profile, shape) = (model.profile(), *model.shape());
         assert_eq!((profile.family.as_str(), profile.shape), ("llama", shape), "{family}");
         assert_eq!(profile.weight_bytes, model.span_bytes(shape.span()), "{family}");
-        assert_eq!(profile.weight_bytes, profile.encodings.values().sum(), "{family}");
+        assert_eq!(profile.weight_bytes, profile.encodings.values().sum::<u64>(), "{family}");
         let layers: u64 = profile.layer_bytes.iter().sum();
         let last_norm =
             profile.weight_bytes - layers - profile.embedding_bytes - profile.head_bytes;

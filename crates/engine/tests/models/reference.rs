@@ -260,15 +260,17 @@ fn a_profile_adds_up() {
     for family in FAMILIES {
         let model = open(&fixture(family));
         let (profile, shape) = (model.profile(), *model.shape());
-        assert_eq!((profile.family.as_str(), profile.shape), ("llama", shape), "{family}");
+        assert_eq!(profile.shape, shape, "{family}");
+        assert!(family.starts_with(&profile.family[..3]), "{family} is a {}", profile.family);
         assert_eq!(profile.weight_bytes, model.span_bytes(shape.span()), "{family}");
         assert_eq!(profile.weight_bytes, profile.encodings.values().sum::<u64>(), "{family}");
         let layers: u64 = profile.layer_bytes.iter().sum();
-        let last_norm =
-            profile.weight_bytes - layers - profile.embedding_bytes - profile.head_bytes;
-        assert_eq!(last_norm, 4 * u64::from(shape.hidden), "{family}: f32");
+        let matrices = layers + profile.embedding_bytes + profile.head_bytes;
+        let last_norm = profile.weight_bytes - matrices;
+        let vector = 4 * u64::from(shape.hidden);
+        assert!([0, vector, 2 * vector].contains(&last_norm), "{family}: weights and bias, f32");
         assert_eq!(profile.parameters, profile.weight_bytes / 4, "{family}: f32");
-        assert_eq!(profile.head_bytes == 0, family == "llama-tied", "{family}");
+        assert!(profile.parameters_active <= profile.parameters, "{family}");
         assert_eq!(profile.flops_first, shape.flops(shape.span(), 0..1, 1), "{family}");
         assert!(profile.flops_first < profile.flops_last, "{family}");
     }

@@ -96,6 +96,25 @@ impl<'a> Fields<'a> {
         self.read(name, "a string", Value::as_str)
     }
 
+    /// Whether the field is there and null.
+    pub fn is_null(self, name: &str) -> bool {
+        self.map.get(name).is_some_and(Value::is_null)
+    }
+
+    /// A list of strings.
+    pub fn strings(self, name: &str) -> Result<Option<Vec<&'a str>>, ConfigError> {
+        self.read(name, "a list of strings", |v| v.as_array()?.iter().map(Value::as_str).collect())
+    }
+
+    /// `sliding_window`, which has at least one position.
+    pub fn window(self) -> Result<Option<u32>, ConfigError> {
+        const NAME: &str = "sliding_window";
+        match self.u32(NAME)? {
+            Some(0) => Err(self.wrong(NAME, 0, "at least 1")),
+            window => Ok(window),
+        }
+    }
+
     /// Token ids: one, a list, or none.
     pub fn ids(self, name: &str) -> Result<Vec<u32>, ConfigError> {
         let id = |v: &Value| v.as_u64().and_then(|n| u32::try_from(n).ok());

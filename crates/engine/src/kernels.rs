@@ -36,6 +36,7 @@ mod norm;
 mod pool;
 mod rope;
 
+use crate::arch::Activation;
 use std::sync::Arc;
 
 pub use attention::{AttentionCache, AttentionRule};
@@ -116,12 +117,63 @@ impl Kernels {
         rope::rope(self.isa, &self.pool, x, head_dim, heads, cos, sin);
     }
 
-    /// `gate[i] = silu(gate[i]) · up[i]` with `silu(v) = v / (1 + e⁻ᵛ)`.
+    /// [`Kernels::rms_norm`] of each row of `x` in place: of whole rows, or of heads where `weight` is as
+    /// long as one.
+    ///
+    /// # Panics
+    /// If `x` is not rows of as many numbers as `weight` has.
+    pub fn rms_norm_in_place(&self, x: &mut [f32], weight: &[f32], epsilon: f32) {
+        norm::rms_norm_in_place(self.isa, &self.pool, x, weight, epsilon);
+    }
+
+    /// Layer norm of each row (Ba et al. 2016): `out[t, d] = (x[t, d] − mean) / √(variance + epsilon) ·
+    /// weight[d] + bias[d]`. Shapes as in [`Kernels::rms_norm`].
+    ///
+    /// # Panics
+    /// If the shapes disagree.
+    pub fn layer_norm(
+        &self,
+        out: &mut [f32],
+        x: &[f32],
+        weight: &[f32],
+        bias: &[f32],
+        epsilon: f32,
+    ) {
+        norm::layer_norm(self.isa, &self.pool, out, x, weight, bias, epsilon);
+    }
+
+    /// `x[t, d] += row[d]`.
+    ///
+    /// # Panics
+    /// If `x` is not rows of as many numbers as `row` has.
+    pub fn add_rows(&self, x: &mut [f32], row: &[f32]) {
+        activation::add_rows(self.isa, &self.pool, x, row);
+    }
+
+    /// `x[i] += y[i]`.
     ///
     /// # Panics
     /// If the lengths differ.
-    pub fn silu_mul(&self, gate: &mut [f32], up: &[f32]) {
-        activation::silu_mul(self.isa, &self.pool, gate, up);
+    pub fn add(&self, x: &mut [f32], y: &[f32]) {
+        activation::add(self.isa, &self.pool, x, y);
+    }
+
+    /// `x[i] = activation(x[i])`.
+    pub(crate) fn activate(&self, activation: Activation, x: &mut [f32]) {
+        activation::activate(self.isa, &self.pool, activation, x);
+    }
+
+    /// `gate[i] = activation(gate[i]) · up[i]`.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub(crate) fn activate_mul(&self, activation: Activation, gate: &mut [f32], up: &[f32]) {
+        activation::activate_mul(self.isa, &self.pool, activation, gate, up);
+    }
+
+    /// `x[i] = cap · tanh(x[i] / cap)`.
+    pub fn softcap(&self, x: &mut [f32], cap: f32) {
+        activation::softcap(self.isa, &self.pool, x, cap);
     }
 
     /// Causal attention of `T` new positions over everything cached so far.

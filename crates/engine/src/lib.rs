@@ -27,6 +27,7 @@ pub mod text;
 pub mod tokenizer;
 mod weight;
 
+pub use arch::neurollm::PRESETS as NEUROLLM_PRESETS;
 pub use config::ConfigError;
 pub use error::{ModelError, StageError};
 pub use formats::{BundledModel, ModelSource};

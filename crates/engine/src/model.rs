@@ -11,6 +11,7 @@ use crate::{
     stage::Stage,
     template::ChatTemplate,
     tokenizer::Tokenizer,
+    weight::{self, measure},
 };
 use serde_json::{Map, Value};
 use std::sync::Arc;
@@ -31,7 +32,6 @@ pub struct Model(Arc<Inner>);
 struct Inner {
     id: ModelId,
     name: String,
-    family: &'static str,
     architecture: Arc<Architecture>,
     table: TensorTable,
     tokenizer: Tokenizer,
@@ -55,7 +55,6 @@ impl Model {
         Ok(Self(Arc::new(Inner {
             id: table.id(&config, &tokenizer_file),
             name: source.name(),
-            family: Architecture::family(&fields)?,
             eos_ids: eos_ids(&source, &architecture)?,
             architecture: Arc::new(architecture),
             table,
@@ -86,9 +85,9 @@ impl Model {
         // A stranger's span may go far beyond the model; do not walk it.
         let end = span.end().min(architecture.shape.layers);
         let Ok(span) = LayerSpan::new(span.start(), end) else { return 0 };
-        let tensor = |part| self.0.table.get(&(architecture.tensor_name)(part));
         let parts = architecture.parts(span).into_iter();
-        parts.filter_map(tensor).map(|tensor| tensor.bytes().len() as u64).sum()
+        let measure = |part| measure(&self.0.table, architecture, part);
+        parts.filter_map(measure).map(|measure| measure.bytes).sum()
     }
 
     /// Text to token ids and back.
@@ -113,10 +112,10 @@ impl Model {
         let weights = Weights::of(architecture, table);
         ModelProfile {
             id: self.id(),
-            family: self.0.family.into(),
+            family: architecture.family.into(),
             shape,
             parameters: weights.parameters,
-            parameters_active: weights.parameters,
+            parameters_active: weights.parameters_active,
             flops_first: profile::flops_at(&shape, 0),
             flops_last: profile::flops_at(&shape, shape.context - 1),
             layer_bytes: weights.layer_bytes,
@@ -130,7 +129,31 @@ impl Model {
         }
     }
 
-    /// The layers of `span`, ready to run. Touches only their own tensors, and those lazily.
+    /// The `model_type` of its configuration.
+    pub fn family(&self) -> &'static str {
+        self.0.architecture.family
+    }
+
+    /// Whether it continues text; an encoder turns it into vectors instead.
+    pub fn is_decoder(&self) -> bool {
+        self.0.architecture.decoder
+    }
+
+    /// Whether all tensors of `span` are there as they must be; their numbers are not read.
+    ///
+    /// # Errors
+    /// As [`Model::stage`].
+    pub fn check(&self, span: LayerSpan) -> Result<(), ModelError> {
+        let architecture = &self.0.architecture;
+        let layers = architecture.shape.layers;
+        if span.end() > layers {
+            return Err(ModelError::NoSuchLayers { wanted: span, layers });
+        }
+        let parts = architecture.parts(span).into_iter();
+        parts.into_iter().try_for_each(|part| weight::check(&self.0.table, architecture, part))
+    }
+
+    /// The layers of `span`, ready to run. Reads only their own tensors.
     ///
     /// # Errors
     /// [`ModelError`] names the first tensor that is missing, mis-shaped (with both shapes) or of a

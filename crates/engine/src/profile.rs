@@ -4,8 +4,9 @@
 //! read. Norm weights are a thousandth of a layer and counted with it.
 
 use crate::{
-    arch::{Architecture, Part},
+    arch::{Architecture, LayerPart as P, Part},
     formats::TensorTable,
+    weight::{Measure, measure},
 };
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -50,6 +51,7 @@ pub struct ModelProfile {
 #[derive(Debug, Default)]
 pub(crate) struct Weights {
     pub parameters: u64,
+    pub parameters_active: u64,
     pub layer_bytes: Vec<u64>,
     pub embedding_bytes: u64,
     pub head_bytes: u64,
@@ -63,17 +65,31 @@ impl Weights {
         let shape = &architecture.shape;
         let mut sum = Self { layer_bytes: vec![0; shape.layers as usize], ..Self::default() };
         for part in architecture.parts(shape.span()) {
-            let Some(tensor) = table.get(&(architecture.tensor_name)(part)) else { continue };
-            let bytes = tensor.bytes().len() as u64;
-            let numbers = tensor.shape.iter().map(|n| *n as u64).product::<u64>();
+            let Some(Measure { bytes, numbers, encoding }) = measure(table, architecture, part)
+            else {
+                continue;
+            };
             sum.parameters = sum.parameters.saturating_add(numbers);
             sum.weight_bytes += bytes;
-            *sum.encodings.entry(tensor.dtype.to_string()).or_default() += bytes;
+            *sum.encodings.entry(encoding.to_string()).or_default() += bytes;
+            // Of its experts a token meets a few.
+            let active = match (part, architecture.feed_forward.experts) {
+                (
+                    Part::Layer(_, P::ExpertGate(e) | P::ExpertUp(e) | P::ExpertDown(e)),
+                    Some(experts),
+                ) if e >= experts.used => 0,
+                _ => numbers,
+            };
+            sum.parameters_active = sum.parameters_active.saturating_add(active);
             match part {
                 Part::Layer(layer, _) => sum.layer_bytes[layer as usize] += bytes,
-                Part::Embedding => sum.embedding_bytes += bytes,
                 Part::Head => sum.head_bytes += bytes,
-                Part::FinalNorm => {}
+                Part::Embedding
+                | Part::Positions
+                | Part::Types
+                | Part::InputNorm
+                | Part::InputNormBias => sum.embedding_bytes += bytes,
+                Part::FinalNorm | Part::FinalNormBias => {}
             }
         }
         sum

@@ -4,6 +4,7 @@
 //! multiplies: [`crate::kernels`] packs blocks into its own layout and works on that.
 
 use half::{bf16, f16};
+use std::fmt;
 
 /// A way to store a row of weights. The names are those of GGUF.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -22,6 +23,15 @@ pub enum Encoding {
     Q4_K,
     Q5_K,
     Q6_K,
+}
+
+impl fmt::Display for Encoding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bf16 => write!(f, "BF16"),
+            other => write!(f, "{other:?}"),
+        }
+    }
 }
 
 impl Encoding {

@@ -20,31 +20,46 @@ pub(crate) struct Rope {
     attention_factor: f32,
 }
 
-/// What the names of the pairs are multiplied by, before scaling: `rope_theta` of the first llama.
-const THETA_DEFAULT: f64 = 10_000.0;
-
 const SUPPORTED: &str = "one of default, linear, llama3, yarn";
 
 impl Rope {
-    /// Reads either form of the configuration. `context` is `max_position_embeddings`.
-    pub fn read(top: Fields<'_>, head_dim: u32, context: u32) -> Result<Self, ConfigError> {
+    /// Reads either form of the configuration. `context` is `max_position_embeddings`, `theta` the base
+    /// where the file names none.
+    pub fn read(
+        top: Fields<'_>,
+        head_dim: u32,
+        context: u32,
+        theta: f64,
+    ) -> Result<Self, ConfigError> {
+        top.only("partial_rotary_factor", 1.0.into())?;
+        let theta = top.positive("rope_theta")?.unwrap_or(theta);
         let fields = match top.object("rope_parameters", "rope_parameters.")? {
             Some(fields) => Some(fields),
             None => top.object("rope_scaling", "rope_scaling.")?,
         };
-        let inner = fields.unwrap_or(top);
-        let theta = match inner.positive("rope_theta")? {
-            Some(theta) => theta,
-            None => top.positive("rope_theta")?.unwrap_or(THETA_DEFAULT),
-        };
-        top.only("partial_rotary_factor", 1.0.into())?;
+        match fields {
+            Some(fields) => Self::read_inner(fields, head_dim, context, theta),
+            None => Ok(Self::plain(head_dim, theta)),
+        }
+    }
+
+    /// Frequencies that are not scaled.
+    pub fn plain(head_dim: u32, theta: f64) -> Self {
+        Plain { theta, pairs: head_dim / 2, context: 0 }.scaled(1.0, |frequency| frequency)
+    }
+
+    /// Reads the object that `rope_parameters` or `rope_scaling` holds.
+    pub fn read_inner(
+        inner: Fields<'_>,
+        head_dim: u32,
+        context: u32,
+        theta: f64,
+    ) -> Result<Self, ConfigError> {
+        let theta = inner.positive("rope_theta")?.unwrap_or(theta);
         inner.only("partial_rotary_factor", 1.0.into())?;
         let plain = Plain { theta, pairs: head_dim / 2, context };
-        let kind = match fields {
-            None => "default",
-            // `type` is what transformers before 4.45 wrote.
-            Some(f) => f.str("rope_type")?.or(f.str("type")?).unwrap_or("default"),
-        };
+        // `type` is what transformers before 4.45 wrote.
+        let kind = inner.str("rope_type")?.or(inner.str("type")?).unwrap_or("default");
         match kind {
             "default" => Ok(plain.scaled(1.0, |frequency| frequency)),
             "linear" => linear(inner, plain),
@@ -178,7 +193,7 @@ mod tests {
 
     fn read(text: &str) -> Result<Rope, ConfigError> {
         let map = serde_json::from_str(text).expect("an object");
-        Rope::read(Fields::top(&map), 16, 256)
+        Rope::read(Fields::top(&map), 16, 256, 10_000.0)
     }
 
     #[test]

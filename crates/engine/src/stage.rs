@@ -4,12 +4,12 @@
 
 use crate::{
     arch::{Architecture, Part},
-    block::{Block, Scratch},
+    block::{Block, NormWeights, Scratch},
     error::{ModelError, StageError},
     formats::TensorTable,
     kernels::Kernels,
     kv::{Batch, CacheLayout, KvCache},
-    weight::{Weight, load_norm},
+    weight::{Weight, load_vector},
 };
 use std::sync::Arc;
 use talka_base::LayerSpan;
@@ -31,18 +31,29 @@ pub struct Stage {
     kernels: Kernels,
     span: LayerSpan,
     blocks: Vec<Block>,
-    /// `[V, D]`, where the span starts the model.
-    embedding: Option<Weight>,
+    /// Where the span starts the model.
+    entry: Option<Entry>,
     /// Where the span ends the model.
     tail: Option<Tail>,
     scratch: Scratch,
 }
 
+/// From tokens to the first layer's input.
+#[derive(Debug)]
+struct Entry {
+    embedding: Weight,         // [V, D]
+    positions: Option<Weight>, // [positions, D]
+    /// The embedding of the first type.
+    kind: Option<Vec<f32>>, // [D]
+    norm: Option<NormWeights>, // [D]
+}
+
 /// From the last layer's output to logits.
 #[derive(Debug)]
 struct Tail {
-    norm: Vec<f32>, // [D]
-    head: Weight,   // [V, D]
+    norm: Option<NormWeights>, // [D]
+    /// Encoders have none.
+    head: Option<Weight>, // [V, D]
 }
 
 /// What a stage is given for `T` new positions.
@@ -75,6 +86,50 @@ pub enum StageOutput {
     Logits(Vec<f32>),
 }
 
+impl Entry {
+    fn load(
+        table: &TensorTable,
+        architecture: &Architecture,
+        kernels: &Kernels,
+    ) -> Result<Self, ModelError> {
+        let weight = |part| Weight::load(table, architecture, part, kernels);
+        let input = &architecture.input;
+        let kind = |_| {
+            let mut kinds = load_vector(table, architecture, Part::Types)?;
+            kinds.truncate(architecture.shape.hidden as usize);
+            Ok::<_, ModelError>(kinds)
+        };
+        let norm = || NormWeights::load(table, architecture, Part::InputNorm, Part::InputNormBias);
+        Ok(Self {
+            embedding: weight(Part::Embedding)?,
+            positions: input.positions.then(|| weight(Part::Positions)).transpose()?,
+            kind: input.types.map(kind).transpose()?,
+            norm: input.norm.then(norm).transpose()?,
+        })
+    }
+}
+
+impl Tail {
+    fn load(
+        table: &TensorTable,
+        architecture: &Architecture,
+        kernels: &Kernels,
+        entry: Option<&Entry>,
+    ) -> Result<Self, ModelError> {
+        let norm = || NormWeights::load(table, architecture, Part::FinalNorm, Part::FinalNormBias);
+        let weight = |part| Weight::load(table, architecture, part, kernels);
+        let head = || match entry {
+            Some(entry) if architecture.tied => Ok(entry.embedding.clone()),
+            _ if architecture.tied => weight(Part::Embedding),
+            _ => weight(Part::Head),
+        };
+        Ok(Self {
+            norm: architecture.final_norm.then(norm).transpose()?,
+            head: architecture.decoder.then(head).transpose()?,
+        })
+    }
+}
+
 impl Stage {
     pub(crate) fn load(
         architecture: &Arc<Architecture>,
@@ -86,27 +141,19 @@ impl Stage {
         if span.end() > layers {
             return Err(ModelError::NoSuchLayers { wanted: span, layers });
         }
-        let weight = |part| Weight::load(table, architecture, part, kernels);
-        let embedding = (span.start() == 0).then(|| weight(Part::Embedding)).transpose()?;
+        let entry =
+            (span.start() == 0).then(|| Entry::load(table, architecture, kernels)).transpose()?;
         let blocks = span.layers().map(|layer| Block::load(table, architecture, layer, kernels));
         let blocks = blocks.collect::<Result<_, _>>()?;
         let tail = (span.end() == layers)
-            .then(|| {
-                let norm = load_norm(table, architecture, Part::FinalNorm)?;
-                let head = match &embedding {
-                    Some(embedding) if architecture.tied => embedding.clone(),
-                    _ if architecture.tied => weight(Part::Embedding)?,
-                    _ => weight(Part::Head)?,
-                };
-                Ok::<_, ModelError>(Tail { norm, head })
-            })
+            .then(|| Tail::load(table, architecture, kernels, entry.as_ref()))
             .transpose()?;
         Ok(Self {
             architecture: Arc::clone(architecture),
             kernels: kernels.clone(),
             span,
             blocks,
-            embedding,
+            entry,
             tail,
             scratch: Scratch::default(),
         })
@@ -153,10 +200,9 @@ impl Stage {
             let span = cache.span();
             let mut batch = Batch::new();
             batch.push(cache, rows.len());
-            let (shape, rope) = (&self.architecture.shape, &self.architecture.rope);
-            self.scratch.begin(shape, rope, &batch);
+            self.scratch.begin(&self.architecture, &batch);
             match input {
-                StageInput::Tokens(tokens) => self.embed(&tokens[rows.clone()]),
+                StageInput::Tokens(tokens) => self.embed(&tokens[rows.clone()], &batch),
                 StageInput::Hidden(hidden) => self
                     .scratch
                     .hidden
@@ -173,7 +219,7 @@ impl Stage {
         let shape = &self.architecture.shape;
         let ends = span.end() == shape.layers;
         let rows = if logits == LogitsWanted::Last { 1 } else { positions };
-        if ends && logits != LogitsWanted::None {
+        if ends && self.architecture.decoder && logits != LogitsWanted::None {
             StageOutput::Logits(Vec::with_capacity(rows * shape.vocab as usize))
         } else {
             StageOutput::Hidden(Vec::with_capacity(positions * shape.hidden as usize))
@@ -227,21 +273,39 @@ impl Stage {
         }
     }
 
-    /// `scratch.hidden` `[T, D]` = the embeddings of `tokens` `[T]`.
-    fn embed(&mut self, tokens: &[u32]) {
-        let embedding = self.embedding.as_ref().expect("a stage from layer 0 holds the embedding");
-        let matrix = embedding.matrix();
+    /// `scratch.hidden` `[T, D]` = the embeddings of `tokens` `[T]`, the rows of `batch`.
+    fn embed(&mut self, tokens: &[u32], batch: &Batch<'_>) {
+        let entry = self.entry.as_ref().expect("a stage from layer 0 holds the embedding");
+        let scale = self.architecture.input.scale;
         let width = self.architecture.shape.hidden as usize;
-        for (row, token) in self.scratch.hidden.chunks_exact_mut(width).zip(tokens) {
-            matrix.row_into(*token as usize, row);
+        let mut other = vec![0.0; width];
+        let Scratch { hidden, normed, .. } = &mut self.scratch;
+        let rows = hidden.chunks_exact_mut(width).zip(tokens).zip(batch.positions());
+        for ((row, token), position) in rows {
+            entry.embedding.matrix().row_into(*token as usize, row);
+            if scale != 1.0 {
+                row.iter_mut().for_each(|x| *x *= scale);
+            }
+            if let Some(positions) = &entry.positions {
+                positions.matrix().row_into(position as usize, &mut other);
+                row.iter_mut().zip(&other).for_each(|(x, other)| *x += other);
+            }
+            if let Some(kind) = &entry.kind {
+                row.iter_mut().zip(kind).for_each(|(x, kind)| *x += kind);
+            }
+        }
+        if let Some(norm) = &entry.norm {
+            norm.run(&self.kernels, &self.architecture, normed, hidden);
+            std::mem::swap(normed, hidden);
         }
     }
 
     fn run_blocks(&mut self, span: LayerSpan, batch: &mut Batch<'_>) {
         let first = (span.start() - self.span.start()) as usize;
         let blocks = &self.blocks[first..][..span.len() as usize];
-        for (index, block) in blocks.iter().enumerate() {
-            block.run(&self.kernels, &self.architecture, &mut self.scratch, batch, index);
+        for (index, (block, layer)) in blocks.iter().zip(span.layers()).enumerate() {
+            let scratch = &mut self.scratch;
+            block.run(&self.kernels, &self.architecture, scratch, batch, index, layer);
         }
     }
 
@@ -256,23 +320,33 @@ impl Stage {
         let Scratch { hidden, normed, .. } = &mut self.scratch;
         let tail = self.tail.as_ref().filter(|_| span.end() == self.span.end());
         let width = self.architecture.shape.hidden as usize;
-        let epsilon = self.architecture.norm_epsilon;
+        let architecture = &self.architecture;
         match (output, tail) {
             (StageOutput::Hidden(out), None) => out.extend_from_slice(hidden),
-            (StageOutput::Hidden(out), Some(tail)) => {
-                self.kernels.rms_norm(normed, hidden, &tail.norm, epsilon);
-                out.extend_from_slice(normed);
-            }
+            (StageOutput::Hidden(out), Some(tail)) => match &tail.norm {
+                Some(norm) => {
+                    norm.run(&self.kernels, architecture, normed, hidden);
+                    out.extend_from_slice(normed);
+                }
+                None => out.extend_from_slice(hidden),
+            },
             (StageOutput::Logits(_), _) if wanted == LogitsWanted::Last && !last_chunk => {}
             (StageOutput::Logits(out), tail) => {
                 let tail = tail.expect("only a span that ends the model returns logits");
                 let skipped = if wanted == LogitsWanted::Last { hidden.len() - width } else { 0 };
                 let (hidden, normed) = (&hidden[skipped..], &mut normed[skipped..]);
-                self.kernels.rms_norm(normed, hidden, &tail.norm, epsilon);
+                match &tail.norm {
+                    Some(norm) => norm.run(&self.kernels, architecture, normed, hidden),
+                    None => normed.copy_from_slice(hidden),
+                }
+                let head = tail.head.as_ref().expect("only a decoder is asked for logits");
                 let start = out.len();
                 let logits = hidden.len() / width * self.architecture.shape.vocab as usize;
                 out.resize(start + logits, 0.0);
-                self.kernels.matmul(&mut out[start..], normed, tail.head.matrix());
+                self.kernels.matmul(&mut out[start..], normed, head.matrix());
+                if let Some(cap) = self.architecture.logits_softcap {
+                    self.kernels.softcap(&mut out[start..], cap);
+                }
             }
         }
     }

@@ -73,12 +73,20 @@ pub(super) fn attention(
         for (index, out) in out.chunks_exact_mut(group).enumerate() {
             let unit = job * units_per_job + index;
             let (position, kv_head) = (start + unit / kv_heads, unit % kv_heads);
-            let seen = kv_head * positions_max * head_dim..;
-            let seen = seen.start..seen.start + (position + 1) * head_dim;
+            let last = if rule.causal { position + 1 } else { end };
+            let first = rule.window.map_or(0, |window| (position + 1).saturating_sub(window));
+            let seen = kv_head * positions_max + first..kv_head * positions_max + last;
+            let seen = seen.start * head_dim..seen.end * head_dim;
             let (keys, values) = (&cache.keys[seen.clone()], &cache.values[seen]);
             let q = &q[unit * group..][..group];
             // SAFETY: `Kernels::new` made sure of the instruction set.
-            unsafe { heads_of_one_key(isa, &Heads { q, keys, values, head_dim, scale }, out) };
+            unsafe {
+                heads_of_one_key(
+                    isa,
+                    &Heads { q, keys, values, head_dim, scale, softcap: rule.softcap },
+                    out,
+                )
+            };
         }
     });
 }
@@ -93,6 +101,7 @@ struct Heads<'a> {
     values: &'a [f32],
     head_dim: usize,
     scale: f32,
+    softcap: Option<f32>,
 }
 
 /// `out` is `[group, head_dim]`.
@@ -102,6 +111,7 @@ struct Heads<'a> {
 #[cfg(target_arch = "x86_64")]
 unsafe fn heads_of_one_key(isa: Isa, heads: &Heads<'_>, out: &mut [f32]) {
     match isa {
+        _ if heads.softcap.is_some() => portable(heads, out),
         Isa::Portable => portable(heads, out),
         // SAFETY: the caller's promise.
         Isa::Avx2 => unsafe { simd::heads_avx2(heads, out) },
@@ -119,11 +129,14 @@ unsafe fn heads_of_one_key(_: Isa, heads: &Heads<'_>, out: &mut [f32]) {
 
 /// What attention means.
 fn portable(heads: &Heads<'_>, out: &mut [f32]) {
-    let &Heads { q, keys, values, head_dim, scale } = heads;
+    let &Heads { q, keys, values, head_dim, scale, softcap } = heads;
     let mut scores = vec![0.0; keys.len() / head_dim];
     for (out, q) in out.chunks_exact_mut(head_dim).zip(q.chunks_exact(head_dim)) {
         for (score, key) in scores.iter_mut().zip(keys.chunks_exact(head_dim)) {
             *score = dot(q, key) * scale;
+            if let Some(cap) = softcap {
+                *score = cap * super::math::tanh(*score / cap);
+            }
         }
         softmax(&mut scores);
         out.fill(0.0);

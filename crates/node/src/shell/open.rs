@@ -59,7 +59,7 @@ pub(super) async fn open(
     let identity = Identity::load_or_create(&config.data_dir.join("identity.key"), random())?;
     let keys = identity.keypair().clone();
     let kernels = Kernels::detect(ThreadPool::new(config.threads));
-    let models = open_models(&config, &kernels)?;
+    let models = open_models(&config)?;
     let endpoint = bind(&config, &store, &keys).await?;
     let (desk, mut peers) = match enter_network(&config, &store, &keys, &endpoint).await {
         Ok(entered) => entered,
@@ -102,11 +102,8 @@ pub(super) async fn open(
 type OpenedModel<'a> = (Arc<KnownModel>, &'a crate::config::ModelChoice);
 
 /// Opens every model and checks the tensors of the layers this node may be asked to serve: all of
-/// them, unless its owner named some. Weights are mapped, not read, so this is quick.
-fn open_models<'a>(
-    config: &'a NodeConfig,
-    kernels: &Kernels,
-) -> Result<Vec<OpenedModel<'a>>, StartError> {
+/// them, unless its owner named some. Their numbers are not read, so this is quick.
+fn open_models<'a>(config: &'a NodeConfig) -> Result<Vec<OpenedModel<'a>>, StartError> {
     let mut models: Vec<OpenedModel<'_>> = Vec::new();
     for choice in &config.models {
         let name = choice.name.clone();
@@ -119,7 +116,7 @@ fn open_models<'a>(
         if let Some(span) = choice.span.filter(|span| span.end() > layers) {
             return Err(StartError::NoSuchLayers { name, layers, span });
         }
-        model.stage(choice.span.unwrap_or(model.shape().span()), kernels).map_err(wrong)?;
+        model.check(choice.span.unwrap_or(model.shape().span())).map_err(wrong)?;
         let known = KnownModel { name, id: model.id(), model };
         models.push((Arc::new(known), choice));
     }

@@ -141,6 +141,7 @@ impl Hub {
             Err(error) => return Err(error),
         };
         let (listing, selection) = self.complete(reference, listing).await?;
+        remove_changed(store, reference, &listing)?;
         store.write_listing(reference, &listing)?;
         let folder = store.commit(reference, &listing.commit);
         link_same(store, reference, &listing, &selection);
@@ -244,6 +245,23 @@ async fn lock(
         }
         tokio::time::sleep(LOCK_POLL).await;
     }
+}
+
+/// Removes files whose content is another now, although the commit's name is the same: a hub without
+/// commits gives all of a revision's states one name.
+fn remove_changed(store: &Store, reference: &HubRef, listing: &Listing) -> Result<(), HubError> {
+    // A damaged record tells nothing, and is about to be replaced.
+    let Ok(Some(before)) = store.listing(reference, &listing.commit) else { return Ok(()) };
+    let folder = store.commit(reference, &listing.commit);
+    for file in &listing.files {
+        let known = before.get(&file.path).filter(|known| is_here(&folder, known));
+        let digests = known.and_then(|known| known.digest.as_ref()).zip(file.digest.as_ref());
+        if digests.is_some_and(|(before, now)| before != now) {
+            let path = folder.join(&file.path);
+            fs::remove_file(&path).map_err(at(&path))?;
+        }
+    }
+    Ok(())
 }
 
 /// Files that another commit has too get a second name here and are not fetched again.

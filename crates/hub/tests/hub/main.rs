@@ -243,6 +243,24 @@ fn a_mirror_that_lists_names_only_is_asked_file_by_file() {
 }
 
 #[test]
+fn a_mirror_without_commits_is_read_page_by_page() {
+    let place = Place::new(tiny());
+    place.hub.behave(Behaviour { tree_pages: Some(2), ..Behaviour::default() });
+    let pulled = place.pull("hf:acme/tiny").expect("pulled");
+    assert_eq!((pulled.commit.as_str(), pulled.bytes), ("main", 350_013));
+    assert_eq!(pulled.path, place.store().root().join("acme--tiny/main"));
+    let pages = place.hub.asked().into_iter().filter(|asked| asked.path.contains("/tree/"));
+    assert_eq!(pages.count(), 3);
+    let nobody = place.pull_from("http://127.0.0.1:9", "hf:acme/tiny").expect("here already");
+    assert_eq!(nobody, pulled);
+
+    // Of the same length, so that only the digest tells.
+    place.hub.commit(COMMIT, "config.json", b"[]");
+    place.pull("hf:acme/tiny").expect("pulled again");
+    assert_eq!(fs::read(pulled.path.join("config.json")).expect("new"), b"[]");
+}
+
+#[test]
 fn a_model_larger_than_the_disk_is_refused_before_any_byte() {
     let place = Place::new(tiny());
     place.hub.behave(Behaviour { claimed_bytes: Some(1 << 43), ..Behaviour::default() });

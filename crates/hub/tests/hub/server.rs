@@ -41,6 +41,8 @@ pub struct Behaviour {
     pub gated: bool,
     /// Lists names only.
     pub names_only: bool,
+    /// Knows no commits: lists by the tree alone, so many files a page.
+    pub tree_pages: Option<usize>,
     /// Says that files are so large, whatever they are.
     pub claimed_bytes: Option<u64>,
 }
@@ -133,7 +135,7 @@ impl FakeHub {
         let mut inner = self.lock();
         inner.asked.push(Asked { elsewhere, path: path.clone(), range, token });
         if let Some(api) = path.strip_prefix("/api/models/") {
-            return inner.listing(api);
+            return inner.listing(api, request.uri().query().unwrap_or_default());
         }
         let Some(rest) = path.strip_prefix(&format!("/{}/resolve/", inner.repo)) else {
             return error(StatusCode::NOT_FOUND, "", "no such page");
@@ -144,7 +146,8 @@ impl FakeHub {
         if inner.behaviour.gated && !elsewhere && !token {
             return error(StatusCode::UNAUTHORIZED, "GatedRepo", "Access is restricted");
         }
-        if revision != inner.commit || !inner.files.contains_key(file) {
+        let is_known = revision == inner.commit || revision == "main";
+        if !is_known || !inner.files.contains_key(file) {
             return error(StatusCode::NOT_FOUND, "EntryNotFound", "no such file");
         }
         if !elsewhere && is_large(file) {
@@ -155,7 +158,7 @@ impl FakeHub {
 }
 
 impl Inner {
-    fn listing(&self, api: &str) -> Response<Body> {
+    fn listing(&self, api: &str, query: &str) -> Response<Body> {
         let rest = api.strip_prefix(&self.repo).and_then(|rest| rest.strip_prefix('/'));
         let Some((what, revision)) = rest.and_then(|rest| rest.split_once('/')) else {
             return error(StatusCode::NOT_FOUND, "RepoNotFound", "Repository not found");
@@ -167,12 +170,27 @@ impl Inner {
         if is_tree && self.behaviour.names_only {
             return error(StatusCode::NOT_FOUND, "", "no trees here");
         }
-        let files: Vec<_> = self.files.iter().map(|(n, b)| self.describe(n, b, is_tree)).collect();
+        if self.behaviour.tree_pages.is_some() && !is_tree {
+            return error(StatusCode::NOT_FOUND, "", "no such page");
+        }
+        let mut files: Vec<_> =
+            self.files.iter().map(|(n, b)| self.describe(n, b, is_tree)).collect();
+        let mut response = Response::builder();
+        if let Some(page) = self.behaviour.tree_pages {
+            let start =
+                query.rsplit_once("cursor=").map_or(0, |(_, n)| n.parse().expect("a number"));
+            let end = files.len().min(start + page);
+            if end < files.len() {
+                let path = format!("/api/models/{api}?recursive=true&cursor={end}");
+                response = response.header("link", format!("<{path}>; rel=\"next\""));
+            }
+            files = files.drain(start..end).collect();
+        }
         let document = match is_tree {
             true => json!(files),
             false => json!({ "sha": self.commit, "siblings": files }),
         };
-        Response::builder()
+        response
             .header("content-type", "application/json")
             .body(document.to_string().into())
             .expect("a response")

@@ -287,7 +287,7 @@ fn a_span_weighs_its_layers_and_the_ends_it_has() {
 /// Goal: a profile counts every weight once. Method: its parts against the bytes a stage holds.
 #[test]
 fn a_profile_adds_up() {
-    for family in FAMILIES {
+    for family in ALL {
         let model = open(&fixture(family));
         let (profile, shape) = (model.profile(), *model.shape());
         assert_eq!(profile.shape, shape, "{family}");

@@ -4,9 +4,12 @@
 //! tests and benchmarks run. Decides when a generation ends; text is [`crate::TextStream`]'s.
 
 use crate::{
+    choose::{Choice, ChoiceEnd, Chooser},
     error::StageError,
+    grammar::GrammarError,
     kv::KvCache,
-    sample::Sampler,
+    sample::{Guess, Sampler},
+    speculate::Guesser,
     stage::{LogitsWanted, Stage, StageInput, StageOutput},
 };
 use std::ops::ControlFlow;
@@ -36,12 +39,15 @@ pub enum GenerateError {
     /// A stage refused.
     #[error(transparent)]
     Stage(#[from] StageError),
+    /// The grammar cannot be followed any further.
+    #[error(transparent)]
+    Grammar(#[from] GrammarError),
 }
 
 /// Why a generation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Finish {
-    /// The model ended it with one of its ids of end.
+    /// The model ended it with one of its ids of end, or its grammar allows no more.
     End,
     /// The caller stopped it (a stop string, say).
     Stopped,
@@ -140,13 +146,9 @@ pub fn generate(
     tokens_max: u32,
     mut on_token: impl FnMut(u32) -> ControlFlow<()>,
 ) -> Result<Finish, GenerateError> {
-    let context = pipeline.positions_max();
-    let room = context.saturating_sub(pipeline.len()) as usize;
-    if prompt.len() >= room {
-        return Err(GenerateError::PromptTooLong { prompt: prompt.len(), context });
-    }
+    let room = room_after(pipeline, prompt)?;
     let mut input = prompt.to_vec();
-    for _ in 0..(room - prompt.len()).min(tokens_max as usize) {
+    for _ in 0..room.min(tokens_max as usize) {
         let StageOutput::Logits(mut logits) = pipeline.run(&input, LogitsWanted::Last)? else {
             unreachable!("a whole model asked for logits returns them")
         };
@@ -160,4 +162,58 @@ pub fn generate(
         input = vec![token];
     }
     Ok(Finish::Length)
+}
+
+/// As [`generate`], by the rules of `chooser` and with tokens guessed ahead by `guesser`: fewer passes
+/// through the layers, and the same answer ([`crate::speculate`]).
+///
+/// # Errors
+/// [`GenerateError`]; a prompt that is too long is refused before any work.
+pub fn generate_guessing(
+    pipeline: &mut Pipeline,
+    prompt: &[u32],
+    chooser: &mut Chooser,
+    guesser: &mut Guesser,
+    tokens_max: u32,
+    mut on_choice: impl FnMut(&Choice) -> ControlFlow<()>,
+) -> Result<Finish, GenerateError> {
+    let mut left = room_after(pipeline, prompt)?.min(tokens_max as usize);
+    let mut said = prompt.to_vec();
+    let mut input = prompt.to_vec();
+    let mut guesses: Vec<Guess> = Vec::new();
+    while left > 0 {
+        let wanted = if guesses.is_empty() { LogitsWanted::Last } else { LogitsWanted::All };
+        let StageOutput::Logits(mut logits) = pipeline.run(&input, wanted)? else {
+            unreachable!("a whole model asked for logits returns them")
+        };
+        let choices = chooser.choose_run(&mut logits, &guesses)?;
+        for choice in &choices {
+            if choice.end == Some(ChoiceEnd::Token) {
+                return Ok(Finish::End);
+            }
+            let stopped = on_choice(choice).is_break();
+            if choice.end.is_some() || stopped {
+                return Ok(if stopped { Finish::Stopped } else { Finish::End });
+            }
+            said.push(choice.token);
+            left -= 1;
+        }
+        guesser.record(guesses.len(), choices.len() - 1);
+        // Of the guesses, those before the last choice were right.
+        pipeline.truncate(pipeline.len() - (guesses.len() + 1 - choices.len()) as u32);
+        guesses = guesser.guess(&said, chooser, left.saturating_sub(1))?;
+        input = said[said.len() - 1..].to_vec();
+        input.extend(guesses.iter().map(|guess| guess.token));
+    }
+    Ok(Finish::Length)
+}
+
+/// How many tokens of an answer to `prompt` have room, at least one.
+fn room_after(pipeline: &Pipeline, prompt: &[u32]) -> Result<usize, GenerateError> {
+    let context = pipeline.positions_max();
+    let room = (context as usize).saturating_sub(pipeline.len() as usize + prompt.len());
+    if room == 0 {
+        return Err(GenerateError::PromptTooLong { prompt: prompt.len(), context });
+    }
+    Ok(room)
 }

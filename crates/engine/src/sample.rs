@@ -1,8 +1,14 @@
 //! Draws the next token from logits.
 //!
 //! Decides what the sampling parameters mean. The order is that of transformers: repetition
-//! penalty, frequency and presence penalties, temperature, top-k, top-p, min-p, each over what the
-//! one before left. Deterministic: same parameters, prompt, logits and seed, same tokens.
+//! penalty, frequency and presence penalties, logit bias, temperature, top-k, top-p, min-p, each over
+//! what the one before left. The bias comes after the penalties so that 100 all but forces a token
+//! and -100 all but bans it whatever they do. A token whose logit is -∞ (a grammar's mask) is never
+//! drawn. Deterministic: same parameters, prompt, logits and seed, same tokens.
+//!
+//! Also judges tokens that somebody guessed ([`Sampler::verify`]): what is drawn follows the same
+//! distribution as without the guess (Leviathan, Kalman, Matias 2023). A guess that was not drawn
+//! from a distribution changes not even the draw.
 //!
 //! The repetition penalty (CTRL, Keskar et al. 2019) sees prompt and answer, as in transformers; the
 //! frequency and presence penalties (OpenAI) see the answer only, as in vLLM.
@@ -27,6 +33,8 @@ pub struct SamplingParams {
     pub frequency_penalty: f32,
     /// Lowers a token's logit by this once it was generated, -2 to 2.
     pub presence_penalty: f32,
+    /// Added to the logits of these tokens, -100 to 100. Of one listed twice both count.
+    pub logit_bias: Vec<(u32, f32)>,
     /// Fixes the draws.
     pub seed: u64,
 }
@@ -53,6 +61,7 @@ impl Default for SamplingParams {
             repetition_penalty: 1.0,
             frequency_penalty: 0.0,
             presence_penalty: 0.0,
+            logit_bias: Vec::new(),
             seed: 0,
         }
     }
@@ -86,7 +95,12 @@ impl SamplingParams {
                 return Err(SamplingError { field, found, expected });
             }
         }
-        Ok(())
+        match self.logit_bias.iter().find(|(_, bias)| !(-100.0..=100.0).contains(bias)) {
+            Some(&(_, found)) => {
+                Err(SamplingError { field: "logit_bias", found, expected: "-100 to 100" })
+            }
+            None => Ok(()),
+        }
     }
 }
 
@@ -99,12 +113,67 @@ pub struct Sampler {
     seen: HashMap<u32, u32>,
 }
 
+/// A token that somebody thinks will come next.
+#[derive(Debug, Clone)]
+pub struct Guess {
+    /// The token.
+    pub token: u32,
+    /// What it was drawn from; absent if it was not drawn but looked up.
+    pub drawn_from: Option<Distribution>,
+}
+
+/// Tokens that may be drawn, with their weights.
+#[derive(Debug, Clone)]
+pub struct Distribution {
+    candidates: Vec<Candidate>,
+    /// Of all weights.
+    total: f64,
+}
+
 /// A token that may still be drawn.
 #[derive(Debug, Clone, Copy)]
 struct Candidate {
     token: u32,
     /// Its probability times a factor common to all.
     weight: f64,
+}
+
+impl Distribution {
+    fn new(candidates: Vec<Candidate>) -> Self {
+        let total = candidates.iter().map(|c| c.weight).sum();
+        Self { candidates, total }
+    }
+
+    /// The token at `uniform`, 0 to 1, of the whole weight; `None` if nothing has any.
+    fn pick(&self, uniform: f64) -> Option<u32> {
+        let mut left = uniform * self.total;
+        for candidate in &self.candidates {
+            left -= candidate.weight;
+            if left < 0.0 {
+                return Some(candidate.token);
+            }
+        }
+        // Rounding may leave a crumb.
+        self.candidates.last().map(|c| c.token)
+    }
+
+    /// The share of `token`, 0 to 1.
+    fn probability(&self, token: u32) -> f64 {
+        let found = self.candidates.iter().find(|c| c.token == token);
+        found.map_or(0.0, |c| c.weight / self.total)
+    }
+
+    /// What is left of it where `other` has less: what to draw from once a guess from `other` was
+    /// refused.
+    fn beyond(&self, other: &Self) -> Self {
+        let others: HashMap<u32, f64> =
+            other.candidates.iter().map(|c| (c.token, c.weight / other.total)).collect();
+        let left = |c: &Candidate| {
+            let weight = c.weight / self.total - others.get(&c.token).copied().unwrap_or(0.0);
+            (weight > 0.0).then_some(Candidate { token: c.token, weight })
+        };
+        Self::new(self.candidates.iter().filter_map(left).collect())
+    }
 }
 
 impl Sampler {
@@ -114,16 +183,67 @@ impl Sampler {
         Self { params, rng, seen: prompt.iter().map(|token| (*token, 0)).collect() }
     }
 
+    /// Whether it always takes the likeliest token.
+    pub fn is_greedy(&self) -> bool {
+        self.params.temperature == 0.0
+    }
+
     /// Draws from `logits` `[V]`, which it overwrites with penalised ones, and remembers the draw.
     ///
     /// NaN counts as impossible. With nothing possible the draw is token 0.
     pub fn sample(&mut self, logits: &mut [f32]) -> u32 {
-        self.penalise(logits);
-        let likeliest = likeliest(logits);
-        let token =
-            if self.params.temperature == 0.0 { likeliest } else { self.draw(logits, likeliest) };
+        self.adjust(logits);
+        let token = self.draw(logits);
         self.record(token);
         token
+    }
+
+    /// As [`Self::sample`], with a guess: the token drawn is the guess's if that is accepted, and
+    /// never if it is refused.
+    ///
+    /// The draws follow the distribution of [`Self::sample`]. For a guess that was not drawn they
+    /// are even the same ones, and so they are at temperature 0.
+    pub fn verify(&mut self, logits: &mut [f32], guess: &Guess) -> u32 {
+        let Some(drawn_from) = guess.drawn_from.as_ref().filter(|_| !self.is_greedy()) else {
+            return self.sample(logits);
+        };
+        self.adjust(logits);
+        // Both drawn at once, so that the number of draws never depends on the logits.
+        let [chance, place] = [(); 2].map(|()| self.uniform());
+        let likeliest = likeliest(logits);
+        let own = self.distribution(logits, likeliest);
+        let (wanted, given) = (own.probability(guess.token), drawn_from.probability(guess.token));
+        let token = if chance * given < wanted {
+            guess.token
+        } else {
+            let left = own.beyond(drawn_from);
+            left.pick(place).or_else(|| own.pick(place)).unwrap_or(likeliest)
+        };
+        self.record(token);
+        token
+    }
+
+    /// Draws from `logits` `[V]` as [`Self::sample`] does, for another sampler to judge.
+    pub fn guess(&mut self, logits: &mut [f32]) -> Guess {
+        self.adjust(logits);
+        let likeliest = likeliest(logits);
+        let (token, drawn_from) = if self.is_greedy() {
+            (likeliest, None)
+        } else {
+            let uniform = self.uniform();
+            let distribution = self.distribution(logits, likeliest);
+            (distribution.pick(uniform).unwrap_or(likeliest), Some(distribution))
+        };
+        self.record(token);
+        Guess { token, drawn_from }
+    }
+
+    /// A sampler with the same parameters that has seen the same tokens and draws on its own: for
+    /// guessing ahead.
+    #[must_use]
+    pub fn fork(&mut self) -> Self {
+        let rng = Rng::new(self.rng.next_u64());
+        Self { params: self.params.clone(), rng, seen: self.seen.clone() }
     }
 
     /// Remembers a token of the answer that came from elsewhere (a replayed generation).
@@ -131,7 +251,8 @@ impl Sampler {
         *self.seen.entry(token).or_default() += 1;
     }
 
-    fn penalise(&self, logits: &mut [f32]) {
+    /// Penalties, then bias.
+    fn adjust(&self, logits: &mut [f32]) {
         let SamplingParams { repetition_penalty, frequency_penalty, presence_penalty, .. } =
             self.params;
         for (&token, &count) in &self.seen {
@@ -145,26 +266,36 @@ impl Sampler {
                 *logit -= frequency_penalty * count as f32 + presence_penalty;
             }
         }
+        for &(token, bias) in &self.params.logit_bias {
+            if let Some(logit) = logits.get_mut(token as usize) {
+                *logit += bias;
+            }
+        }
     }
 
-    fn draw(&mut self, logits: &[f32], likeliest: u32) -> u32 {
+    fn draw(&mut self, logits: &[f32]) -> u32 {
+        let likeliest = likeliest(logits);
+        if self.is_greedy() {
+            return likeliest;
+        }
         // Drawn first, so that the number of draws per token never depends on the logits.
-        let uniform = (self.rng.next_u64() >> 11) as f64 / (1_u64 << 53) as f64;
+        let uniform = self.uniform();
+        self.distribution(logits, likeliest).pick(uniform).unwrap_or(likeliest)
+    }
+
+    /// 0 to below 1.
+    fn uniform(&mut self) -> f64 {
+        (self.rng.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
+    }
+
+    /// What temperature and filters leave of adjusted logits.
+    fn distribution(&self, logits: &[f32], likeliest: u32) -> Distribution {
         let mut candidates = weigh(logits, likeliest, self.params.temperature);
         keep_top_k(&mut candidates, self.params.top_k as usize);
         keep_top_p(&mut candidates, f64::from(self.params.top_p));
         let least = f64::from(self.params.min_p); // the likeliest weighs 1
         candidates.retain(|c| c.weight >= least);
-        let total: f64 = candidates.iter().map(|c| c.weight).sum();
-        let mut left = uniform * total;
-        for candidate in &candidates {
-            left -= candidate.weight;
-            if left < 0.0 {
-                return candidate.token;
-            }
-        }
-        // Rounding may leave a crumb.
-        candidates.last().map_or(likeliest, |c| c.token)
+        Distribution::new(candidates)
     }
 }
 
@@ -310,6 +441,63 @@ mod tests {
     }
 
     #[test]
+    fn a_bias_outweighs_penalties_and_unknown_tokens_do_nothing() {
+        let sample = |bias: Vec<(u32, f32)>| {
+            let params = SamplingParams { logit_bias: bias, ..SamplingParams::greedy() };
+            let penalised = SamplingParams { presence_penalty: 2.0, ..params };
+            Sampler::new(penalised, &[1]).sample(&mut [4.0, 3.0, -1.0])
+        };
+        assert_eq!(sample(vec![]), 0);
+        assert_eq!(sample(vec![(2, 100.0)]), 2);
+        assert_eq!(sample(vec![(0, -100.0)]), 1);
+        assert_eq!(sample(vec![(2, 3.0), (2, 3.0)]), 2, "both count");
+        assert_eq!(sample(vec![(99, 100.0)]), 0);
+        let banned = |p: &mut SamplingParams| p.logit_bias = vec![(1, -100.0)];
+        check(with(banned), [0.25, 0.0, 0.25, 0.5]);
+    }
+
+    /// Goal: guesses, good or bad, never change what is drawn. Method: shares of many draws with
+    /// guesses from quite another distribution, filters on and off, against shares without guesses.
+    #[test]
+    fn a_guess_never_changes_the_distribution() {
+        const DRAWS: u32 = 20_000;
+        let guessing: [f32; 4] = [2.0, 0.0, -1.0, 1.0];
+        for params in [with(|_| ()), with(|p| (p.top_k, p.temperature) = (3, 1.5))] {
+            let expected = shares(&params, &LOGITS);
+            let (mut counts, mut accepted) = ([0_u32; 4], 0);
+            let mut rng = Rng::new(11);
+            for _ in 0..DRAWS {
+                let params = SamplingParams { seed: rng.next_u64(), ..params.clone() };
+                let mut sampler = Sampler::new(params, &[]);
+                let guess = sampler.fork().guess(&mut guessing.clone());
+                let token = sampler.verify(&mut LOGITS.clone(), &guess);
+                counts[token as usize] += 1;
+                accepted += u32::from(token == guess.token);
+            }
+            for (count, expected) in counts.iter().zip(expected) {
+                let found = f64::from(*count) / f64::from(DRAWS);
+                // Two shares, each with three standard deviations of 0.011.
+                assert!((found - expected).abs() < 0.02, "{params:?}: {counts:?} {expected}");
+            }
+            // The overlap of the two distributions is what guessing can gain.
+            assert!((DRAWS / 4..DRAWS * 3 / 4).contains(&accepted), "{accepted} accepted");
+        }
+    }
+
+    #[test]
+    fn a_guess_that_was_looked_up_changes_no_draw() {
+        for seed in 0..200 {
+            let params = with(|p| p.seed = seed);
+            let plain = Sampler::new(params.clone(), &[]).sample(&mut LOGITS.clone());
+            for token in 0..4 {
+                let guess = Guess { token, drawn_from: None };
+                let mut sampler = Sampler::new(params.clone(), &[]);
+                assert_eq!(sampler.verify(&mut LOGITS.clone(), &guess), plain);
+            }
+        }
+    }
+
+    #[test]
     fn greedy_takes_the_lowest_of_equals_and_survives_strange_logits() {
         let greedy = |logits: &[f32]| {
             Sampler::new(SamplingParams::greedy(), &[]).sample(&mut logits.to_vec())
@@ -331,6 +519,11 @@ mod tests {
         assert_eq!(error.to_string(), "temperature is 2.5, expected 0 to 2");
         assert!(with(|p| p.top_p = f32::NAN).validate().is_err());
         assert!(with(|p| p.repetition_penalty = 0.0).validate().is_err());
+        let biased = with(|p| p.logit_bias = vec![(3, 5.0), (4, -101.0)]).validate();
+        assert_eq!(
+            biased.expect_err("too far").to_string(),
+            "logit_bias is -101, expected -100 to 100"
+        );
         assert!(SamplingParams::default().validate().is_ok());
         assert!(SamplingParams::greedy().validate().is_ok());
     }

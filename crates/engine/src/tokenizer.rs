@@ -4,7 +4,11 @@
 //! vocabulary, and that nothing is ever truncated or padded behind the caller's back. For text that
 //! comes token by token use [`crate::TextStream`].
 
-use std::{collections::HashSet, sync::Arc};
+use crate::token_bytes::token_bytes;
+use std::{
+    collections::HashSet,
+    sync::{Arc, OnceLock},
+};
 
 /// Why a tokenizer is not usable, or did not do its work.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +40,8 @@ pub struct Tokenizer(Arc<Inner>);
 struct Inner {
     tokenizer: tokenizers::Tokenizer,
     special: HashSet<u32>,
+    /// Made when first asked for: most requests do not.
+    bytes: OnceLock<Vec<Vec<u8>>>,
 }
 
 impl Tokenizer {
@@ -59,7 +65,7 @@ impl Tokenizer {
         }
         let added = tokenizer.get_added_tokens_decoder().into_iter();
         let special = added.filter(|(_, token)| token.special).map(|(id, _)| id).collect();
-        Ok(Self(Arc::new(Inner { tokenizer, special })))
+        Ok(Self(Arc::new(Inner { tokenizer, special, bytes: OnceLock::new() })))
     }
 
     /// How it cuts text: `BPE`, `Unigram`, `WordPiece` or `WordLevel`.
@@ -92,6 +98,13 @@ impl Tokenizer {
     pub fn decode(&self, ids: &[u32]) -> Result<String, TokenizerError> {
         let text = self.0.tokenizer.decode(ids, true);
         text.map_err(|source| TokenizerError::Decode { source })
+    }
+
+    /// The bytes that token `id` stands for, which need not be whole characters; of a special token
+    /// its name. Empty for an id that is no token.
+    pub fn token_bytes(&self, id: u32) -> &[u8] {
+        let bytes = self.0.bytes.get_or_init(|| token_bytes(&self.0.tokenizer));
+        bytes.get(id as usize).map_or(&[], Vec::as_slice)
     }
 
     /// Whether `id` is a special token (beginning, end, turn marker): never part of the text.

@@ -99,9 +99,9 @@ impl Shared {
     /// request that waits for them.
     pub(crate) fn receive(&self, from: NodeId, flow: Flow) {
         let (session, event) = match flow {
-            Flow::Step(Step { session, number, payload: Payload::Logits(values), .. }) => {
-                (session, HeadEvent::Logits { from, step: number, values })
-            }
+            Flow::Step(Step {
+                session, number, payload: Payload::Logits { values, .. }, ..
+            }) => (session, HeadEvent::Logits { from, step: number, values }),
             Flow::Receipt(receipt) => {
                 (receipt.claimed_value().request, HeadEvent::Receipt { from, receipt })
             }

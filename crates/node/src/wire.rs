@@ -11,6 +11,7 @@ use talka_base::{
     CodecError, Encoded, LayerSpan, Membership, ModelId, NetworkId, NodeId, Receipt, RequestId,
     Signed, decode, encode,
 };
+use talka_engine::LogitsWanted;
 use talka_ledger::{Entry, Event};
 use talka_net::{
     ActivationError, ActivationHeader, ActivationKind, WireType, activation, decode_activation,
@@ -25,6 +26,11 @@ const OFFERS_MAX: usize = 64;
 const SPANS_MAX: usize = 64;
 /// Most hops of a route.
 pub const HOPS_MAX: usize = 255;
+/// Most bytes of logits in one answer, unless one row alone has more: a stage computes no more at
+/// once however many rows a head asks for. 32 rows of the largest vocabularies.
+pub const LOGIT_BYTES_MAX: usize = 32 << 20;
+/// Most positions of a step that its head may take back. More would be work for nothing.
+pub const GUESSES_MAX: u32 = 16;
 /// Longest text in a refusal or failure, in bytes.
 pub const REASON_BYTES_MAX: usize = 256;
 
@@ -189,8 +195,13 @@ pub enum Payload {
         /// D fastest.
         values: Vec<f32>,
     },
-    /// Logits `[1, V]` after the step's last row, from the last stage to the head.
-    Logits(Vec<f32>),
+    /// Logits `[1, V]` or `[T, V]`, as the step asked, from the last stage to the head.
+    Logits {
+        /// V.
+        vocab: u32,
+        /// V fastest.
+        values: Vec<f32>,
+    },
 }
 
 /// One step of a session.
@@ -202,10 +213,11 @@ pub struct Step {
     pub hop: u8,
     /// Counts the session's steps from 0.
     pub number: u64,
-    /// Absolute position of the first row.
+    /// Absolute position of the first row. Lower than where the session stands if the head guessed
+    /// tokens and some were wrong: a stage forgets what follows. See [`LogitsWanted::All`].
     pub position: u32,
-    /// Whether the head waits for the logits after the last row.
-    pub wants_logits: bool,
+    /// After which rows the head waits for logits.
+    pub wants: LogitsWanted,
     /// The rows.
     pub payload: Payload,
 }
@@ -267,11 +279,8 @@ pub enum WireError {
     #[error(transparent)]
     Activation(#[from] ActivationError),
     /// The first bytes name no kind of message.
-    #[error("flow message of kind {found:?}, expected 0, 1 or 2")]
+    #[error("flow message of kind {found:?}, expected 0, 1, 2 or 3")]
     Kind { found: Option<u8> },
-    /// Activations are bf16 or f32; logits one row.
-    #[error("{found} rows of logits, expected 1")]
-    LogitRows { found: u32 },
     /// More of something than any honest node sends.
     #[error("{found} {what}, expected at most {max}")]
     TooMany { what: &'static str, found: usize, max: usize },
@@ -321,14 +330,19 @@ fn at_most(what: &'static str, found: usize, max: usize) -> Result<(), WireError
 /// First byte of a flow message; the second is the hop.
 const NOTICE: u8 = 0;
 const STEP: u8 = 1;
-const STEP_WANTING_LOGITS: u8 = 2;
+const STEP_WANTING_LAST: u8 = 2;
+const STEP_WANTING_ALL: u8 = 3;
 
 impl Flow {
     /// The bytes to send: kind, hop, then a notice or an activation message.
     pub fn to_bytes(&self) -> Bytes {
         let (kind, hop, body): (u8, u8, Bytes) = match self {
             Self::Step(step) => {
-                let kind = if step.wants_logits { STEP_WANTING_LOGITS } else { STEP };
+                let kind = match step.wants {
+                    LogitsWanted::None => STEP,
+                    LogitsWanted::Last => STEP_WANTING_LAST,
+                    LogitsWanted::All => STEP_WANTING_ALL,
+                };
                 (kind, step.hop, step.body())
             }
             Self::Open { hop, open } => (NOTICE, *hop, encode(&Notice::Open(open.clone())).into()),
@@ -347,14 +361,15 @@ impl Flow {
     pub fn from_bytes(bytes: Bytes) -> Result<Self, WireError> {
         let kind = bytes.first().copied();
         let hop = *bytes.get(1).ok_or(WireError::Kind { found: kind })?;
-        match bytes[0] {
-            NOTICE => Self::from_notice(decode(&bytes[2..])?, hop),
-            kind @ (STEP | STEP_WANTING_LOGITS) => {
-                let (header, payload) = decode_activation(bytes.slice(2..))?;
-                Step::from_parts(hop, kind == STEP_WANTING_LOGITS, header, &payload).map(Self::Step)
-            }
-            found => Err(WireError::Kind { found: Some(found) }),
-        }
+        let wants = match bytes[0] {
+            NOTICE => return Self::from_notice(decode(&bytes[2..])?, hop),
+            STEP => LogitsWanted::None,
+            STEP_WANTING_LAST => LogitsWanted::Last,
+            STEP_WANTING_ALL => LogitsWanted::All,
+            found => return Err(WireError::Kind { found: Some(found) }),
+        };
+        let (header, payload) = decode_activation(bytes.slice(2..))?;
+        Ok(Self::Step(Step::from_parts(hop, wants, header, &payload)))
     }
 
     fn from_notice(notice: Notice, hop: u8) -> Result<Self, WireError> {
@@ -390,33 +405,25 @@ impl Step {
                 let kind = ActivationKind::Hidden { width: *width, dtype: WireType::F32 };
                 activation::encode_values(&header(values.len() / *width as usize, kind), values)
             }
-            Payload::Logits(values) => {
-                let vocab = u32::try_from(values.len()).expect("vocabularies are bounded");
-                activation::encode_values(&header(1, ActivationKind::Logits { vocab }), values)
+            Payload::Logits { vocab, values } => {
+                let kind = ActivationKind::Logits { vocab: *vocab };
+                activation::encode_values(&header(values.len() / *vocab as usize, kind), values)
             }
         }
     }
 
-    fn from_parts(
-        hop: u8,
-        wants_logits: bool,
-        header: ActivationHeader,
-        payload: &[u8],
-    ) -> Result<Self, WireError> {
-        let ActivationHeader { session, step: number, position, rows, kind } = header;
+    fn from_parts(hop: u8, wants: LogitsWanted, header: ActivationHeader, payload: &[u8]) -> Self {
+        let ActivationHeader { session, step: number, position, rows: _, kind } = header;
         let payload = match kind {
             ActivationKind::Tokens => Payload::Tokens(activation::read_tokens(payload)),
             ActivationKind::Hidden { width, dtype } => {
                 Payload::Hidden { width, values: activation::read_values(dtype, payload) }
             }
-            ActivationKind::Logits { .. } if rows != 1 => {
-                return Err(WireError::LogitRows { found: rows });
-            }
-            ActivationKind::Logits { .. } => {
-                Payload::Logits(activation::read_values(WireType::F32, payload))
+            ActivationKind::Logits { vocab } => {
+                Payload::Logits { vocab, values: activation::read_values(WireType::F32, payload) }
             }
         };
-        Ok(Self { session, hop, number, position, wants_logits, payload })
+        Self { session, hop, number, position, wants, payload }
     }
 }
 
@@ -430,18 +437,25 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn step(payload: Payload, wants_logits: bool) -> Flow {
+    fn step(payload: Payload, wants: LogitsWanted) -> Flow {
         let session = RequestId([7; 16]);
-        Flow::Step(Step { session, hop: 3, number: 9, position: 40, wants_logits, payload })
+        Flow::Step(Step { session, hop: 3, number: 9, position: 40, wants, payload })
     }
 
     #[test]
     fn every_kind_of_flow_message_round_trips() {
         let session = RequestId([7; 16]);
         let messages = [
-            step(Payload::Tokens(vec![1, 2, 300]), true),
-            step(Payload::Hidden { width: 2, values: vec![1.5, -0.25, f32::MIN, 3.0] }, false),
-            step(Payload::Logits(vec![0.1, -7.0, 2.0]), true),
+            step(Payload::Tokens(vec![1, 2, 300]), LogitsWanted::All),
+            step(
+                Payload::Hidden { width: 2, values: vec![1.5, -0.25, f32::MIN, 3.0] },
+                LogitsWanted::None,
+            ),
+            step(Payload::Logits { vocab: 3, values: vec![0.1, -7.0, 2.0] }, LogitsWanted::Last),
+            step(
+                Payload::Logits { vocab: 2, values: vec![0.1, -7.0, 2.0, 0.5] },
+                LogitsWanted::All,
+            ),
             Flow::Close { hop: 1, session },
             Flow::Failed { session, hop: 2, reason: "no memory".into() },
         ];
@@ -482,7 +496,7 @@ mod tests {
         #[test]
         fn a_truncated_step_is_refused(values in proptest::collection::vec(any::<f32>(), 1..40)) {
             let width = values.len() as u32;
-            let bytes = step(Payload::Hidden { width, values }, true).to_bytes();
+            let bytes = step(Payload::Hidden { width, values }, LogitsWanted::Last).to_bytes();
             for end in 0..bytes.len() {
                 prop_assert!(Flow::from_bytes(bytes.slice(..end)).is_err());
             }

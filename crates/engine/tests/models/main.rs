@@ -4,6 +4,7 @@
 //! One program, so that it links once. How to add a family: put its folder under
 //! `fixtures/reference` and its name into `reference::FAMILIES`.
 
+mod choose;
 mod damage;
 mod golden;
 mod reference;
@@ -17,4 +18,7 @@ fn models_are_shared_and_stages_are_sent_between_threads() {
     sent::<talka_engine::Stage>();
     sent::<talka_engine::KvCache>();
     shared::<talka_engine::Model>();
+    shared::<talka_engine::GrammarCompiler>();
+    sent::<talka_engine::Chooser>();
+    sent::<talka_engine::Guesser>();
 }

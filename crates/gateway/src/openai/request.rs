@@ -152,6 +152,7 @@ fn sampling(body: &mut Fields) -> Result<SamplingParams, ApiError> {
             .unwrap_or(usual.repetition_penalty),
         frequency_penalty: body.between("frequency_penalty", -2.0, 2.0)?.unwrap_or(0.0),
         presence_penalty: body.between("presence_penalty", -2.0, 2.0)?.unwrap_or(0.0),
+        logit_bias: Vec::new(),
         // OpenAI's seeds are signed; any bits will do.
         seed: body.optional::<i64>("seed")?.map_or_else(fresh_seed, i64::cast_unsigned),
     })

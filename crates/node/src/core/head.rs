@@ -5,7 +5,7 @@
 //! steps onto a route, and tells it nothing but logits.
 
 use crate::api::FinishReason;
-use talka_engine::{Model, Sampler, SamplingParams, TextStream};
+use talka_engine::{LogitsWanted, Model, Sampler, SamplingParams, TextStream};
 
 /// Bytes of hidden state in one frame at most: a long prompt travels in pieces, so that stages
 /// overlap and no frame nears the limit of its lane.
@@ -20,8 +20,8 @@ pub struct Step {
     pub position: u32,
     /// The tokens.
     pub tokens: Vec<u32>,
-    /// Whether the logits after the last token are wanted back.
-    pub wants_logits: bool,
+    /// After which tokens logits are wanted back.
+    pub wants: LogitsWanted,
 }
 
 /// What comes of a set of logits.
@@ -103,7 +103,7 @@ impl Head {
             number: i as u64,
             position: (i * rows) as u32,
             tokens: tokens.to_vec(),
-            wants_logits: i + 1 == count,
+            wants: if i + 1 == count { LogitsWanted::Last } else { LogitsWanted::None },
         });
         self.next_step = count as u64;
         chunks.collect()
@@ -133,7 +133,7 @@ impl Head {
         let number = self.next_step;
         self.next_step += 1;
         let position = self.positions();
-        let step = Step { number, position, tokens: vec![token], wants_logits: true };
+        let step = Step { number, position, tokens: vec![token], wants: LogitsWanted::Last };
         Ok(Progress::Next { text, step })
     }
 
@@ -188,9 +188,10 @@ mod tests {
         let steps = head(vec![7; 2 * rows + 3], &[], 5).start();
         let shape: Vec<_> = steps
             .iter()
-            .map(|s| (s.number, s.position as usize, s.tokens.len(), s.wants_logits))
+            .map(|s| (s.number, s.position as usize, s.tokens.len(), s.wants))
             .collect();
-        let expected = [(0, 0, rows, false), (1, rows, rows, false), (2, 2 * rows, 3, true)];
+        let [none, last] = [LogitsWanted::None, LogitsWanted::Last];
+        let expected = [(0, 0, rows, none), (1, rows, rows, none), (2, 2 * rows, 3, last)];
         assert_eq!(shape, expected);
     }
 
@@ -201,7 +202,7 @@ mod tests {
         for (number, position) in [(1, 3), (2, 4)] {
             let progress = head.logits(number - 1, &mut favour(40)).expect("the open step");
             let Progress::Next { step, .. } = progress else { panic!("ended: {progress:?}") };
-            let expected = Step { number, position, tokens: vec![40], wants_logits: true };
+            let expected = Step { number, position, tokens: vec![40], wants: LogitsWanted::Last };
             assert_eq!(step, expected);
         }
         let last = head.logits(2, &mut favour(40)).expect("the open step");

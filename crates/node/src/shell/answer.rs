@@ -267,7 +267,7 @@ impl Run {
             hop: 0,
             number: step.number,
             position: step.position,
-            wants_logits: step.wants_logits,
+            wants: step.wants,
             payload: Payload::Tokens(step.tokens),
         }));
     }

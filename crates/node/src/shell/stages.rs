@@ -4,7 +4,7 @@
 //! waits for a peer. A session is opened by a founder-signed reservation and by nothing else.
 
 use super::{Shared, now};
-use crate::wire::{Flow, Open, Payload, Step};
+use crate::wire::{Flow, GUESSES_MAX, LOGIT_BYTES_MAX, Open, Payload, Step};
 use std::{
     collections::HashMap,
     sync::{
@@ -102,13 +102,49 @@ struct Session {
     upstream: NodeId,
     cache: KvCache,
     cache_bytes: u64,
+    /// Positions in the cache whose logits were computed.
     logits: u32,
+    /// How many of the last positions the head may take back: guesses of the last step.
+    rewindable: u32,
+    /// D and V.
+    width: u32,
+    vocab: u32,
     used_at: Tick,
 }
 
 impl Session {
     fn next_hop(&self, hop: u8) -> Option<NodeId> {
         self.open.route.get(usize::from(hop) + 1).map(|(node, _)| *node)
+    }
+
+    /// Forgets guesses that were wrong, so that the next row is at `position`. They are not in the
+    /// receipt either: every stage sees the same steps, so all sign for the same positions.
+    fn rewind(&mut self, position: u32) -> Result<(), String> {
+        let len = self.cache.len();
+        let wrong = len.checked_sub(position).filter(|wrong| *wrong <= self.rewindable);
+        let wrong = wrong.ok_or_else(|| {
+            let least = len - self.rewindable;
+            format!("step at position {position}, expected {least} to {len}")
+        })?;
+        self.cache.truncate(position);
+        self.rewindable = 0;
+        self.logits = self.logits.saturating_sub(wrong);
+        Ok(())
+    }
+
+    /// An answer with logits after all rows of `input` stays within its bound.
+    fn check_logits(&self, input: StageInput<'_>) -> Result<(), String> {
+        let rows = match input {
+            StageInput::Tokens(tokens) => tokens.len(),
+            StageInput::Hidden(hidden) => hidden.len() / self.width as usize,
+        };
+        let bytes = rows * self.vocab as usize * size_of::<f32>();
+        if rows > 1 && bytes > LOGIT_BYTES_MAX {
+            return Err(format!(
+                "{bytes} bytes of logits wanted, expected at most {LOGIT_BYTES_MAX}"
+            ));
+        }
+        Ok(())
     }
 }
 
@@ -205,6 +241,9 @@ impl Worker {
             cache,
             cache_bytes,
             logits: 0,
+            rewindable: 0,
+            width: shape.hidden,
+            vocab: shape.vocab,
             used_at: now(),
             open: open.clone(),
         };
@@ -216,35 +255,37 @@ impl Worker {
     }
 
     fn step(&mut self, shared: &Shared, from: NodeId, step: Step) -> Result<(), String> {
-        let Step { session: request, hop, number, position, wants_logits, payload } = step;
+        let Step { session: request, hop, number, position, wants, payload } = step;
         // A session that failed or closed may have steps under way: they are late, not wrong.
         let Some(session) = self.sessions.get_mut(&(request, hop)) else { return Ok(()) };
         if from != session.upstream {
             return Ok(());
         }
-        let expected = session.cache.len();
-        if position != expected {
-            return Err(format!("step at position {position}, expected {expected}"));
-        }
+        session.rewind(position)?;
         let input = match &payload {
             Payload::Tokens(tokens) => StageInput::Tokens(tokens),
             Payload::Hidden { values, .. } => StageInput::Hidden(values),
-            Payload::Logits(_) => return Err("a stage was sent logits".into()),
+            Payload::Logits { .. } => return Err("a stage was sent logits".into()),
         };
         let next = session.next_hop(hop);
-        let is_answer = next.is_none() && wants_logits;
-        let wanted = if is_answer { LogitsWanted::Last } else { LogitsWanted::None };
+        let wanted = if next.is_none() { wants } else { LogitsWanted::None };
+        if wanted == LogitsWanted::All {
+            session.check_logits(input)?;
+        }
         let loaded = self.stages.get_mut(&session.stage).expect("stages outlive their sessions");
         let output = loaded.stage.run(input, &mut session.cache, wanted);
         let output = output.map_err(|error| error.to_string())?;
         session.used_at = now();
+        let rows = session.cache.len() - position;
+        let guesses = if wants == LogitsWanted::All { rows - 1 } else { 0 };
+        session.rewindable = guesses.min(GUESSES_MAX);
         let (to, payload) = match (output, next) {
             (StageOutput::Logits(values), _) => {
-                session.logits += 1;
-                (session.open.head, Payload::Logits(values))
+                session.logits += if wanted == LogitsWanted::All { rows } else { 1 };
+                let vocab = session.vocab;
+                (session.open.head, Payload::Logits { vocab, values })
             }
             (StageOutput::Hidden(values), Some(next)) => {
-                let rows = session.cache.len() - position;
                 let width = (values.len() / rows as usize) as u32;
                 (next, Payload::Hidden { width, values })
             }
@@ -252,7 +293,7 @@ impl Worker {
             (StageOutput::Hidden(_), None) => return Ok(()),
         };
         let hop = hop.saturating_add(1);
-        let step = Step { session: request, hop, number, position, wants_logits, payload };
+        let step = Step { session: request, hop, number, position, wants, payload };
         shared.deliver(to, Flow::Step(step));
         Ok(())
     }

@@ -37,6 +37,9 @@ pub enum ModelError {
     /// The header is not one, or does not describe this file.
     #[error("{file} is truncated or no safetensors file: {source}; download it again")]
     Header { file: String, source: safetensors::SafeTensorError },
+    /// Not a GGUF file, or a damaged one.
+    #[error("{file}: {source}")]
+    Gguf { file: String, source: crate::formats::GgufError },
     /// The index names a file it may not name.
     #[error("the shard index names {found:?}, expected a file NAME.safetensors in its folder")]
     ShardName { found: String },
@@ -53,7 +56,7 @@ pub enum ModelError {
     #[error("tensor {name} has shape {found:?}, expected {expected:?} by config.json")]
     TensorShape { name: String, found: Vec<usize>, expected: Vec<usize> },
     /// A tensor is stored in a type no kernel reads.
-    #[error("tensor {name} is stored as {found}, expected F32, F16 or BF16")]
+    #[error("tensor {name} is stored as {found}, expected one of {}", supported())]
     TensorType { name: String, found: String },
     /// A tensor cannot be held.
     #[error("tensor {name}: {source}")]
@@ -89,4 +92,9 @@ pub enum StageError {
     /// The cache was made by a stage of another model or of other layers.
     #[error("the cache has room for {found}, expected {expected}: it was made by another stage")]
     ForeignCache { found: CacheLayout, expected: CacheLayout },
+}
+
+/// The names of all encodings.
+fn supported() -> String {
+    crate::quant::Encoding::ALL.map(|encoding| encoding.to_string()).join(", ")
 }

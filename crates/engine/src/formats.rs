@@ -1,13 +1,17 @@
 //! Where a model's files come from, and the table of its tensors.
 //!
 //! Decides what counts as a model in the Hugging Face layout: `config.json`, `tokenizer.json`, and
-//! `model.safetensors` or the shards that `model.safetensors.index.json` names. Reads headers only;
-//! the weights stay in mapped files until a stage touches them.
+//! `model.safetensors` or the shards that `model.safetensors.index.json` names; or a GGUF file, which
+//! holds all of that. Reads headers only; the weights stay in mapped files until a stage packs them.
 //!
 //! Everything here may come from a stranger: sizes are bounded before they are read, names may not
 //! leave the folder, and a header that lies about its file is refused.
 
+mod gguf;
+mod gguf_model;
+mod gguf_tokenizer;
 mod safetensors;
+mod table;
 
 use crate::{error::ModelError, kernels::MappedFile};
 use std::{
@@ -17,7 +21,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub(crate) use safetensors::{Tensor, TensorTable, encoding};
+pub use gguf::GgufError;
+pub(crate) use gguf_model::{GgufModel, open as open_gguf};
+pub(crate) use table::{StoredKind, Tensor, TensorTable};
 
 /// A model whose files are part of the program. No disk is touched.
 #[derive(Debug, Clone, Copy)]
@@ -33,6 +39,8 @@ pub struct BundledModel {
 pub enum ModelSource {
     /// A folder in the Hugging Face layout.
     Folder(PathBuf),
+    /// A GGUF file, or the first of its parts.
+    Gguf(PathBuf),
     /// Files within the program.
     Bundled(&'static BundledModel),
 }
@@ -59,6 +67,15 @@ impl ModelSource {
     pub fn name(&self) -> String {
         match self {
             Self::Bundled(model) => model.name.into(),
+            Self::Gguf(path) => {
+                let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+                let stem = stem.unwrap_or_else(|| "model".into());
+                // What the first of several parts adds.
+                match stem.split_once("-00001-of-") {
+                    Some((name, _)) => name.into(),
+                    None => stem,
+                }
+            }
             Self::Folder(path) => {
                 // `..` and `.` have no name of their own.
                 let full = path.canonicalize();
@@ -72,6 +89,8 @@ impl ModelSource {
     pub(crate) fn read(&self, file: &str, bytes_max: u64) -> Result<Option<Vec<u8>>, ModelError> {
         match self {
             Self::Bundled(model) => Ok(model.find(file).map(<[u8]>::to_vec)),
+            // It is one file with everything in it.
+            Self::Gguf(_) => Ok(None),
             Self::Folder(folder) => read_bounded(&folder.join(file), file, bytes_max),
         }
     }
@@ -85,15 +104,19 @@ impl ModelSource {
     pub(crate) fn map(&self, file: &str) -> Result<Option<FileBytes>, ModelError> {
         match self {
             Self::Bundled(model) => Ok(model.find(file).map(FileBytes::Embedded)),
-            Self::Folder(folder) => found(MappedFile::open(&folder.join(file)))
-                .map(|file| file.map(FileBytes::Mapped))
-                .map_err(|source| ModelError::Read { file: file.into(), source }),
+            Self::Gguf(_) => Ok(None),
+            Self::Folder(folder) => map(&folder.join(file), file),
         }
+    }
+
+    /// The table of its tensors, from their headers.
+    pub(crate) fn tensors(&self) -> Result<TensorTable, ModelError> {
+        safetensors::open(self)
     }
 
     pub(crate) fn lacks(&self, file: &str) -> ModelError {
         let place = match self {
-            Self::Folder(path) => path.display().to_string(),
+            Self::Folder(path) | Self::Gguf(path) => path.display().to_string(),
             Self::Bundled(model) => format!("the bundled model {}", model.name),
         };
         ModelError::MissingFile { file: file.into(), place }
@@ -104,6 +127,13 @@ impl BundledModel {
     fn find(&self, file: &str) -> Option<&'static [u8]> {
         self.files.iter().find(|(name, _)| *name == file).map(|(_, bytes)| *bytes)
     }
+}
+
+/// A file mapped, `None` if there is none.
+fn map(path: &Path, file: &str) -> Result<Option<FileBytes>, ModelError> {
+    found(MappedFile::open(path))
+        .map(|file| file.map(FileBytes::Mapped))
+        .map_err(|source| ModelError::Read { file: file.into(), source })
 }
 
 fn read_bounded(path: &Path, file: &str, max: u64) -> Result<Option<Vec<u8>>, ModelError> {

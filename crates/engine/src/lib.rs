@@ -36,7 +36,7 @@ pub use arch::neurollm::PRESETS as NEUROLLM_PRESETS;
 pub use choose::{Choice, ChoiceEnd, ChoiceRules, Chooser};
 pub use config::ConfigError;
 pub use error::{ModelError, StageError};
-pub use formats::{BundledModel, ModelSource};
+pub use formats::{BundledModel, GgufError, ModelSource};
 pub use generate::{Finish, GenerateError, Pipeline, generate, generate_guessing};
 pub use grammar::{Grammar, GrammarCompiler, GrammarError, GrammarState};
 pub use kv::{CacheLayout, KvCache};

@@ -4,7 +4,7 @@ use crate::{
     arch::Architecture,
     config::Fields,
     error::ModelError,
-    formats::{ModelSource, TensorTable},
+    formats::{GgufModel, ModelSource, TensorTable, open_gguf},
     kernels::Kernels,
     kv::KvCache,
     profile::{self, ModelProfile, Weights},
@@ -46,9 +46,13 @@ impl Model {
     /// # Errors
     /// [`ModelError`] names the file, field or tensor at fault.
     pub fn open(source: ModelSource) -> Result<Self, ModelError> {
+        if let ModelSource::Gguf(path) = &source {
+            let gguf = open_gguf(path)?;
+            return Self::of_gguf(gguf, source.name());
+        }
         let config = source.require("config.json", CONFIG_BYTES_MAX)?;
         let tokenizer_file = source.require("tokenizer.json", TOKENIZER_BYTES_MAX)?;
-        let table = TensorTable::open(&source)?;
+        let table = source.tensors()?;
         let fields = parse("config.json", &config)?;
         let architecture = Architecture::read(&fields, table.precision())?;
         let tokenizer = Tokenizer::from_bytes(&tokenizer_file, architecture.shape.vocab)?;
@@ -60,6 +64,23 @@ impl Model {
             table,
             tokenizer,
             template: read_template(&source)?,
+        })))
+    }
+
+    fn of_gguf(gguf: GgufModel, name: String) -> Result<Self, ModelError> {
+        let GgufModel { config, architecture, table, tokenizer, tokenizer_config, mut eos_ids } =
+            gguf;
+        let config = Value::Object(config).to_string();
+        eos_ids.sort_unstable();
+        eos_ids.dedup();
+        Ok(Self(Arc::new(Inner {
+            id: table.id(config.as_bytes(), &tokenizer),
+            name,
+            eos_ids,
+            tokenizer: Tokenizer::from_bytes(&tokenizer, architecture.shape.vocab)?,
+            architecture: Arc::new(architecture),
+            table,
+            template: ChatTemplate::read(&tokenizer_config, None)?,
         })))
     }
 

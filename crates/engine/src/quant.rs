@@ -5,6 +5,7 @@
 
 use half::{bf16, f16};
 use std::fmt;
+use talka_base::Precision;
 
 /// A way to store a row of weights. The names are those of GGUF.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -90,6 +91,16 @@ impl Encoding {
     /// Whether a block is integers with scales, rather than one float.
     pub const fn is_quantised(self) -> bool {
         self.block_numbers() > 1
+    }
+
+    /// What the economy calls it.
+    pub fn precision(self) -> Precision {
+        match self {
+            Self::F32 => Precision::F32,
+            Self::F16 => Precision::F16,
+            Self::Bf16 => Precision::Bf16,
+            _ => Precision::Int8,
+        }
     }
 
     /// Bits of a code.

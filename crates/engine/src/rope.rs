@@ -69,6 +69,13 @@ impl Rope {
         }
     }
 
+    /// Divides the frequency of each pair: how GGUF files store llama3's bands.
+    pub fn slow(&mut self, factors: &[f32]) {
+        for (frequency, factor) in self.frequencies.iter_mut().zip(factors) {
+            *frequency /= factor;
+        }
+    }
+
     /// Fills `cos` and `sin`, `[T, head_dim / 2]`, for `positions` `[T]`.
     pub fn tables(
         &self,

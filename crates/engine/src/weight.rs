@@ -7,7 +7,7 @@
 use crate::{
     arch::{Architecture, Location, Part},
     error::ModelError,
-    formats::{Tensor, TensorTable, encoding},
+    formats::{StoredKind, Tensor, TensorTable},
     kernels::{Kernels, Matrix},
     quant::{self, Encoding},
 };
@@ -123,9 +123,9 @@ impl<'a> Found<'a> {
         }
         let unread = || ModelError::TensorType {
             name: location.name.clone(),
-            found: tensor.dtype.to_string(),
+            found: tensor.kind.to_string(),
         };
-        let encoding = encoding(tensor.dtype).ok_or_else(unread)?;
+        let StoredKind::Known(encoding) = tensor.kind else { return Err(unread()) };
         // Blocks lie along a row: rows can be taken apart, columns cannot.
         if location.transposed && encoding.is_quantised() {
             return Err(unread());

@@ -8,7 +8,7 @@ use talka_node::{ModelChoice, ModelSource, base::LayerSpan};
 
 /// What a model may be, for messages.
 const EXPECTED: &str = "expected `bard`, a folder in the Hugging Face layout (config.json, \
-     tokenizer.json and safetensors files), or hf:OWNER/REPO";
+     tokenizer.json and safetensors files), a .gguf file, or hf:OWNER/REPO";
 
 /// A model as typed. A folder that is itself called `bard` is `./bard`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub enum ModelRef {
     Bard,
     /// A folder in the Hugging Face layout, as typed.
     Folder(String),
+    /// A GGUF file, or the first of its parts, as typed.
+    Gguf(String),
     /// A model on the hub.
     Hub(HubRef),
 }
@@ -24,9 +26,9 @@ pub enum ModelRef {
 /// Why text names no model that this program can load.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ModelRefError {
-    /// A file in a format without a reader, or nothing at all.
-    #[error("{found:?} is not supported yet, {EXPECTED}")]
-    Unsupported { found: String },
+    /// Nothing at all.
+    #[error("no model is named, {EXPECTED}")]
+    Empty,
     /// It begins like a reference to the hub.
     #[error(transparent)]
     Hub(#[from] HubRefError),
@@ -39,9 +41,8 @@ impl FromStr for ModelRef {
         match text {
             "bard" => Ok(Self::Bard),
             _ if text.starts_with("hf:") => Ok(Self::Hub(text.parse()?)),
-            _ if text.is_empty() || text.ends_with(".gguf") => {
-                Err(ModelRefError::Unsupported { found: text.into() })
-            }
+            "" => Err(ModelRefError::Empty),
+            _ if text.ends_with(".gguf") => Ok(Self::Gguf(text.into())),
             _ => Ok(Self::Folder(text.into())),
         }
     }
@@ -73,8 +74,9 @@ impl Located {
         let typed = reference.to_string();
         let source = match pulled.needs {
             Needs::Folder => ModelSource::Folder(pulled.path),
-            Needs::Gguf(_) | Needs::File(_) => {
-                return Err(UsageError(format!("{typed} names a file that is not supported yet")));
+            Needs::Gguf(_) => ModelSource::Gguf(pulled.path),
+            Needs::File(_) => {
+                return Err(UsageError(format!("{typed} names a file that is no model by itself")));
             }
         };
         Ok(Self { typed, name: pulled.name, source })
@@ -90,6 +92,7 @@ impl ModelRef {
         match self {
             Self::Bard => Ok(Located::bard()),
             Self::Folder(typed) => Ok(folder(typed)?),
+            Self::Gguf(typed) => Ok(gguf(typed)?),
             Self::Hub(reference) => Ok(Located::pulled(reference, access.get(reference).await?)?),
         }
     }
@@ -108,6 +111,17 @@ fn folder(typed: &str) -> Result<Located, UsageError> {
     let name = folder.file_name().ok_or_else(|| wrong("the folder has no name".into()))?;
     let name = name.to_string_lossy().into_owned();
     Ok(Located { typed: typed.into(), name, source: ModelSource::Folder(folder) })
+}
+
+/// A GGUF file is called by its stem, without the number of a part.
+fn gguf(typed: &str) -> Result<Located, UsageError> {
+    let wrong = |found: String| UsageError(format!("--model {typed:?}: {found}, {EXPECTED}"));
+    let path = Path::new(typed).canonicalize().map_err(|error| wrong(error.to_string()))?;
+    if !path.is_file() {
+        return Err(wrong("this is a folder".into()));
+    }
+    let name = ModelSource::Gguf(path.clone()).name();
+    Ok(Located { typed: typed.into(), name, source: ModelSource::Gguf(path) })
 }
 
 /// `REF=A..B`: the layers of one model that this node shall serve.
@@ -180,11 +194,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_supported_yet_is_refused_by_name() {
-        for text in ["", "models/tiny.gguf"] {
-            let error = text.parse::<ModelRef>().expect_err("not supported");
-            assert!(error.to_string().contains("not supported yet, expected `bard`"), "{error}");
-        }
+    fn a_reference_tells_its_kind() {
+        let error = "".parse::<ModelRef>().expect_err("nothing");
+        assert!(error.to_string().contains("expected `bard`"), "{error}");
+        assert_eq!("models/tiny.gguf".parse(), Ok(ModelRef::Gguf("models/tiny.gguf".into())));
         assert!("hf:gpt2".parse::<ModelRef>().is_err());
         assert!(matches!("hf:a/b".parse(), Ok(ModelRef::Hub(_))));
         assert_eq!("bard".parse(), Ok(ModelRef::Bard));

@@ -33,6 +33,31 @@ const INLINE_MAX: usize = 100_000;
 /// that hardware prefetchers follow; one alone gets two thirds of the bandwidth.
 const STREAMS: usize = 4;
 
+/// Panels read side by side: far apart, so that each is a run through memory of its own. Beyond the end
+/// the last panel is read again, and not written.
+#[derive(Clone, Copy)]
+#[cfg(target_arch = "x86_64")]
+struct Group {
+    /// The first.
+    at: usize,
+    /// How far it is to the next.
+    run: usize,
+    end: usize,
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Group {
+    #[inline(always)]
+    fn has(self, p: usize) -> bool {
+        self.at + p * self.run < self.end
+    }
+
+    #[inline(always)]
+    fn panel(self, p: usize) -> usize {
+        (self.at + p * self.run).min(self.end - 1)
+    }
+}
+
 /// How far a dot product of floats may lie from the exact one, given `magnitude = Σ |x[k] · w[k]|` over
 /// `k < cols`: half a unit in the last place per addition, and for [`Isa::Amx`] what is lost of an
 /// activation that is cut into two bf16 numbers.

@@ -35,7 +35,13 @@ fn missing_and_misshapen_tensors_are_named_with_both_shapes() {
     let integers = message(|copy| {
         copy.edit_tensors(|t| t.get_mut(NAME).expect("present").dtype = safetensors::Dtype::I32);
     });
-    assert_eq!(integers, format!("tensor {NAME} is stored as I32, expected F32, F16 or BF16"));
+    assert_eq!(
+        integers,
+        format!(
+            "tensor {NAME} is stored as I32, expected one of F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, \
+             Q2_K, Q3_K, Q4_K, Q5_K, Q6_K"
+        )
+    );
 }
 
 /// A stage needs its own tensors only.

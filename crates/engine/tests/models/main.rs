@@ -6,6 +6,7 @@
 
 mod choose;
 mod damage;
+mod gguf;
 mod golden;
 mod reference;
 mod support;

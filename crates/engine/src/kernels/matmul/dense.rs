@@ -12,7 +12,7 @@ use super::super::memory::Scratch;
 use super::super::pool::{SharedSlice, ThreadPool};
 use super::Product;
 #[cfg(target_arch = "x86_64")]
-use super::STREAMS;
+use super::{Group, STREAMS};
 #[cfg(target_arch = "x86_64")]
 use std::cell::Cell;
 use std::ops::Range;
@@ -112,10 +112,12 @@ unsafe fn portable<E: Supported>(product: &Product<'_>, panels: &Panels<E>, rang
 #[cfg(target_arch = "x86_64")]
 fn tile(isa: Isa, rest: usize) -> usize {
     match isa {
-        Isa::Avx2 => rest.min(TILE_AVX2),
-        // Between the two a tile of six, whose panels are wider, and the rest.
-        _ if rest < TILE_AVX512 => rest.min(TILE_AVX512 / 2),
-        _ => TILE_AVX512,
+        Isa::Avx2 if rest >= TILE_AVX2 => TILE_AVX2,
+        _ if rest >= TILE_AVX512 => TILE_AVX512,
+        // The sizes that have a loop of their own.
+        _ if rest >= 6 => 6,
+        _ if rest >= 4 => 4,
+        _ => rest.min(2),
     }
 }
 
@@ -175,9 +177,7 @@ unsafe fn avx2<E: Supported>(product: &Product<'_>, panels: &Panels<E>, range: R
             match tile {
                 1 => rows::<Avx2, E, 2, 1, STREAMS>(product, panels, range.clone(), row),
                 2 => rows::<Avx2, E, 2, 2, 2>(product, panels, range.clone(), row),
-                3 => rows::<Avx2, E, 2, 3, 2>(product, panels, range.clone(), row),
                 4 => rows::<Avx2, E, 2, 4, 1>(product, panels, range.clone(), row),
-                5 => rows::<Avx2, E, 2, 5, 1>(product, panels, range.clone(), row),
                 _ => rows::<Avx2, E, 2, TILE_AVX2, 1>(product, panels, range.clone(), row),
             }
         }
@@ -198,9 +198,7 @@ unsafe fn avx512<E: Supported>(product: &Product<'_>, panels: &Panels<E>, range:
             match tile {
                 1 => rows::<Avx512, E, 1, 1, STREAMS>(product, panels, range.clone(), row),
                 2 => rows::<Avx512, E, 1, 2, STREAMS>(product, panels, range.clone(), row),
-                3 => rows::<Avx512, E, 1, 3, STREAMS>(product, panels, range.clone(), row),
                 4 => rows::<Avx512, E, 1, 4, STREAMS>(product, panels, range.clone(), row),
-                5 => rows::<Avx512, E, 1, 5, STREAMS>(product, panels, range.clone(), row),
                 6 => rows::<Avx512, E, 1, 6, STREAMS>(product, panels, range.clone(), row),
                 _ => rows::<Avx512, E, 1, TILE_AVX512, 2>(product, panels, range.clone(), row),
             }
@@ -225,20 +223,13 @@ unsafe fn rows<V, E, const H: usize, const T: usize, const P: usize>(
     V: Pairs<E>,
     E: Supported,
 {
-    let run = range.len() / P;
+    let run = range.len().div_ceil(P);
     let x = &product.x[row * product.k..][..T * product.k];
-    // SAFETY: the rows and panels named are there; the caller's promises.
-    unsafe {
-        for at in range.start..range.start + run {
-            let mut group = [at; P];
-            for (p, panel) in group.iter_mut().enumerate() {
-                *panel += p * run;
-            }
-            group_of::<V, E, H, T, P>(product, panels, group, x, row);
-        }
-        for at in range.start + run * P..range.end {
-            group_of::<V, E, H, T, 1>(product, panels, [at], x, row);
-        }
+    for at in range.start..range.start + run {
+        // SAFETY: the rows and panels named are there; the caller's promises.
+        unsafe {
+            group_of::<V, E, H, T, P>(product, panels, Group { at, run, end: range.end }, x, row)
+        };
     }
 }
 
@@ -250,7 +241,7 @@ unsafe fn rows<V, E, const H: usize, const T: usize, const P: usize>(
 unsafe fn group_of<V, E, const H: usize, const T: usize, const P: usize>(
     product: &Product<'_>,
     panels: &Panels<E>,
-    group: [usize; P],
+    group: Group,
     x: &[f32],
     row: usize,
 ) where
@@ -262,7 +253,7 @@ unsafe fn group_of<V, E, const H: usize, const T: usize, const P: usize>(
         let mut sums = [[[V::zero(); H]; P]; T];
         let mut starts = [std::ptr::null::<E>(); P];
         for p in 0..P {
-            starts[p] = panels.panel(group[p]).as_ptr();
+            starts[p] = panels.panel(group.panel(p)).as_ptr();
         }
         for pair in 0..product.k / 2 {
             let mut weights = [[[V::zero(); 2]; H]; P];
@@ -294,13 +285,16 @@ unsafe fn group_of<V, E, const H: usize, const T: usize, const P: usize>(
                 }
             }
         }
-        for t in 0..T {
-            for p in 0..P {
+        for p in 0..P {
+            if !group.has(p) {
+                break;
+            }
+            for t in 0..T {
                 let mut out = [0.0; PANEL_ROWS];
                 for h in 0..H {
                     sums[t][p][h].store(out[h * V::WIDTH..].as_mut_ptr());
                 }
-                product.write(row + t, group[p], &out);
+                product.write(row + t, group.panel(p), &out);
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use super::super::super::blocks::{CHUNK, Kind, Panel, with_kind};
 use super::super::super::matrix::PANEL_ROWS;
-use super::super::STREAMS;
+use super::super::{Group, STREAMS};
 use super::Work;
 use std::arch::x86_64::*;
 use std::ops::Range;
@@ -25,55 +25,45 @@ unsafe fn of_kind<K: Kind>(work: &Work<'_>, range: Range<usize>) {
     let mut row = 0;
     while row < work.product.t {
         // SAFETY: the caller's promises.
-        unsafe {
+        row += unsafe {
             match work.product.t - row {
                 1 => rows::<K, 1, STREAMS>(work, range.clone(), row),
-                2 => rows::<K, 2, STREAMS>(work, range.clone(), row),
-                3 => rows::<K, 3, 2>(work, range.clone(), row),
-                _ => rows::<K, 4, 2>(work, range.clone(), row),
+                2 | 3 => rows::<K, 2, STREAMS>(work, range.clone(), row),
+                _ => rows::<K, ROWS_MAX, 2>(work, range.clone(), row),
             }
-        }
-        row += ROWS_MAX;
+        };
     }
 }
 
-/// `T` rows from `row` on with the panels of `range`, `P` of them side by side and far apart.
+/// `T` rows from `row` on with the panels of `range`, `P` of them side by side; returns `T`.
 #[inline(always)]
 unsafe fn rows<K: Kind, const T: usize, const P: usize>(
     work: &Work<'_>,
     range: Range<usize>,
     row: usize,
-) {
-    let run = range.len() / P;
-    // SAFETY: the caller's promises.
-    unsafe {
-        for at in range.start..range.start + run {
-            let mut group = [at; P];
-            for (p, panel) in group.iter_mut().enumerate() {
-                *panel += p * run;
-            }
-            group_of::<K, T, P>(work, group, row);
-        }
-        for at in range.start + run * P..range.end {
-            group_of::<K, T, 1>(work, [at], row);
-        }
+) -> usize {
+    let run = range.len().div_ceil(P);
+    for at in range.start..range.start + run {
+        // SAFETY: the caller's promises.
+        unsafe { group_of::<K, T, P>(work, Group { at, run, end: range.end }, row) };
     }
+    T
 }
 
 #[inline(always)]
 #[allow(clippy::needless_range_loop, reason = "indices run over lanes of several arrays at once")]
 unsafe fn group_of<K: Kind, const T: usize, const P: usize>(
     work: &Work<'_>,
-    group: [usize; P],
+    group: Group,
     row: usize,
 ) {
     let scheme = const { K::SCHEME };
     let (k, units) = (work.product.k, work.product.k / scheme.sub);
     let subs = CHUNK / scheme.sub;
     let quads = scheme.sub / 4;
-    let mut panels = [work.blocks.panel(group[0]); P];
+    let mut panels = [work.blocks.panel(group.panel(0)); P];
     for p in 0..P {
-        panels[p] = work.blocks.panel(group[p]);
+        panels[p] = work.blocks.panel(group.panel(p));
     }
     let activations = work.activations;
     // SAFETY: every chunk and row named is there; the caller has the instructions.
@@ -115,11 +105,14 @@ unsafe fn group_of<K: Kind, const T: usize, const P: usize>(
                 }
             }
         }
-        for t in 0..T {
-            for p in 0..P {
+        for p in 0..P {
+            if !group.has(p) {
+                break;
+            }
+            for t in 0..T {
                 let mut sums = [0.0; PANEL_ROWS];
                 _mm512_storeu_ps(sums.as_mut_ptr(), out[t][p]);
-                work.product.write(row + t, group[p], &sums);
+                work.product.write(row + t, group.panel(p), &sums);
             }
         }
     }

@@ -22,6 +22,7 @@ mod read;
 
 use crate::{
     config::{ConfigError, Fields},
+    quant::Encoding,
     rope::Rope,
 };
 use serde_json::{Map, Value};
@@ -79,6 +80,8 @@ pub(crate) struct Architecture {
     pub eos_ids: Vec<u32>,
     /// Where a tensor lies.
     pub locate: fn(&Architecture, Part) -> Location,
+    /// What matrices are brought to when they are loaded, if not as they are stored.
+    pub weights: Option<Encoding>,
     /// What published files put before the names of tensors, some of them.
     pub prefixes: &'static [&'static str],
 }

@@ -58,6 +58,14 @@ pub enum ModelError {
     /// A tensor is stored in a type no kernel reads.
     #[error("tensor {name} is stored as {found}, expected one of {}", supported())]
     TensorType { name: String, found: String },
+    /// A number that no answer can come of.
+    #[error(
+        "tensor {name} holds a number that is infinite or none; the file is damaged or the training of the model failed"
+    )]
+    NotFinite { name: String },
+    /// Nothing is quantised to this.
+    #[error("weights can be loaded as q8_0 or q4_k, found {found}")]
+    Weights { found: crate::quant::Encoding },
     /// A tensor cannot be held.
     #[error("tensor {name}: {source}")]
     Matrix { name: String, source: crate::kernels::MatrixError },

@@ -8,6 +8,7 @@ use crate::{
     kernels::Kernels,
     kv::KvCache,
     profile::{self, ModelProfile, Weights},
+    quant::Encoding,
     stage::Stage,
     template::ChatTemplate,
     tokenizer::Tokenizer,
@@ -65,6 +66,23 @@ impl Model {
             tokenizer,
             template: read_template(&source)?,
         })))
+    }
+
+    /// [`Model::open`], with every large matrix quantised to `weights`, Q8_0 or Q4_K, when a stage loads
+    /// it. What is stored in fewer bits stays as it is. It is the same model, with the same id: nodes may
+    /// hold it differently.
+    ///
+    /// # Errors
+    /// As [`Model::open`]; [`ModelError::Weights`] for another encoding.
+    pub fn open_as(source: ModelSource, weights: Encoding) -> Result<Self, ModelError> {
+        if !matches!(weights, Encoding::Q8_0 | Encoding::Q4_K) {
+            return Err(ModelError::Weights { found: weights });
+        }
+        let mut model = Self::open(source)?;
+        let inner = Arc::get_mut(&mut model.0).expect("nobody else has it yet");
+        let architecture = Arc::get_mut(&mut inner.architecture).expect("nobody else has it yet");
+        architecture.weights = Some(weights);
+        Ok(model)
     }
 
     fn of_gguf(gguf: GgufModel, name: String) -> Result<Self, ModelError> {

@@ -142,8 +142,37 @@ impl Encoding {
 }
 
 mod blocks;
+mod quantise;
 
 pub(crate) use blocks::Block;
+pub(crate) use quantise::quantise;
+
+/// Whether every number, or every scale of a block, of `bytes` is finite.
+pub(crate) fn is_finite(encoding: Encoding, bytes: &[u8]) -> bool {
+    // All bits of the exponent set: infinite, or no number.
+    let halves = |bytes: &[u8], exponent: u16| {
+        let is = |b: &[u8; 2]| u16::from_le_bytes(*b) & exponent != exponent;
+        bytes.as_chunks().0.iter().fold(true, |all, b| all & is(b))
+    };
+    let of_blocks = |places: &[usize]| {
+        let is = |block: &[u8]| places.iter().all(|at| halves(&block[*at..at + 2], F16_EXPONENT));
+        bytes.chunks_exact(encoding.block_bytes()).all(is)
+    };
+    const F16_EXPONENT: u16 = 0x7c00;
+    match encoding {
+        Encoding::F32 => {
+            let is = |b: &[u8; 4]| u32::from_le_bytes(*b) & 0x7f80_0000 != 0x7f80_0000;
+            bytes.as_chunks().0.iter().fold(true, |all, b| all & is(b))
+        }
+        Encoding::F16 => halves(bytes, F16_EXPONENT),
+        Encoding::Bf16 => halves(bytes, 0x7f80),
+        Encoding::Q8_0 | Encoding::Q4_0 | Encoding::Q5_0 => of_blocks(&[0]),
+        Encoding::Q4_1 | Encoding::Q5_1 | Encoding::Q4_K | Encoding::Q5_K => of_blocks(&[0, 2]),
+        Encoding::Q2_K => of_blocks(&[80, 82]),
+        Encoding::Q3_K => of_blocks(&[108]),
+        Encoding::Q6_K => of_blocks(&[208]),
+    }
+}
 
 /// Widens `bytes`, whole blocks of `encoding`, to as many numbers.
 ///

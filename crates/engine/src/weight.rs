@@ -5,21 +5,29 @@
 //! it ([`Location`]).
 
 use crate::{
-    arch::{Architecture, Location, Part},
+    arch::{Architecture, LayerPart, Location, Part},
     error::ModelError,
     formats::{StoredKind, Tensor, TensorTable},
-    kernels::{Kernels, Matrix},
+    kernels::{Kernels, Matrix, ThreadPool},
     quant::{self, Encoding},
 };
-use std::{borrow::Cow, sync::Arc};
+use std::{
+    borrow::Cow,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 /// A matrix `[N, K]`, ready to multiply with. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Weight(Arc<Matrix>);
 
 impl Weight {
+    /// Packs the matrix of `part`, as it is stored or in the encoding that the architecture wants.
+    ///
     /// # Errors
-    /// Names the tensor that is missing, mis-shaped or of a type no kernel reads.
+    /// Names the tensor that is missing, mis-shaped, of a type no kernel reads, or not finite.
     pub fn load(
         table: &TensorTable,
         architecture: &Architecture,
@@ -31,7 +39,15 @@ impl Weight {
             unreachable!("{part:?} is a matrix and its shape was checked")
         };
         let bytes = found.bytes()?;
-        let matrix = Matrix::pack(kernels.pool(), found.encoding, [rows, cols], &bytes);
+        found.check_finite(&bytes, kernels.pool())?;
+        let pool = kernels.pool();
+        let matrix = match wanted(architecture, part, found.encoding, cols) {
+            None => Matrix::pack(pool, found.encoding, [rows, cols], &bytes),
+            Some(wanted) => {
+                let bytes = requantised(pool, found.encoding, wanted, cols, &bytes);
+                Matrix::pack(pool, wanted, [rows, cols], &bytes)
+            }
+        };
         let name = found.location.name;
         Ok(Self(Arc::new(matrix.map_err(|source| ModelError::Matrix { name, source })?)))
     }
@@ -40,6 +56,44 @@ impl Weight {
     pub fn matrix(&self) -> &Matrix {
         &self.0
     }
+}
+
+/// The encoding to bring a matrix of `cols` inputs to, if not the one it is stored in. What is small or
+/// chooses experts stays as it is, and so does what is stored in fewer bits already.
+fn wanted(
+    architecture: &Architecture,
+    part: Part,
+    stored: Encoding,
+    cols: usize,
+) -> Option<Encoding> {
+    let mut wanted = architecture.weights?;
+    if matches!(part, Part::Positions | Part::Types | Part::Layer(_, LayerPart::Router)) {
+        return None;
+    }
+    if wanted.bytes_of(cols).is_none() || part == Part::Embedding {
+        wanted = Encoding::Q8_0;
+    }
+    let bits = |encoding: Encoding| encoding.block_bytes() * 256 / encoding.block_numbers();
+    (wanted.bytes_of(cols).is_some() && bits(wanted) < bits(stored)).then_some(wanted)
+}
+
+/// The rows of `bytes` in another encoding, on all threads.
+fn requantised(
+    pool: &ThreadPool,
+    stored: Encoding,
+    wanted: Encoding,
+    cols: usize,
+    bytes: &[u8],
+) -> Vec<u8> {
+    let row_bytes = stored.bytes_of(cols).expect("the bytes were checked against the shape");
+    let rows: Vec<&[u8]> = bytes.chunks_exact(row_bytes).collect();
+    let parts: Vec<OnceLock<Vec<u8>>> = rows.iter().map(|_| OnceLock::new()).collect();
+    pool.run(rows.len(), &|row| {
+        let mut numbers = vec![0.0; cols];
+        quant::widen(stored, rows[row], &mut numbers);
+        parts[row].get_or_init(|| quant::quantise(wanted, &numbers));
+    });
+    parts.into_iter().filter_map(OnceLock::into_inner).flatten().collect()
 }
 
 /// A vector of weights, widened.
@@ -54,7 +108,10 @@ pub(crate) fn load_vector(
     let found = Found::find(table, architecture, part)?;
     let mut vector = vec![0.0; found.expected.iter().product()];
     quant::widen(found.encoding, &found.bytes()?, &mut vector);
-    Ok(vector)
+    if vector.iter().all(|x| x.is_finite()) {
+        return Ok(vector);
+    }
+    Err(ModelError::NotFinite { name: found.location.name })
 }
 
 /// Whether the tensor of `part` is there as it must be.
@@ -72,7 +129,7 @@ pub(crate) fn check(
 /// What a part takes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Measure {
-    /// As it is stored.
+    /// As a stage holds them.
     pub bytes: u64,
     pub numbers: u64,
     pub encoding: Encoding,
@@ -85,11 +142,14 @@ pub(crate) fn measure(
     part: Part,
 ) -> Option<Measure> {
     let found = Found::find(table, architecture, part).ok()?;
-    Some(Measure {
-        bytes: found.length() as u64,
-        numbers: found.expected.iter().map(|n| *n as u64).product(),
-        encoding: found.encoding,
-    })
+    let numbers = found.expected.iter().map(|n| *n as u64).product();
+    let cols = found.expected[found.expected.len() - 1];
+    let wanted = (found.expected.len() > 1)
+        .then(|| wanted(architecture, part, found.encoding, cols))
+        .flatten();
+    let encoding = wanted.unwrap_or(found.encoding);
+    let bytes = encoding.bytes_of(cols).unwrap_or(0) as u64 * (numbers / cols as u64);
+    Some(Measure { bytes, numbers, encoding })
 }
 
 /// The tensor of a part, with shape and type as they must be.
@@ -131,6 +191,24 @@ impl<'a> Found<'a> {
             return Err(unread());
         }
         Ok(Self { tensor, encoding, location, expected })
+    }
+
+    /// # Errors
+    /// [`ModelError::NotFinite`] names the tensor if a number in it is infinite or none.
+    fn check_finite(&self, bytes: &[u8], pool: &ThreadPool) -> Result<(), ModelError> {
+        /// Whole blocks of every encoding, and enough work for a job.
+        const BLOCKS: usize = 1 << 14;
+        let parts: Vec<&[u8]> = bytes.chunks(BLOCKS * self.encoding.block_bytes()).collect();
+        let finite = AtomicBool::new(true);
+        pool.run(parts.len(), &|part| {
+            if !quant::is_finite(self.encoding, parts[part]) {
+                finite.store(false, Ordering::Relaxed);
+            }
+        });
+        if finite.into_inner() {
+            return Ok(());
+        }
+        Err(ModelError::NotFinite { name: self.location.name.clone() })
     }
 
     /// Bytes of the part.

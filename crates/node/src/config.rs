@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 use talka_base::{Credits, LayerSpan};
-use talka_engine::{ModelError, ModelSource};
+use talka_engine::{ModelError, ModelSource, quant::Encoding};
 
 /// A model to serve.
 #[derive(Debug, Clone)]
@@ -59,6 +59,8 @@ pub struct NodeConfig {
     pub threads: usize,
     /// Memory for weights and caches in bytes; half of the machine's if absent.
     pub memory_bytes: Option<u64>,
+    /// What weights are quantised to when they are loaded; as they are stored if absent.
+    pub weights: Option<Encoding>,
     /// An invitation to use before anything else.
     pub join: Option<String>,
     /// UDP address for other nodes; all interfaces and the port of last time if absent.

@@ -14,7 +14,7 @@ pub mod wire;
 pub use config::{MemoryShare, ModelChoice, NodeConfig, StartError};
 pub use shell::Node;
 pub use talka_base as base;
-pub use talka_engine::{BundledModel, ModelError, ModelProfile, ModelSource};
+pub use talka_engine::{BundledModel, ModelError, ModelProfile, ModelSource, quant::Encoding};
 
 /// What the model at `source` is and takes, by its headers; no node need run.
 ///

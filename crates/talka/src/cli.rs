@@ -5,9 +5,9 @@ use crate::{
     model_ref::{LayerChoice, ModelRef},
     quantity::{self, Size},
 };
-use clap::{Args, Parser, Subcommand, builder::FalseyValueParser};
+use clap::{Args, Parser, Subcommand, ValueEnum, builder::FalseyValueParser};
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
-use talka_node::base::Credits;
+use talka_node::{Encoding, base::Credits};
 
 /// Where a node answers unless told otherwise: this computer only.
 pub const HTTP_DEFAULT: &str = "127.0.0.1:4242";
@@ -103,6 +103,9 @@ pub struct NodeArgs {
     /// Memory for weights and caches, such as 8G [default: what the system can spare]
     #[arg(long, value_name = "SIZE")]
     pub memory: Option<Size>,
+    /// Hold weights in fewer bits than they are stored in [default: as they are stored]
+    #[arg(long, value_name = "FORMAT")]
+    pub weights: Option<WeightFormat>,
     /// When founding a network: what every member starts with
     #[arg(long, value_name = "GFT", value_parser = quantity::credits)]
     pub grant: Option<Credits>,
@@ -301,6 +304,26 @@ pub struct BenchModelArgs {
     /// Tokens of the answer, at least 2 [default: a quarter of the model's context, at most 64]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
     pub tokens: Option<u32>,
+}
+
+/// Formats that weights can be quantised to when they are loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum WeightFormat {
+    /// 8 bits with a scale for every 32: answers that can hardly be told apart
+    #[value(name = "q8_0")]
+    Q8,
+    /// 4 bits with scales and minima: half of that again, at some loss
+    #[value(name = "q4_k")]
+    Q4,
+}
+
+impl From<WeightFormat> for Encoding {
+    fn from(format: WeightFormat) -> Self {
+        match format {
+            WeightFormat::Q8 => Self::Q8_0,
+            WeightFormat::Q4 => Self::Q4_K,
+        }
+    }
 }
 
 #[cfg(test)]

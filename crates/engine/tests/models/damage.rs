@@ -259,3 +259,17 @@ fn load(model: &Model, start: u32, end: u32) -> talka_engine::Stage {
     let stage: Result<_, ModelError> = model.stage(span(start, end), &kernels());
     stage.expect("a stage")
 }
+
+#[test]
+fn numbers_that_are_none_are_refused_with_their_tensor() {
+    for (name, at) in [("model.layers.1.mlp.down_proj.weight", 4_000), ("model.norm.weight", 12)] {
+        let copy = Copy::of("llama");
+        copy.edit_tensors(|tensors| {
+            let bytes = &mut tensors.get_mut(name).expect("present").bytes;
+            bytes[at..at + 4].copy_from_slice(&f32::NAN.to_le_bytes());
+        });
+        let model = open(copy.path());
+        let error = model.stage(model.shape().span(), &kernels()).map(drop).expect_err("NaN");
+        assert!(error.to_string().starts_with(&format!("tensor {name} holds a number")), "{error}");
+    }
+}

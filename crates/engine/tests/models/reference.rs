@@ -9,7 +9,7 @@ use safetensors::Dtype;
 use serde_json::json;
 use std::collections::BTreeMap;
 use talka_base::Precision;
-use talka_engine::{LogitsWanted, Model, StageInput};
+use talka_engine::{LogitsWanted, Model, ModelSource, StageInput, quant::Encoding};
 
 /// Models that continue text.
 const DECODERS: [&str; 15] = [
@@ -304,4 +304,30 @@ fn a_profile_adds_up() {
         assert_eq!(profile.flops_first, shape.flops(shape.span(), 0..1, 1), "{family}");
         assert!(profile.flops_first < profile.flops_last, "{family}");
     }
+}
+
+/// Goal: a model loaded smaller is the same model. Method: its logits beside those of the stored one.
+#[test]
+fn weights_may_be_quantised_when_loaded() {
+    for family in ["llama", "mixtral", "gpt2"] {
+        let stored = open(&fixture(family));
+        let tokens = &Reference::of(family).sequences()[0];
+        let expected = all_logits(&stored, tokens);
+        // The narrow rows of these models have no whole Q4_K block: they become Q8_0.
+        for weights in [Encoding::Q8_0, Encoding::Q4_K] {
+            let source = ModelSource::Folder(fixture(family));
+            let small = Model::open_as(source, weights).expect("opens");
+            assert_eq!(small.id(), stored.id(), "{family}");
+            let all = small.shape().span();
+            assert!(small.span_bytes(all) * 3 < stored.span_bytes(all), "{family}");
+            let found = all_logits(&small, tokens);
+            let largest = expected.iter().fold(0.0_f32, |max, x| max.max(x.abs()));
+            let squares = found.iter().zip(&expected).map(|(a, b)| (a - b) * (a - b));
+            let error = (squares.sum::<f32>() / found.len() as f32).sqrt();
+            assert!(error < 0.02 * largest, "{family}: off by {error}, largest is {largest}");
+        }
+    }
+    let source = ModelSource::Folder(fixture("llama"));
+    let error = Model::open_as(source, Encoding::Q5_K).expect_err("not offered").to_string();
+    assert_eq!(error, "weights can be loaded as q8_0 or q4_k, found Q5_K");
 }

@@ -111,7 +111,11 @@ fn open_models<'a>(config: &'a NodeConfig) -> Result<Vec<OpenedModel<'a>>, Start
             return Err(StartError::DuplicateModel { name });
         }
         let wrong = |source| StartError::Model { name: name.clone(), source };
-        let model = Model::open(choice.source.clone()).map_err(wrong)?;
+        let model = match config.weights {
+            None => Model::open(choice.source.clone()),
+            Some(weights) => Model::open_as(choice.source.clone(), weights),
+        };
+        let model = model.map_err(wrong)?;
         let layers = model.shape().layers;
         if let Some(span) = choice.span.filter(|span| span.end() > layers) {
             return Err(StartError::NoSuchLayers { name, layers, span });

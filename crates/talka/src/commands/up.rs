@@ -88,6 +88,7 @@ fn node_config(
         models,
         threads: args.threads.map_or_else(processors, usize::from),
         memory_bytes: args.memory.map(|size| size.0),
+        weights: args.weights.map(Into::into),
         join,
         p2p_address: args.p2p,
         grant: args.grant,

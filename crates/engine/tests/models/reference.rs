@@ -309,11 +309,12 @@ fn a_profile_adds_up() {
 /// Goal: a model loaded smaller is the same model. Method: its logits beside those of the stored one.
 #[test]
 fn weights_may_be_quantised_when_loaded() {
-    for family in ["llama", "mixtral", "gpt2"] {
+    for family in ["llama", "gemma2", "gpt2"] {
         let stored = open(&fixture(family));
         let tokens = &Reference::of(family).sequences()[0];
         let expected = all_logits(&stored, tokens);
-        // The narrow rows of these models have no whole Q4_K block: they become Q8_0.
+        // The narrow rows of these models have no whole Q4_K block: they become Q8_0. (Experts would be
+        // chosen otherwise now and then: routers are sensitive when weights are random.)
         for weights in [Encoding::Q8_0, Encoding::Q4_K] {
             let source = ModelSource::Folder(fixture(family));
             let small = Model::open_as(source, weights).expect("opens");

@@ -325,7 +325,7 @@ fn weights_may_be_quantised_when_loaded() {
             let largest = expected.iter().fold(0.0_f32, |max, x| max.max(x.abs()));
             let squares = found.iter().zip(&expected).map(|(a, b)| (a - b) * (a - b));
             let error = (squares.sum::<f32>() / found.len() as f32).sqrt();
-            assert!(error < 0.02 * largest, "{family}: off by {error}, largest is {largest}");
+            assert!(error < 0.03 * largest, "{family}: off by {error}, largest is {largest}");
         }
     }
     let source = ModelSource::Folder(fixture("llama"));

@@ -11,9 +11,7 @@ mod tests;
 
 use crate::{
     error::StageError,
-    kernels::{
-        AttentionRule, AttentionSequence, CacheElement, Kernels, PAGE_POSITIONS, PageShape,
-    },
+    kernels::{AttentionRule, AttentionSequence, CacheElement, Kernels, PAGE_POSITIONS, PageShape},
 };
 use pool::{PooledPage, Reservation};
 use prefix::{EntryId, Parent, Root};
@@ -223,6 +221,11 @@ impl KvCache {
         self.len - before
     }
 
+    /// What one position takes in `layers` layers, in bytes, where no window ends.
+    pub(crate) fn position_bytes(layers: u32, shape: &PageShape) -> u64 {
+        u64::from(layers) * (shape.bytes() / PAGE_POSITIONS) as u64
+    }
+
     /// To compare with what a stage needs.
     pub(crate) fn layout(&self) -> CacheLayout {
         let PageShape { kv_heads, head_dim, .. } = self.shape;
@@ -393,7 +396,8 @@ impl<'a> Batch<'a> {
             let Some(shape) = group.first().map(|sequence| sequence.cache.shape) else { return };
             let width = heads * shape.head_dim;
             let rows = group[0].rows.start * width..group[group.len() - 1].rows.end * width;
-            let sequences: Vec<_> = group.iter().map(|sequence| sequence.attention(layer)).collect();
+            let sequences: Vec<_> =
+                group.iter().map(|sequence| sequence.attention(layer)).collect();
             kernels.attention(&mut out[rows.clone()], &q[rows], heads, shape, &sequences, rule);
         }
     }

@@ -56,11 +56,7 @@ pub(super) struct PrefixIndex {
 
 impl PrefixIndex {
     /// The entry for `tokens` after `parent`, and its pages.
-    pub fn find(
-        &self,
-        parent: Parent,
-        tokens: &[u32],
-    ) -> Option<(EntryId, &[Arc<PooledPage>])> {
+    pub fn find(&self, parent: Parent, tokens: &[u32]) -> Option<(EntryId, &[Arc<PooledPage>])> {
         let id = *self.by_key.get(&(parent, Arc::from(tokens)))?;
         Some((id, &self.entries[&id].pages))
     }

@@ -134,8 +134,7 @@ impl<'a> Block<'a> {
         let target = if joins { &mut *fresh } else { &mut *partials };
         self.begin(target);
         let width = self.call.shape.value_width();
-        let (q, scratch) =
-            scratch.split_at_mut((self.queries() * width).div_ceil(PAGE_POSITIONS));
+        let (q, scratch) = scratch.split_at_mut((self.queries() * width).div_ceil(PAGE_POSITIONS));
         self.gather(numbers_mut(q));
         let pages = self.pages();
         let from = pages.start.max(segment * SEGMENT_PAGES);

@@ -163,7 +163,8 @@ unsafe fn weigh_columns<V: Load<E> + Load<f32>, E, const T: usize, const N: usiz
                 registers[t][n] = <V as Load<f32>>::load(from);
             }
         }
-        for (range, all) in [(first..all_from, false), (all_from..all_to, true), (all_to..last, false)]
+        for (range, all) in
+            [(first..all_from, false), (all_from..all_to, true), (all_to..last, false)]
         {
             for p in range {
                 let from = values.as_ptr().add(p * tile.value_width + at);

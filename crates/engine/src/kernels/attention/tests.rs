@@ -5,8 +5,7 @@ use super::{
 };
 use half::{bf16, f16};
 
-const RULE: AttentionRule =
-    AttentionRule { scale: 0.3, window: None, softcap: None, causal: true };
+const RULE: AttentionRule = AttentionRule { scale: 0.3, window: None, softcap: None, causal: true };
 
 /// Keys and values of one sequence, plain and in pages.
 struct Kept {
@@ -76,8 +75,7 @@ impl Kept {
                 (0..end).filter(seen).map(|s| (s, score(s).exp())).collect();
             let total: f64 = weights.iter().map(|(_, weight)| weight).sum();
             for d in 0..width {
-                let sum: f64 =
-                    weights.iter().map(|(s, w)| w * at(&self.values, head, *s, d)).sum();
+                let sum: f64 = weights.iter().map(|(s, w)| w * at(&self.values, head, *s, d)).sum();
                 out.push(sum / total);
             }
         }

@@ -22,6 +22,7 @@ mod read;
 
 use crate::{
     config::{ConfigError, Fields},
+    kernels::AttentionRule,
     quant::Encoding,
     rope::Rope,
 };
@@ -254,6 +255,16 @@ impl Architecture {
             }
         }
         Ok(())
+    }
+
+    /// How the rows of layer `layer` attend.
+    pub fn attention_rule(&self, layer: u32) -> AttentionRule {
+        AttentionRule {
+            scale: self.attention.scale,
+            window: self.layers[layer as usize].window,
+            softcap: self.attention.softcap,
+            causal: self.decoder,
+        }
     }
 
     /// The tensors a stage of `span` needs, each once.

@@ -5,7 +5,7 @@ use crate::{
     arch::{Architecture, Experts, LayerPart, NormKind, Part, Placement, QkNorm},
     error::ModelError,
     formats::TensorTable,
-    kernels::{AttentionRule, Kernels},
+    kernels::Kernels,
     kv::Batch,
     weight::{Weight, load_vector},
 };
@@ -292,12 +292,7 @@ impl Block {
             kernels.rope(&mut s.key, dim, kv_heads, cos, sin);
         }
         batch.write(index, &s.key, &s.value);
-        let rule = AttentionRule {
-            scale: settings.scale,
-            window: rule.window,
-            softcap: settings.softcap,
-            causal: architecture.decoder,
-        };
+        let rule = architecture.attention_rule(layer);
         batch.attend(kernels, index, &mut s.attended, &s.query, heads, &rule);
         self.attention_output.run(kernels, &mut s.output, &s.attended);
     }

@@ -100,6 +100,19 @@ pub enum StageError {
     /// The cache was made by a stage of another model or of other layers.
     #[error("the cache has room for {found}, expected {expected}: it was made by another stage")]
     ForeignCache { found: CacheLayout, expected: CacheLayout },
+    /// The pool cannot promise the memory.
+    #[error(
+        "the cache may take {wanted} bytes, {left} of {max} are left; close other sequences or raise the limit"
+    )]
+    NoMemory { wanted: u64, left: u64, max: u64 },
+    /// Pages before the window were given back, then the cache was truncated into them.
+    #[error(
+        "the cache was truncated to {len} positions, before what its windows keep; start it anew"
+    )]
+    PositionsGone { len: u32 },
+    /// The items of a batch go through the same layers.
+    #[error("the cache is for layers {found}, the batch runs {expected}")]
+    OtherSpan { found: LayerSpan, expected: LayerSpan },
 }
 
 /// The names of all encodings.

@@ -39,7 +39,9 @@ mod rope;
 use crate::arch::Activation;
 use std::sync::Arc;
 
-pub use attention::{AttentionCache, AttentionRule};
+pub use attention::{
+    AttentionRule, AttentionSequence, CacheElement, PAGE_POSITIONS, Page, PageShape,
+};
 pub use isa::Isa;
 pub use mapped::MappedFile;
 pub use matmul::dot_tolerance;
@@ -176,25 +178,26 @@ impl Kernels {
         activation::softcap(self.isa, &self.pool, x, cap);
     }
 
-    /// Causal attention of `T` new positions over everything cached so far.
+    /// Attention of the new positions of some sequences, each over its own.
     ///
-    /// `q` and `out` are `[T, heads, head_dim]`; their rows are positions `start..start + T`, whose
-    /// keys and values `cache` already holds. Row `t` sees positions `0..=start + t`. With fewer key
-    /// heads than query heads, query head `h` reads key head `h / (heads / kv_heads)`. `rule` says how
-    /// scores are made.
+    /// `q` and `out` are `[T, heads, head_dim]`, the rows of the sequences one after the other; their
+    /// pages, of `shape`, already hold the keys and values of these rows. `rule` says what each row sees
+    /// and how scores are made. With fewer key heads than query heads, query head `h` reads key head
+    /// `h / (heads / kv_heads)`.
     ///
     /// # Panics
-    /// If the shapes disagree or `start + T` exceeds `cache.positions_max`.
+    /// If the shapes disagree or a page that a row sees is absent.
     pub fn attention(
         &self,
         out: &mut [f32],
         q: &[f32],
-        cache: AttentionCache<'_>,
         heads: usize,
-        start: usize,
+        shape: PageShape,
+        sequences: &[AttentionSequence<'_>],
         rule: &AttentionRule,
     ) {
-        attention::attention(self.isa, &self.pool, out, q, cache, heads, start, rule);
+        let call = attention::Call { q, heads, shape, sequences, rule };
+        attention::attention(self.isa, &self.pool, out, &call);
     }
 }
 

@@ -2,24 +2,32 @@
 //!
 //! Decides the order of operations over positions and layers. Never decides what token follows.
 
+mod pass;
+
 use crate::{
     arch::{Architecture, Part},
     block::{Block, NormWeights, Scratch},
     error::{ModelError, StageError},
     formats::TensorTable,
-    kernels::Kernels,
-    kv::{Batch, CacheLayout, KvCache},
+    kernels::{AttentionRule, CacheElement, Kernels, PageShape},
+    kv::{Batch, CacheLayout, CacheOptions, CachePlan, KvCache, PagePool},
     weight::{Weight, load_vector},
 };
-use std::sync::Arc;
-use talka_base::LayerSpan;
+use std::{
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+use talka_base::{LayerSpan, ModelShape, Precision};
 
-/// Most positions that go through the layers at once; longer inputs are cut, which changes no bit.
+/// Most rows that go through the layers at once; longer inputs are cut, which changes no bit.
 ///
 /// Bounds the scratch memory (some 20 MB for a model of 1 B parameters) where a prompt's length is
 /// the caller's. Twice as many gain less than a hundredth in speed: each weight is already used
 /// 256 times per read.
-const CHUNK_POSITIONS: usize = 256;
+pub(crate) const ROWS_MAX: usize = 256;
 
 /// Layers of a model with their weights; only hidden states cross its borders.
 ///
@@ -27,6 +35,8 @@ const CHUNK_POSITIONS: usize = 256;
 /// the input is cut into calls.
 #[derive(Debug)]
 pub struct Stage {
+    /// Tells it from other stages of this process.
+    number: u64,
     architecture: Arc<Architecture>,
     kernels: Kernels,
     span: LayerSpan,
@@ -63,6 +73,27 @@ pub enum StageInput<'a> {
     Tokens(&'a [u32]),
     /// Hidden states `[T, D]`, D fastest, elsewhere.
     Hidden(&'a [f32]),
+}
+
+impl StageInput<'_> {
+    /// Some of its rows; a hidden state has `width` numbers.
+    fn rows(self, rows: Range<usize>, width: usize) -> Self {
+        match self {
+            Self::Tokens(tokens) => Self::Tokens(&tokens[rows]),
+            Self::Hidden(hidden) => Self::Hidden(&hidden[rows.start * width..rows.end * width]),
+        }
+    }
+}
+
+/// One sequence of [`Stage::run_batch`].
+#[derive(Debug)]
+pub struct BatchItem<'a> {
+    /// Its `T` new positions, at least 1.
+    pub input: StageInput<'a>,
+    /// The positions before them.
+    pub cache: &'a mut KvCache,
+    /// What is wanted of a span that ends the model.
+    pub logits: LogitsWanted,
 }
 
 /// For which positions a span that ends the model computes logits. Elsewhere it has no meaning.
@@ -148,7 +179,9 @@ impl Stage {
         let tail = (span.end() == layers)
             .then(|| Tail::load(table, architecture, kernels, entry.as_ref()))
             .transpose()?;
+        static NEXT: AtomicU64 = AtomicU64::new(0);
         Ok(Self {
+            number: NEXT.fetch_add(1, Ordering::Relaxed),
             architecture: Arc::clone(architecture),
             kernels: kernels.clone(),
             span,
@@ -169,19 +202,65 @@ impl Stage {
         self.tail.is_some()
     }
 
+    /// Which stage of this process it is.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
     /// An empty cache for `span`, some or all of this stage's layers, with room for
-    /// `positions_max` positions or the model's context, whichever is less.
+    /// `positions_max` positions or the model's context, whichever is less. It shares nothing and its
+    /// memory is not limited.
     ///
     /// Layers that the stage does not hold get no memory; [`Stage::run`] refuses such a cache.
     pub fn new_cache(&self, span: LayerSpan, positions_max: u32) -> KvCache {
+        let options = CacheOptions { positions_max, element: None, share_prefixes: None };
+        let pool = PagePool::new(u64::MAX);
+        KvCache::new(&pool, self.plan(span, &options))
+            .expect("u64::MAX bytes suffice for one cache")
+    }
+
+    /// As [`Self::new_cache`], with pages from `pool`, in which it reserves the most that it may need.
+    ///
+    /// # Errors
+    /// [`StageError::NoMemory`] if the pool has less left.
+    pub fn new_cache_in(
+        &self,
+        pool: &PagePool,
+        span: LayerSpan,
+        options: &CacheOptions,
+    ) -> Result<KvCache, StageError> {
+        KvCache::new(pool, self.plan(span, options))
+    }
+
+    /// The most that a cache made with these options can take, in bytes.
+    pub fn cache_bytes_max(&self, span: LayerSpan, options: &CacheOptions) -> u64 {
+        self.plan(span, options).bytes_max()
+    }
+
+    fn plan(&self, span: LayerSpan, options: &CacheOptions) -> CachePlan {
         let shape = &self.architecture.shape;
-        let held =
-            span.end().min(self.span.end()).saturating_sub(span.start().max(self.span.start()));
-        KvCache::new(span, held, shape, positions_max.min(shape.context))
+        let element = options.element.unwrap_or(page_shape(shape).element);
+        let held = span.start().max(self.span.start())..span.end().min(self.span.end());
+        let rules: Vec<AttentionRule> =
+            held.map(|layer| self.architecture.attention_rule(layer)).collect();
+        let whole = span.start() == 0 && span.end() == shape.layers;
+        let is_causal = self.architecture.decoder;
+        CachePlan {
+            span,
+            shape: PageShape { element, ..page_shape(shape) },
+            positions_max: options.positions_max.min(shape.context),
+            rows_max: ROWS_MAX,
+            // What sees later rows is run at once: nothing may go before it is done.
+            windows: rules.iter().map(|rule| rule.window.filter(|_| is_causal)).collect(),
+            prefixes: options
+                .share_prefixes
+                .filter(|_| whole && is_causal)
+                .map(|namespace| (self.number, namespace)),
+        }
     }
 
     /// Runs the layers of `cache.span()` over `T` new positions, which follow those in `cache`, and
-    /// adds them to it. `T` is at least 1.
+    /// adds them to it. `T` is at least 1. A [`Stage::run_batch`] of one.
     ///
     /// # Errors
     /// [`StageError`]: the input does not belong here, holds an unknown token, or does not fit the
@@ -192,27 +271,8 @@ impl Stage {
         cache: &mut KvCache,
         logits: LogitsWanted,
     ) -> Result<StageOutput, StageError> {
-        let positions = self.check(input, cache)?;
-        let width = self.architecture.shape.hidden as usize;
-        let mut output = self.empty_output(cache.span(), logits, positions);
-        for start in (0..positions).step_by(CHUNK_POSITIONS) {
-            let rows = start..positions.min(start + CHUNK_POSITIONS);
-            let span = cache.span();
-            let mut batch = Batch::new();
-            batch.push(cache, rows.len());
-            self.scratch.begin(&self.architecture, &batch);
-            match input {
-                StageInput::Tokens(tokens) => self.embed(&tokens[rows.clone()], &batch),
-                StageInput::Hidden(hidden) => self
-                    .scratch
-                    .hidden
-                    .copy_from_slice(&hidden[rows.start * width..rows.end * width]),
-            }
-            self.run_blocks(span, &mut batch);
-            batch.advance();
-            self.finish(&mut output, span, logits, rows.end == positions);
-        }
-        Ok(output)
+        let results = self.run_batch(&mut [BatchItem { input, cache, logits }]);
+        results.into_iter().next().expect("one result for one item")
     }
 
     fn empty_output(&self, span: LayerSpan, logits: LogitsWanted, positions: usize) -> StageOutput {
@@ -240,11 +300,7 @@ impl Stage {
             return Err(StageError::ForeignCache { found, expected });
         }
         let positions = self.check_input(input, span)?;
-        let room = cache.positions_max().saturating_sub(cache.len());
-        if positions > room as usize {
-            let (len, max) = (cache.len(), cache.positions_max());
-            return Err(StageError::CacheFull { len, new: positions, max });
-        }
+        cache.check_room(positions)?;
         Ok(positions)
     }
 
@@ -274,7 +330,7 @@ impl Stage {
     }
 
     /// `scratch.hidden` `[T, D]` = the embeddings of `tokens` `[T]`, the rows of `batch`.
-    fn embed(&mut self, tokens: &[u32], batch: &Batch<'_>) {
+    fn embed(&mut self, tokens: impl Iterator<Item = u32>, batch: &Batch<'_>) {
         let entry = self.entry.as_ref().expect("a stage from layer 0 holds the embedding");
         let scale = self.architecture.input.scale;
         let width = self.architecture.shape.hidden as usize;
@@ -282,7 +338,7 @@ impl Stage {
         let Scratch { hidden, normed, .. } = &mut self.scratch;
         let rows = hidden.chunks_exact_mut(width).zip(tokens).zip(batch.positions());
         for ((row, token), position) in rows {
-            entry.embedding.matrix().row_into(*token as usize, row);
+            entry.embedding.matrix().row_into(token as usize, row);
             if scale != 1.0 {
                 row.iter_mut().for_each(|x| *x *= scale);
             }
@@ -299,55 +355,22 @@ impl Stage {
             std::mem::swap(normed, hidden);
         }
     }
+}
 
-    fn run_blocks(&mut self, span: LayerSpan, batch: &mut Batch<'_>) {
-        let first = (span.start() - self.span.start()) as usize;
-        let blocks = &self.blocks[first..][..span.len() as usize];
-        for (index, (block, layer)) in blocks.iter().zip(span.layers()).enumerate() {
-            let scratch = &mut self.scratch;
-            block.run(&self.kernels, &self.architecture, scratch, batch, index, layer);
-        }
-    }
+/// Where all layers take at most this much for a position in f32, caches are small in any case, and keep
+/// every bit.
+const EXACT_POSITION_BYTES_MAX: u64 = 16 << 10;
 
-    /// Appends to `output` what the chunk in `scratch.hidden` `[T, D]` contributes.
-    fn finish(
-        &mut self,
-        output: &mut StageOutput,
-        span: LayerSpan,
-        wanted: LogitsWanted,
-        last_chunk: bool,
-    ) {
-        let Scratch { hidden, normed, .. } = &mut self.scratch;
-        let tail = self.tail.as_ref().filter(|_| span.end() == self.span.end());
-        let width = self.architecture.shape.hidden as usize;
-        let architecture = &self.architecture;
-        match (output, tail) {
-            (StageOutput::Hidden(out), None) => out.extend_from_slice(hidden),
-            (StageOutput::Hidden(out), Some(tail)) => match &tail.norm {
-                Some(norm) => {
-                    norm.run(&self.kernels, architecture, normed, hidden);
-                    out.extend_from_slice(normed);
-                }
-                None => out.extend_from_slice(hidden),
-            },
-            (StageOutput::Logits(_), _) if wanted == LogitsWanted::Last && !last_chunk => {}
-            (StageOutput::Logits(out), tail) => {
-                let tail = tail.expect("only a span that ends the model returns logits");
-                let skipped = if wanted == LogitsWanted::Last { hidden.len() - width } else { 0 };
-                let (hidden, normed) = (&hidden[skipped..], &mut normed[skipped..]);
-                match &tail.norm {
-                    Some(norm) => norm.run(&self.kernels, architecture, normed, hidden),
-                    None => normed.copy_from_slice(hidden),
-                }
-                let head = tail.head.as_ref().expect("only a decoder is asked for logits");
-                let start = out.len();
-                let logits = hidden.len() / width * self.architecture.shape.vocab as usize;
-                out.resize(start + logits, 0.0);
-                self.kernels.matmul(&mut out[start..], normed, head.matrix());
-                if let Some(cap) = self.architecture.logits_softcap {
-                    self.kernels.softcap(&mut out[start..], cap);
-                }
-            }
-        }
+/// The pages of a model's caches: f32 where the weights are or little would be saved, else f16.
+pub(crate) fn page_shape(shape: &ModelShape) -> PageShape {
+    let exact = PageShape {
+        kv_heads: shape.kv_heads as usize,
+        head_dim: shape.head_dim as usize,
+        element: CacheElement::F32,
+    };
+    let is_small = KvCache::position_bytes(shape.layers, &exact) <= EXACT_POSITION_BYTES_MAX;
+    if shape.precision == Precision::F32 || is_small {
+        return exact;
     }
+    PageShape { element: CacheElement::F16, ..exact }
 }

@@ -1,163 +1,192 @@
-//! Attention over vector registers.
+//! The loops of attention over vector registers.
 //!
-//! The query heads that share a key head are the rows of a tile, so that each key and each value is read
-//! once for all of them. A score is a dot product as in a matrix product; an output element adds its
-//! weighted values in rising position. Neither depends on how many heads share the tile.
+//! A score is built in one lane, an output number in another: neither depends on how many queries
+//! share the tile, and no sum runs across lanes.
 
 #![allow(clippy::needless_range_loop, reason = "indices run over lanes of several arrays at once")]
 
-use super::super::lanes::{Avx2, Avx512, Fused, Load, Rows, Tiles};
-use super::{Heads, softmax};
+use super::super::lanes::{Avx2, Avx512, Lanes, Load};
+use super::block::{Block, Body, Tile};
+use super::page::{Line, PAGE_POSITIONS, numbers_mut};
+use std::marker::PhantomData;
 
-/// Keys whose scores are computed together, and registers of a value that are.
-const TILE_COLUMNS: usize = 4;
+/// Registers of keys or of values that a tile takes at once.
+const COLUMNS: usize = 4;
 
-/// [`heads`] compiled for AVX2.
+/// [`Block::run`] compiled for AVX2.
 ///
 /// # Safety
-/// AVX2 and FMA must be available.
+/// AVX2, FMA and F16C must be available.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) unsafe fn heads_avx2(of: &Heads<'_>, out: &mut [f32]) {
-    // SAFETY: the caller's promise.
-    unsafe { heads::<Avx2>(of, out) }
+pub(super) unsafe fn run_avx2(
+    block: &Block<'_>,
+    segment: usize,
+    scratch: &mut [Line<f32>],
+    partials: &mut [Line<f32>],
+    joins: bool,
+) {
+    block.run::<Simd<Avx2>>(segment, scratch, partials, joins);
 }
 
-/// [`heads`] compiled for AVX-512.
+/// [`Block::run`] compiled for AVX-512.
 ///
 /// # Safety
 /// AVX-512 F, BW, DQ and VL must be available.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-pub(super) unsafe fn heads_avx512(of: &Heads<'_>, out: &mut [f32]) {
-    // SAFETY: the caller's promise.
-    unsafe { heads::<Avx512>(of, out) }
+pub(super) unsafe fn run_avx512(
+    block: &Block<'_>,
+    segment: usize,
+    scratch: &mut [Line<f32>],
+    partials: &mut [Line<f32>],
+    joins: bool,
+) {
+    block.run::<Simd<Avx512>>(segment, scratch, partials, joins);
 }
 
-/// # Safety
-/// As for [`Load`].
+/// The loops over registers `V`.
+struct Simd<V>(PhantomData<V>);
+
+/// Calls `$body::<V, E, T>` with `T` queries.
+macro_rules! for_queries {
+    ($queries:expr, $body:ident($($argument:expr),*)) => {
+        match $queries {
+            1 => $body::<V, E, 1>($($argument),*),
+            2 => $body::<V, E, 2>($($argument),*),
+            3 => $body::<V, E, 3>($($argument),*),
+            4 => $body::<V, E, 4>($($argument),*),
+            5 => $body::<V, E, 5>($($argument),*),
+            _ => $body::<V, E, 6>($($argument),*),
+        }
+    };
+}
+
+impl<V: Load<E> + Load<f32>, E> Body<E> for Simd<V> {
+    const TILE_QUERIES: usize = <V as Lanes>::TILE_ROWS;
+
+    #[inline(always)]
+    unsafe fn scores(tile: &Tile<'_>, keys: &[E], scores: &mut [Line<f32>]) {
+        assert!(keys.len() == tile.head_dim * PAGE_POSITIONS && tile.queries <= scores.len());
+        assert!(tile.q.len() == tile.queries * tile.value_width);
+        // SAFETY: the lengths just checked; the caller's promise.
+        unsafe { for_queries!(tile.queries, scores_of(tile, keys, scores)) }
+    }
+
+    #[inline(always)]
+    unsafe fn weigh(tile: &Tile<'_>, weights: &[Line<f32>], values: &[E], sums: &mut [f32]) {
+        assert!(values.len() == tile.value_width * PAGE_POSITIONS);
+        assert!(sums.len() == tile.queries * tile.stride && tile.queries <= weights.len());
+        assert!(tile.visible.iter().all(|(_, end)| *end <= PAGE_POSITIONS));
+        // SAFETY: the lengths just checked; the caller's promise.
+        unsafe { for_queries!(tile.queries, weighed(tile, weights, values, sums)) }
+    }
+}
+
 #[inline(always)]
-unsafe fn heads<V: Load<f32>>(of: &Heads<'_>, out: &mut [f32]) {
-    let dim = of.head_dim;
-    let positions = of.keys.len() / dim;
-    let group = out.len() / dim;
-    let mut scores = vec![0.0; group * positions];
-    let mut head = 0;
-    while head < group {
-        let rows = V::TILE_ROWS.min(group - head);
-        let q = Rows { start: of.q[head * dim..].as_ptr(), stride: dim };
-        let scores = &mut scores[head * positions..][..rows * positions];
-        let out = &mut out[head * dim..][..rows * dim];
-        // SAFETY: `q`, `scores` and `out` hold `rows` rows; the caller's promise.
+unsafe fn scores_of<V: Load<E>, E, const T: usize>(
+    tile: &Tile<'_>,
+    keys: &[E],
+    scores: &mut [Line<f32>],
+) {
+    let out = numbers_mut(scores);
+    let q = tile.q.as_ptr();
+    let mut column = 0;
+    while column < PAGE_POSITIONS {
+        // SAFETY: `T` queries and scores, `head_dim` rows of keys: checked by the caller.
         unsafe {
-            match rows {
-                1 => tile::<V, 1>(of, q, scores, out),
-                2 => tile::<V, 2>(of, q, scores, out),
-                3 => tile::<V, 3>(of, q, scores, out),
-                4 => tile::<V, 4>(of, q, scores, out),
-                5 => tile::<V, 5>(of, q, scores, out),
-                _ => tile::<V, 6>(of, q, scores, out),
+            let mut sums = [[V::zero(); COLUMNS]; T];
+            for d in 0..tile.head_dim {
+                let from = keys.as_ptr().add(d * PAGE_POSITIONS + column);
+                let mut key = [V::zero(); COLUMNS];
+                for n in 0..COLUMNS {
+                    key[n] = V::load(from.add(n * V::WIDTH));
+                }
+                for t in 0..T {
+                    let number = V::splat(*q.add(t * tile.value_width + d));
+                    for n in 0..COLUMNS {
+                        sums[t][n] = sums[t][n].fused(number, key[n]);
+                    }
+                }
+            }
+            for t in 0..T {
+                for n in 0..COLUMNS {
+                    let to = out.as_mut_ptr().add(t * PAGE_POSITIONS + column + n * V::WIDTH);
+                    sums[t][n].store(to);
+                }
             }
         }
-        head += rows;
+        column += COLUMNS * V::WIDTH;
     }
 }
 
-/// `T` heads: `q` and `out` are `[T, head_dim]`, `scores` is `[T, positions]`.
 #[inline(always)]
-unsafe fn tile<V: Load<f32>, const T: usize>(
-    of: &Heads<'_>,
-    q: Rows<f32>,
-    scores: &mut [f32],
-    out: &mut [f32],
+unsafe fn weighed<V: Load<E> + Load<f32>, E, const T: usize>(
+    tile: &Tile<'_>,
+    weights: &[Line<f32>],
+    values: &[E],
+    sums: &mut [f32],
 ) {
-    let (dim, positions) = (of.head_dim, of.keys.len() / of.head_dim);
-    let keys = Rows { start: of.keys.as_ptr(), stride: dim };
     let mut at = 0;
-    // SAFETY: positions below `positions` have keys; the caller's promise.
+    // SAFETY: `value_width` is a whole number of registers; the caller's promise.
     unsafe {
-        while at + TILE_COLUMNS <= positions {
-            let sums = Fused::<V>::tile::<T, TILE_COLUMNS>(q, keys.skip(at), dim);
-            for t in 0..T {
-                let four = &mut scores[t * positions + at..][..TILE_COLUMNS];
-                four.copy_from_slice(&V::sum4(sums[t]));
-            }
-            at += TILE_COLUMNS;
+        while at + COLUMNS * V::WIDTH <= tile.value_width {
+            weigh_columns::<V, E, T, COLUMNS>(tile, weights, values, sums, at);
+            at += COLUMNS * V::WIDTH;
         }
-        while at < positions {
-            let sums = Fused::<V>::tile::<T, 1>(q, keys.skip(at), dim);
-            for t in 0..T {
-                let zero = V::zero();
-                scores[t * positions + at] = V::sum4([sums[t][0], zero, zero, zero])[0];
-            }
-            at += 1;
-        }
-    }
-    for scores in scores.chunks_exact_mut(positions) {
-        for score in scores.iter_mut() {
-            *score *= of.scale;
-        }
-        softmax(scores);
-    }
-    // SAFETY: the caller's promise.
-    unsafe { weigh::<V, T>(of, scores, out) }
-}
-
-/// `out[t] = Σ scores[t, position] · values[position]`.
-#[inline(always)]
-unsafe fn weigh<V: Load<f32>, const T: usize>(of: &Heads<'_>, scores: &[f32], out: &mut [f32]) {
-    let dim = of.head_dim;
-    let mut at = 0;
-    // SAFETY: elements from `at` on, as many as are left below `dim`; the caller's promise.
-    unsafe {
-        while at + TILE_COLUMNS * V::WIDTH <= dim {
-            weigh_columns::<V, T, TILE_COLUMNS>(of, scores, out, at, V::WIDTH);
-            at += TILE_COLUMNS * V::WIDTH;
-        }
-        while at < dim {
-            let count = V::WIDTH.min(dim - at);
-            weigh_columns::<V, T, 1>(of, scores, out, at, count);
-            at += count;
+        while at < tile.value_width {
+            weigh_columns::<V, E, T, 1>(tile, weights, values, sums, at);
+            at += V::WIDTH;
         }
     }
 }
 
-/// The elements from `at` on of each output: `N` registers, `count` numbers of each.
+/// `N` registers of each sum from number `at` on.
 #[inline(always)]
-unsafe fn weigh_columns<V: Load<f32>, const T: usize, const N: usize>(
-    of: &Heads<'_>,
-    scores: &[f32],
-    out: &mut [f32],
+unsafe fn weigh_columns<V: Load<E> + Load<f32>, E, const T: usize, const N: usize>(
+    tile: &Tile<'_>,
+    weights: &[Line<f32>],
+    values: &[E],
+    sums: &mut [f32],
     at: usize,
-    count: usize,
 ) {
-    let (dim, positions) = (of.head_dim, of.values.len() / of.head_dim);
-    let values = Rows { start: of.values.as_ptr(), stride: dim };
-    // SAFETY: `count` numbers are read where fewer than a register's are left; the caller's promise.
+    let seen = &tile.visible[..T];
+    let first = seen.iter().map(|s| s.0).min().unwrap_or(0);
+    let last = seen.iter().map(|s| s.1).max().unwrap_or(0);
+    // What all see lies between; at either end each query looks for itself.
+    let all_from = seen.iter().map(|s| s.0).max().unwrap_or(0).min(last);
+    let all_to = seen.iter().map(|s| s.1).min().unwrap_or(0).max(all_from);
+    // SAFETY: positions are within the page, numbers within `value_width`; the caller's promise.
     unsafe {
-        let mut sums = [[V::zero(); N]; T];
-        for position in 0..positions {
-            let mut value = [V::zero(); N];
+        let mut registers = [[V::zero(); N]; T];
+        for t in 0..T {
             for n in 0..N {
-                let from = values.at(position, at + n * V::WIDTH);
-                value[n] =
-                    if count == V::WIDTH { V::load(from) } else { V::load_partial(from, count) };
+                let from = sums.as_ptr().add(t * tile.stride + at + n * V::WIDTH);
+                registers[t][n] = <V as Load<f32>>::load(from);
             }
-            for t in 0..T {
-                let weight = V::splat(*scores.get_unchecked(t * positions + position));
+        }
+        for (range, all) in
+            [(first..all_from, false), (all_from..all_to, true), (all_to..last, false)]
+        {
+            for p in range {
+                let from = values.as_ptr().add(p * tile.value_width + at);
+                let mut value = [V::zero(); N];
                 for n in 0..N {
-                    sums[t][n] = sums[t][n].fused(weight, value[n]);
+                    value[n] = <V as Load<E>>::load(from.add(n * V::WIDTH));
+                }
+                for t in 0..T {
+                    if all || (p >= seen[t].0 && p < seen[t].1) {
+                        let weight = V::splat(*weights.get_unchecked(t).0.get_unchecked(p));
+                        for n in 0..N {
+                            registers[t][n] = registers[t][n].fused(weight, value[n]);
+                        }
+                    }
                 }
             }
         }
         for t in 0..T {
             for n in 0..N {
-                let mut numbers = [0.0; WIDTH_MAX];
-                sums[t][n].store(numbers.as_mut_ptr());
-                let out = &mut out[t * dim + at + n * V::WIDTH..][..count];
-                out.copy_from_slice(&numbers[..count]);
+                let to = sums.as_mut_ptr().add(t * tile.stride + at + n * V::WIDTH);
+                registers[t][n].store(to);
             }
         }
     }
 }
-
-/// Numbers in the longest register.
-const WIDTH_MAX: usize = 16;

@@ -13,7 +13,7 @@ pub(in super::super) struct Avx2(__m256);
 
 impl Lanes for Avx2 {
     const WIDTH: usize = 8;
-    // 12 sums, 3 activations and 1 weight fill the 16 registers.
+    // 12 sums leave 4 of the 16 registers.
     const TILE_ROWS: usize = 3;
 
     #[inline(always)]
@@ -39,22 +39,6 @@ impl Lanes for Avx2 {
         // SAFETY: the caller has FMA.
         Self(unsafe { _mm256_fmadd_ps(a.0, b.0, self.0) })
     }
-
-    #[inline(always)]
-    unsafe fn sum4([a, b, c, d]: [Self; 4]) -> [f32; 4] {
-        // SAFETY: the caller has AVX2.
-        unsafe {
-            let ab = _mm256_hadd_ps(a.0, b.0);
-            let cd = _mm256_hadd_ps(c.0, d.0);
-            // One number per sum in each half.
-            let halves = _mm256_hadd_ps(ab, cd);
-            let sums =
-                _mm_add_ps(_mm256_castps256_ps128(halves), _mm256_extractf128_ps::<1>(halves));
-            let mut out = [0.0; 4];
-            _mm_storeu_ps(out.as_mut_ptr(), sums);
-            out
-        }
-    }
 }
 
 impl<E: Load256> Load<E> for Avx2 {
@@ -62,17 +46,6 @@ impl<E: Load256> Load<E> for Avx2 {
     unsafe fn load(from: *const E) -> Self {
         // SAFETY: the caller's promises.
         Self(unsafe { E::load(from) })
-    }
-
-    #[inline(always)]
-    unsafe fn load_partial(from: *const E, count: usize) -> Self {
-        let mut padded = [E::default(); Self::WIDTH];
-        for (index, element) in padded.iter_mut().enumerate().take(count) {
-            // SAFETY: the caller has `count` elements.
-            *element = unsafe { *from.add(index) };
-        }
-        // SAFETY: the caller has AVX2; here are 8 numbers.
-        Self(unsafe { E::load(padded.as_ptr()) })
     }
 }
 

@@ -13,7 +13,7 @@ pub(in super::super) struct Avx512(pub(in super::super) __m512);
 
 impl Lanes for Avx512 {
     const WIDTH: usize = 16;
-    // 24 sums, 6 activations and 1 weight of the 32 registers.
+    // 24 sums, 4 of what is read and 1 spread number of the 32 registers.
     const TILE_ROWS: usize = 6;
 
     #[inline(always)]
@@ -39,51 +39,13 @@ impl Lanes for Avx512 {
         // SAFETY: the caller has AVX-512.
         Self(unsafe { _mm512_fmadd_ps(a.0, b.0, self.0) })
     }
-
-    #[inline(always)]
-    unsafe fn sum4([a, b, c, d]: [Self; 4]) -> [f32; 4] {
-        // SAFETY: the caller has AVX-512.
-        unsafe {
-            let ab = add_halves(a.0, b.0);
-            let cd = add_halves(c.0, d.0);
-            // Each quarter of `quarters` belongs to one of a, b, c, d.
-            let even = _mm512_shuffle_f32x4::<0b10_00_10_00>(ab, cd);
-            let odd = _mm512_shuffle_f32x4::<0b11_01_11_01>(ab, cd);
-            let quarters = _mm512_add_ps(even, odd);
-            let pairs = _mm512_add_ps(quarters, _mm512_permute_ps::<0b01_00_11_10>(quarters));
-            let sums = _mm512_add_ps(pairs, _mm512_permute_ps::<0b10_11_00_01>(pairs));
-            let first_of_quarters =
-                _mm512_setr_epi32(0, 4, 8, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
-            let sums = _mm512_permutexvar_ps(first_of_quarters, sums);
-            let mut out = [0.0; 4];
-            _mm_storeu_ps(out.as_mut_ptr(), _mm512_castps512_ps128(sums));
-            out
-        }
-    }
-}
-
-/// The lower half plus the upper half of each: `a` below, `b` above.
-#[inline(always)]
-unsafe fn add_halves(a: __m512, b: __m512) -> __m512 {
-    // SAFETY: the caller has AVX-512.
-    unsafe {
-        let lower = _mm512_shuffle_f32x4::<0b01_00_01_00>(a, b);
-        let upper = _mm512_shuffle_f32x4::<0b11_10_11_10>(a, b);
-        _mm512_add_ps(lower, upper)
-    }
 }
 
 impl<E: Load512> Load<E> for Avx512 {
     #[inline(always)]
     unsafe fn load(from: *const E) -> Self {
         // SAFETY: the caller's promises.
-        Self(unsafe { E::load(from, !0) })
-    }
-
-    #[inline(always)]
-    unsafe fn load_partial(from: *const E, count: usize) -> Self {
-        // SAFETY: the caller's promises; the mask names the `count` lanes that may be read.
-        Self(unsafe { E::load(from, (1 << count) - 1) })
+        Self(unsafe { E::load(from) })
     }
 }
 
@@ -96,43 +58,43 @@ impl<E: Load512> Pairs<E> for Avx512 {
     }
 }
 
-/// Reading and widening the numbers that `mask` selects, zeros elsewhere.
+/// Reading and widening sixteen numbers.
 ///
 /// # Safety
-/// AVX-512 F, BW and VL must be available, and the selected numbers readable.
+/// AVX-512 F, BW and VL must be available, and sixteen numbers readable.
 pub(in super::super) trait Load512: Element {
-    unsafe fn load(from: *const Self, mask: __mmask16) -> __m512;
+    unsafe fn load(from: *const Self) -> __m512;
     /// 32 numbers, apart by the input they belong to.
     #[inline(always)]
     unsafe fn pair(from: *const Self) -> [__m512; 2] {
         // SAFETY: the caller's promises.
-        unsafe { [Self::load(from, !0), Self::load(from.add(16), !0)] }
+        unsafe { [Self::load(from), Self::load(from.add(16))] }
     }
 }
 
 impl Load512 for f32 {
     #[inline(always)]
-    unsafe fn load(from: *const Self, mask: __mmask16) -> __m512 {
+    unsafe fn load(from: *const Self) -> __m512 {
         // SAFETY: the caller's promises.
-        unsafe { _mm512_maskz_loadu_ps(mask, from) }
+        unsafe { _mm512_loadu_ps(from) }
     }
 }
 
 impl Load512 for f16 {
     #[inline(always)]
-    unsafe fn load(from: *const Self, mask: __mmask16) -> __m512 {
+    unsafe fn load(from: *const Self) -> __m512 {
         // SAFETY: the caller's promises.
-        unsafe { _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, from.cast())) }
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) }
     }
 }
 
 impl Load512 for bf16 {
     #[inline(always)]
-    unsafe fn load(from: *const Self, mask: __mmask16) -> __m512 {
+    unsafe fn load(from: *const Self) -> __m512 {
         // A bf16 number is the upper half of the same f32.
         // SAFETY: the caller's promises.
         unsafe {
-            let wide = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, from.cast()));
+            let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()));
             _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
         }
     }

@@ -5,6 +5,10 @@
 //! change the answer and is not supported is refused by name, never ignored; without `max_tokens` an
 //! answer may fill the context, also under `/v1/completions` (OpenAI stops there after 16 tokens);
 //! answers carry a `talka` object with what they cost and who computed them.
+//!
+//! `n` and several prompts are that many generations with seeds that count up, each reserved and paid
+//! for on its own. Log-probabilities are those before sampling parameters (module `logprobs` shows them);
+//! vLLM's `guided_*`, `min_tokens` and `ignore_eos` are understood as well (module `form`).
 
 pub mod answer;
 mod form;

@@ -364,7 +364,9 @@ mod tests {
     #[test]
     fn guesses_that_were_right_count_and_the_rest_is_taken_back() {
         let prompt = vec![40, 41, 42, 43, 44, 40];
-        let guesser = Guesser::LookUp(LookUp::default());
+        let mut look_up = LookUp::default();
+        (0..20).for_each(|_| look_up.record(4, 4));
+        let guesser = Guesser::LookUp(look_up);
         let mut head = Head::new(Task { guesser, ..task(prompt, &[], 9) });
         head.start();
         let progress = head.logits(0, &mut favour(41)).expect("the open step");

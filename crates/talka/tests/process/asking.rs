@@ -166,7 +166,7 @@ fn several_choices_are_drawn_on_their_own_and_repeat_with_their_seed() {
 #[test]
 fn guesses_and_company_change_no_greedy_answer() {
     let place = folder();
-    let node = up(&place.path().join("alone"), &[]);
+    let node = up(&place.path().join("data"), &[]);
     let golden = golden(&bard());
     let asked: Vec<_> = golden.iter().cycle().take(8).collect();
     thread::scope(|scope| {
@@ -182,7 +182,8 @@ fn guesses_and_company_change_no_greedy_answer() {
     let repeated = json!({"prompt": "one two three one two three one two", "max_tokens": 100,
         "ignore_eos": true});
     let alone = ask(&node, "/v1/completions", repeated.clone());
-    let nodes = three(&place.path().join("together"), "bard");
+    let place = folder();
+    let nodes = three(place.path(), "bard");
     let together = ask(&nodes[1], "/v1/completions", repeated);
     assert_eq!(together["talka"]["route"].as_array().map(Vec::len), Some(3));
     assert_eq!(together["choices"], alone["choices"]);

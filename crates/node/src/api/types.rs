@@ -73,7 +73,7 @@ pub enum GenerateEvent {
     Piece(Piece),
     /// The end of a complete answer, after its settlement is durable.
     Done(Summary),
-    /// The end of a failed one: nothing was charged.
+    /// The end of a failed one. Nothing was charged, unless the request's own grammar led nowhere.
     Failed(GenerateError),
 }
 

@@ -1,7 +1,8 @@
 //! One request from prompt to settlement, as its head.
 //!
 //! Nothing is computed before the founder holds the credits; nothing is charged unless every stage
-//! signed for the same work. A caller who leaves pays for what was computed until then.
+//! signed for the same work. A caller who leaves, or whose grammar leads nowhere, pays for what was
+//! computed until then.
 
 use super::{KnownModel, Shared, desk::OrderResult, now, random};
 use crate::{
@@ -305,6 +306,8 @@ enum Ending {
     Complete(FinishReason),
     /// The caller left.
     Abandoned,
+    /// The caller's grammar led nowhere: no stage is to blame, so what was computed is paid for.
+    Astray(GenerateError),
     Broken(GenerateError),
 }
 
@@ -340,6 +343,10 @@ impl Run {
         let last = match ending {
             Ending::Complete(reason) => self.settle(Some(reason), head.generated()).await,
             Ending::Abandoned => self.settle(None, head.generated()).await,
+            Ending::Astray(error) => {
+                self.settle(None, head.generated()).await;
+                GenerateEvent::Failed(error)
+            }
             Ending::Broken(error) => {
                 self.release().await;
                 GenerateEvent::Failed(error)
@@ -389,7 +396,7 @@ impl Run {
                 Ok(Progress::Next { piece, step }) => (piece, Ok(step)),
                 Ok(Progress::Finished { piece, reason }) => (piece, Err(reason)),
                 Err(HeadError::Grammar(error)) => {
-                    return Ending::Broken(GenerateError::Grammar { reason: error.reason });
+                    return Ending::Astray(GenerateError::Grammar { reason: error.reason });
                 }
                 Err(error) => return self.broken(self.route.len() - 1, error.to_string()),
             };

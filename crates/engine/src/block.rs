@@ -87,7 +87,7 @@ enum FeedForward {
 /// Gate, up and down: SwiGLU and its like (Shazeer 2020), or without a gate the original.
 #[derive(Debug)]
 struct Dense {
-    gate: Option<Weight>, // [F, D]
+    gate: Option<Linear>, // [F, D]
     up: Linear,           // [F, D]
     down: Linear,         // [D, F]
 }
@@ -188,7 +188,7 @@ impl Block {
             Some(Experts { count, .. }) => {
                 let expert = |e| {
                     Ok(Dense {
-                        gate: Some(weight(P::ExpertGate(e))?),
+                        gate: Some(linear(P::ExpertGate(e), P::GateBias, false)?),
                         up: linear(P::ExpertUp(e), P::UpBias, false)?,
                         down: linear(P::ExpertDown(e), P::DownBias, false)?,
                     })
@@ -197,7 +197,7 @@ impl Block {
                 FeedForward::Experts { router: weight(P::Router)?, experts }
             }
             None => FeedForward::Dense(Dense {
-                gate: rule.gated.then(|| weight(P::Gate)).transpose()?,
+                gate: rule.gated.then(|| linear(P::Gate, P::GateBias, rule.bias)).transpose()?,
                 up: linear(P::Up, P::UpBias, rule.bias)?,
                 down: linear(P::Down, P::DownBias, rule.bias)?,
             }),
@@ -292,8 +292,9 @@ impl Block {
             kernels.rope(&mut s.key, dim, kv_heads, cos, sin);
         }
         batch.write(index, &s.key, &s.value);
+        let divisor = if settings.divide_by_layer { layer + 1 } else { 1 };
         let rule = AttentionRule {
-            scale: settings.scale,
+            scale: settings.scale / divisor as f32,
             window: rule.window,
             softcap: settings.softcap,
             causal: architecture.decoder,
@@ -334,7 +335,7 @@ impl Dense {
         let activated = match &self.gate {
             Some(gate) => {
                 inner.gate.resize(rows * width, 0.0);
-                kernels.matmul(&mut inner.gate, x, gate.matrix());
+                gate.run(kernels, &mut inner.gate, x);
                 kernels.activate_mul(activation, &mut inner.gate, &inner.up);
                 &inner.gate
             }

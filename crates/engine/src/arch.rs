@@ -83,7 +83,8 @@ pub(crate) struct Architecture {
     pub locate: fn(&Architecture, Part) -> Location,
     /// What matrices are brought to when they are loaded, if not as they are stored.
     pub weights: Option<Encoding>,
-    /// What published files put before the names of tensors, some of them.
+    /// What published files put before the names of tensors, some of them. Files of a model without
+    /// its head also leave out a leading `model.`.
     pub prefixes: &'static [&'static str],
 }
 
@@ -121,6 +122,8 @@ pub(crate) enum Placement {
 pub(crate) struct Attention {
     /// Scores are multiplied by this.
     pub scale: f32,
+    /// And divided by the number of the layer, counted from 1.
+    pub divide_by_layer: bool,
     /// Scores `s` become `cap · tanh(s / cap)`.
     pub softcap: Option<f32>,
     /// A norm of queries and keys.
@@ -259,8 +262,9 @@ impl Architecture {
 
     /// How the rows of layer `layer` attend.
     pub fn attention_rule(&self, layer: u32) -> AttentionRule {
+        let divisor = if self.attention.divide_by_layer { layer + 1 } else { 1 };
         AttentionRule {
-            scale: self.attention.scale,
+            scale: self.attention.scale / divisor as f32,
             window: self.layers[layer as usize].window,
             softcap: self.attention.softcap,
             causal: self.decoder,
@@ -315,6 +319,7 @@ impl Architecture {
             None => {
                 add(&[P::Gate], feed_forward.gated);
                 add(&[P::Up, P::Down], true);
+                add(&[P::GateBias], feed_forward.gated && feed_forward.bias);
                 add(&[P::UpBias, P::DownBias], feed_forward.bias);
             }
         }
@@ -370,7 +375,7 @@ impl Architecture {
                 P::KeyNorm => vec![if per_head { head_dim } else { key }],
                 P::AttentionOutput => vec![hidden, query],
                 P::Gate | P::Up => vec![ffn, hidden],
-                P::UpBias => vec![ffn],
+                P::GateBias | P::UpBias => vec![ffn],
                 P::Down => vec![hidden, ffn],
                 P::Router => vec![experts, hidden],
                 P::ExpertGate(_) | P::ExpertUp(_) => vec![expert, hidden],

@@ -87,7 +87,7 @@ enum FeedForward {
 /// Gate, up and down: SwiGLU and its like (Shazeer 2020), or without a gate the original.
 #[derive(Debug)]
 struct Dense {
-    gate: Option<Weight>, // [F, D]
+    gate: Option<Linear>, // [F, D]
     up: Linear,           // [F, D]
     down: Linear,         // [D, F]
 }
@@ -188,7 +188,7 @@ impl Block {
             Some(Experts { count, .. }) => {
                 let expert = |e| {
                     Ok(Dense {
-                        gate: Some(weight(P::ExpertGate(e))?),
+                        gate: Some(linear(P::ExpertGate(e), P::GateBias, false)?),
                         up: linear(P::ExpertUp(e), P::UpBias, false)?,
                         down: linear(P::ExpertDown(e), P::DownBias, false)?,
                     })
@@ -197,7 +197,7 @@ impl Block {
                 FeedForward::Experts { router: weight(P::Router)?, experts }
             }
             None => FeedForward::Dense(Dense {
-                gate: rule.gated.then(|| weight(P::Gate)).transpose()?,
+                gate: rule.gated.then(|| linear(P::Gate, P::GateBias, rule.bias)).transpose()?,
                 up: linear(P::Up, P::UpBias, rule.bias)?,
                 down: linear(P::Down, P::DownBias, rule.bias)?,
             }),
@@ -329,7 +329,7 @@ impl Dense {
         let activated = match &self.gate {
             Some(gate) => {
                 inner.gate.resize(rows * width, 0.0);
-                kernels.matmul(&mut inner.gate, x, gate.matrix());
+                gate.run(kernels, &mut inner.gate, x);
                 kernels.activate_mul(activation, &mut inner.gate, &inner.up);
                 &inner.gate
             }

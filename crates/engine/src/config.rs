@@ -101,6 +101,11 @@ impl<'a> Fields<'a> {
         self.map.get(name).is_some_and(Value::is_null)
     }
 
+    /// A list of finite numbers.
+    pub fn numbers(self, name: &str) -> Result<Option<Vec<f64>>, ConfigError> {
+        self.read(name, "a list of numbers", |v| v.as_array()?.iter().map(Value::as_f64).collect())
+    }
+
     /// A list of strings.
     pub fn strings(self, name: &str) -> Result<Option<Vec<&'a str>>, ConfigError> {
         self.read(name, "a list of strings", |v| v.as_array()?.iter().map(Value::as_str).collect())

@@ -110,11 +110,12 @@ impl Kernels {
 
     /// Rotates each head of `x` `[T, heads, head_dim]` in place by its position's angles.
     ///
-    /// `cos` and `sin` are `[T, head_dim / 2]`. The pairs are `(i, i + head_dim / 2)`, the "rotate
-    /// half" layout of Hugging Face checkpoints (not the interleaved one of the original paper).
+    /// `cos` and `sin` are `[T, rotated / 2]`. The pairs are `(i, i + rotated / 2)`, the "rotate half"
+    /// layout of Hugging Face checkpoints (not the interleaved one of the original paper). Elements from
+    /// `rotated` on stay.
     ///
     /// # Panics
-    /// If the shapes disagree or `head_dim` is odd.
+    /// If the shapes disagree or there are more angles than pairs.
     pub fn rope(&self, x: &mut [f32], head_dim: usize, heads: usize, cos: &[f32], sin: &[f32]) {
         rope::rope(self.isa, &self.pool, x, head_dim, heads, cos, sin);
     }

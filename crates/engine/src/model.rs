@@ -3,6 +3,7 @@
 use crate::{
     arch::Architecture,
     config::Fields,
+    embed::{EmbeddingRules, ModelKind},
     error::ModelError,
     formats::{GgufModel, ModelSource, TensorTable, open_gguf},
     kernels::Kernels,
@@ -11,7 +12,7 @@ use crate::{
     quant::Encoding,
     stage::{Stage, page_shape},
     template::ChatTemplate,
-    tokenizer::Tokenizer,
+    tokenizer::{Tokenizer, TokenizerError},
     weight::{self, measure},
 };
 use serde_json::{Map, Value};
@@ -38,6 +39,7 @@ struct Inner {
     tokenizer: Tokenizer,
     template: ChatTemplate,
     eos_ids: Vec<u32>,
+    embedding: EmbeddingRules,
 }
 
 impl Model {
@@ -61,6 +63,11 @@ impl Model {
             id: table.id(&config, &tokenizer_file),
             name: source.name(),
             eos_ids: eos_ids(&source, &architecture)?,
+            embedding: EmbeddingRules::read(
+                &source,
+                kind(&architecture),
+                architecture.shape.context,
+            )?,
             architecture: Arc::new(architecture),
             table,
             tokenizer,
@@ -96,6 +103,7 @@ impl Model {
             name,
             eos_ids,
             tokenizer: Tokenizer::from_bytes(&tokenizer, architecture.shape.vocab)?,
+            embedding: EmbeddingRules::plain(kind(&architecture), architecture.shape.context),
             architecture: Arc::new(architecture),
             table,
             template: ChatTemplate::read(&tokenizer_config, None)?,
@@ -127,6 +135,26 @@ impl Model {
         let parts = architecture.parts(span).into_iter();
         let measure = |part| measure(&self.0.table, architecture, part);
         parts.filter_map(measure).map(|measure| measure.bytes).sum()
+    }
+
+    /// Whether it continues text or turns it into vectors.
+    pub fn kind(&self) -> ModelKind {
+        kind(&self.0.architecture)
+    }
+
+    /// How it turns a text into a vector. A decoder can too, if not as well.
+    pub fn embedding(&self) -> &EmbeddingRules {
+        &self.0.embedding
+    }
+
+    /// The tokens of a text to be made a vector of: with the special ones around it, and cut to what
+    /// [`Self::embedding`] allows.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Encode`] if the tokenizer has no way to spell the text.
+    pub fn embedding_tokens(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
+        // As sentence-transformers does; a byte-level tokenizer would see the spaces.
+        self.0.tokenizer.encode_at_most(text.trim(), self.0.embedding.tokens_max as usize)
     }
 
     /// Text to token ids and back.
@@ -200,6 +228,10 @@ impl Model {
     pub fn stage(&self, span: LayerSpan, kernels: &Kernels) -> Result<Stage, ModelError> {
         Stage::load(&self.0.architecture, &self.0.table, span, kernels)
     }
+}
+
+fn kind(architecture: &Architecture) -> ModelKind {
+    if architecture.decoder { ModelKind::Decoder } else { ModelKind::Encoder }
 }
 
 fn parse(file: &str, bytes: &[u8]) -> Result<Map<String, Value>, ModelError> {

@@ -3,7 +3,12 @@
 //!
 //! Decides what `rope_parameters` (transformers 5) or `rope_theta` and `rope_scaling` (before)
 //! mean. The formulas are those of transformers' `modeling_rope_utils.py`: `default`, `linear`,
-//! `llama3` (wavelength bands) and `yarn` (Peng et al. 2023, with its attention factor).
+//! `llama3` (wavelength bands), `yarn` (Peng et al. 2023, with its attention factor) and `longrope` (Ding
+//! et al. 2024).
+//!
+//! Unlike transformers, `longrope` keeps to the factors for short texts, and so to the context the
+//! model was first trained for: beyond it transformers turns *all* positions by other factors, those
+//! already in the cache too, and a row's bits would depend on what follows it.
 //!
 //! Frequencies and angles are rounded to f32 exactly where transformers rounds them: a checkpoint
 //! was trained with those angles, and at position 100,000 better ones differ visibly.
@@ -14,13 +19,15 @@ use std::f64::consts::TAU;
 /// How one model turns queries and keys.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Rope {
-    /// Radians per position of each pair of elements: `[head_dim / 2]`.
+    /// Radians per position of each pair of elements: `[rotated / 2]`.
     frequencies: Vec<f32>,
-    /// Both tables are multiplied by this (yarn; 1 otherwise).
+    /// Both tables are multiplied by this (yarn, longrope; 1 otherwise).
     attention_factor: f32,
+    /// Positions for which these frequencies hold (longrope); all if absent.
+    context_max: Option<u32>,
 }
 
-const SUPPORTED: &str = "one of default, linear, llama3, yarn";
+const SUPPORTED: &str = "one of default, linear, llama3, yarn, longrope";
 
 impl Rope {
     /// Reads either form of the configuration. `context` is `max_position_embeddings`, `theta` the base
@@ -31,21 +38,21 @@ impl Rope {
         context: u32,
         theta: f64,
     ) -> Result<Self, ConfigError> {
-        top.only("partial_rotary_factor", 1.0.into())?;
         let theta = top.positive("rope_theta")?.unwrap_or(theta);
+        let head_dim = rotated(top, head_dim)?;
         let fields = match top.object("rope_parameters", "rope_parameters.")? {
             Some(fields) => Some(fields),
             None => top.object("rope_scaling", "rope_scaling.")?,
         };
-        match fields {
-            Some(fields) => Self::read_inner(fields, head_dim, context, theta),
-            None => Ok(Self::plain(head_dim, theta)),
-        }
+        let Some(fields) = fields else { return Ok(Self::plain(head_dim, theta)) };
+        // Phi 3 keeps this one outside.
+        let original = top.positive("original_max_position_embeddings")?;
+        Self::read_object(fields, head_dim, context, theta, original)
     }
 
     /// Frequencies that are not scaled.
     pub fn plain(head_dim: u32, theta: f64) -> Self {
-        Plain { theta, pairs: head_dim / 2, context: 0 }.scaled(1.0, |frequency| frequency)
+        Plain { theta, pairs: head_dim / 2, context: 0, original: None }.scaled(1.0, |f| f)
     }
 
     /// Reads the object that `rope_parameters` or `rope_scaling` holds.
@@ -55,9 +62,18 @@ impl Rope {
         context: u32,
         theta: f64,
     ) -> Result<Self, ConfigError> {
+        Self::read_object(inner, head_dim, context, theta, None)
+    }
+
+    fn read_object(
+        inner: Fields<'_>,
+        head_dim: u32,
+        context: u32,
+        theta: f64,
+        original: Option<f64>,
+    ) -> Result<Self, ConfigError> {
         let theta = inner.positive("rope_theta")?.unwrap_or(theta);
-        inner.only("partial_rotary_factor", 1.0.into())?;
-        let plain = Plain { theta, pairs: head_dim / 2, context };
+        let plain = Plain { theta, pairs: rotated(inner, head_dim)? / 2, context, original };
         // `type` is what transformers before 4.45 wrote.
         let kind = inner.str("rope_type")?.or(inner.str("type")?).unwrap_or("default");
         match kind {
@@ -65,6 +81,8 @@ impl Rope {
             "linear" => linear(inner, plain),
             "llama3" => llama3(inner, plain),
             "yarn" => yarn(inner, plain),
+            // What the first Phi 3 called it.
+            "longrope" | "su" => longrope(inner, plain),
             other => Err(inner.wrong("rope_type", format_args!("{other:?}"), SUPPORTED)),
         }
     }
@@ -76,7 +94,12 @@ impl Rope {
         }
     }
 
-    /// Fills `cos` and `sin`, `[T, head_dim / 2]`, for `positions` `[T]`.
+    /// Positions for which these frequencies hold; all if absent.
+    pub fn context_max(&self) -> Option<u32> {
+        self.context_max
+    }
+
+    /// Fills `cos` and `sin`, `[T, rotated / 2]`, for `positions` `[T]`.
     pub fn tables(
         &self,
         positions: impl Iterator<Item = u32>,
@@ -95,12 +118,26 @@ impl Rope {
     }
 }
 
+/// How many elements of a head are turned: the first ones, by `partial_rotary_factor`.
+fn rotated(fields: Fields<'_>, head_dim: u32) -> Result<u32, ConfigError> {
+    const NAME: &str = "partial_rotary_factor";
+    let Some(factor) = fields.positive(NAME)? else { return Ok(head_dim) };
+    let rotated = (f64::from(head_dim) * factor) as u32;
+    if factor > 1.0 || rotated == 0 || !rotated.is_multiple_of(2) {
+        let expected = format!("an even share of the {head_dim} elements of a head");
+        return Err(fields.wrong(NAME, factor, expected));
+    }
+    Ok(rotated)
+}
+
 /// Unscaled rotary embeddings.
 #[derive(Clone, Copy)]
 struct Plain {
     theta: f64,
     pairs: u32,
     context: u32,
+    /// The context before it was extended, where the configuration keeps it apart.
+    original: Option<f64>,
 }
 
 impl Plain {
@@ -111,7 +148,8 @@ impl Plain {
     fn scaled(self, attention_factor: f64, scale: impl Fn(f64) -> f64) -> Rope {
         let frequencies =
             (0..self.pairs).map(|pair| scale(f64::from(self.frequency(pair) as f32)) as f32);
-        Rope { frequencies: frequencies.collect(), attention_factor: attention_factor as f32 }
+        let attention_factor = attention_factor as f32;
+        Rope { frequencies: frequencies.collect(), attention_factor, context_max: None }
     }
 }
 
@@ -160,7 +198,41 @@ fn yarn(fields: Fields<'_>, plain: Plain) -> Result<Rope, ConfigError> {
         (frequency / factor * slowed + frequency * (1.0 - slowed)) as f32
     });
     let attention_factor = yarn_attention_factor(fields, factor)? as f32;
-    Ok(Rope { frequencies: frequencies.collect(), attention_factor })
+    Ok(Rope { frequencies: frequencies.collect(), attention_factor, context_max: None })
+}
+
+/// Each pair is slowed by a factor of its own, found by search.
+fn longrope(fields: Fields<'_>, plain: Plain) -> Result<Rope, ConfigError> {
+    const FACTORS: &str = "short_factor";
+    const ORIGINAL: &str = "original_max_position_embeddings";
+    let original = match fields.positive(ORIGINAL)?.or(plain.original) {
+        Some(original) => original,
+        None => return Err(fields.missing(ORIGINAL, "the context before it was extended")),
+    };
+    let factors = fields.numbers(FACTORS)?.unwrap_or_default();
+    if factors.len() != plain.pairs as usize || !factors.iter().all(|factor| *factor > 0.0) {
+        let expected = format!("{} numbers above 0, one per pair", plain.pairs);
+        return Err(fields.wrong(FACTORS, format!("{} numbers", factors.len()), expected));
+    }
+    let factor = match fields.positive("factor")? {
+        Some(factor) => factor,
+        None => f64::from(plain.context) / original,
+    };
+    let attention_factor = match fields.positive("attention_factor")? {
+        Some(given) => given,
+        None if factor <= 1.0 => 1.0,
+        None => (1.0 + factor.ln() / original.ln()).sqrt(),
+    };
+    let frequencies = (0..plain.pairs).zip(&factors).map(|(pair, factor)| {
+        // Rounded after each step, as upstream.
+        let power = (1.0 / plain.frequency(pair)) as f32;
+        1.0 / (*factor as f32 * power)
+    });
+    Ok(Rope {
+        frequencies: frequencies.collect(),
+        attention_factor: attention_factor as f32,
+        context_max: Some(original.min(f64::from(u32::MAX)) as u32),
+    })
 }
 
 /// The pairs between which the slowing sets in.
@@ -239,15 +311,41 @@ mod tests {
 
     #[test]
     fn what_is_not_supported_is_named() {
-        let error = read(r#"{"rope_scaling": {"type": "longrope"}}"#).expect_err("longrope");
+        let error = read(r#"{"rope_scaling": {"type": "dynamic"}}"#).expect_err("dynamic");
         assert_eq!(
             error.to_string(),
-            "config.json has rope_scaling.rope_type = \"longrope\", \
-             expected one of default, linear, llama3, yarn"
+            "config.json has rope_scaling.rope_type = \"dynamic\", \
+             expected one of default, linear, llama3, yarn, longrope"
         );
-        assert!(read(r#"{"rope_parameters": {"partial_rotary_factor": 0.5}}"#).is_err());
-        assert!(read(r#"{"partial_rotary_factor": 0.5}"#).is_err());
+        for factor in ["0.0", "1.5", "0.2"] {
+            let text = format!(r#"{{"partial_rotary_factor": {factor}}}"#);
+            assert!(read(&text).is_err(), "{factor} of 16 elements");
+        }
         assert!(read(r#"{"partial_rotary_factor": 1}"#).is_ok());
         assert!(read(r#"{"rope_scaling": {"type": "linear"}}"#).is_err());
+    }
+    #[test]
+    fn a_part_of_a_head_is_turned_where_the_file_says_so() {
+        let half = read(r#"{"rope_parameters": {"partial_rotary_factor": 0.5}}"#).expect("half");
+        assert_eq!(half, Rope::plain(8, 10_000.0));
+        assert_eq!(read(r#"{"partial_rotary_factor": 0.5}"#).expect("half"), half);
+    }
+
+    #[test]
+    fn longrope_holds_for_the_first_context_alone() {
+        let longrope = |factors: &str| {
+            read(&format!(
+                r#"{{"original_max_position_embeddings": 64, "rope_scaling":
+                    {{"type": "longrope", "short_factor": {factors}, "long_factor": []}}}}"#
+            ))
+        };
+        let rope = longrope("[1, 1, 1, 1, 2, 2, 2, 2]").expect("eight pairs");
+        assert_eq!(rope.context_max(), Some(64));
+        assert_eq!(rope.attention_factor, (1.0 + 4_f64.ln() / 64_f64.ln()).sqrt() as f32);
+        let plain = Rope::plain(16, 10_000.0).frequencies;
+        assert!((rope.frequencies[7] * 2.0 - plain[7]).abs() < 1e-9);
+        assert!(longrope("[1, 1]").is_err());
+        assert!(longrope("[0, 1, 1, 1, 1, 1, 1, 1]").is_err());
+        assert!(longrope("null").is_err());
     }
 }

@@ -90,6 +90,22 @@ impl Tokenizer {
         Ok(encoding.get_ids().to_vec())
     }
 
+    /// The ids of `text` with special tokens around it, at most `max` in all: what does not fit is cut
+    /// off the end of the text, and the special tokens stay.
+    ///
+    /// # Errors
+    /// As [`Self::encode`].
+    pub fn encode_at_most(&self, text: &str, max: usize) -> Result<Vec<u32>, TokenizerError> {
+        use tokenizers::{PostProcessor, TruncationDirection};
+        let fail = |source| TokenizerError::Encode { source };
+        let tokenizer = &self.0.tokenizer;
+        let mut encoding = tokenizer.encode_fast(text, false).map_err(fail)?;
+        let around = tokenizer.get_post_processor().map_or(0, |around| around.added_tokens(false));
+        encoding.truncate(max.saturating_sub(around), 0, TruncationDirection::Right);
+        let encoding = tokenizer.post_process(encoding, None, true).map_err(fail)?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
     /// The text of `ids`, without special tokens. Ids that are no token vanish; bytes that are no
     /// UTF-8 become U+FFFD.
     ///

@@ -57,6 +57,9 @@ pub enum ApiError {
     /// A documented OpenAI parameter that would change the answer and that this node lacks.
     #[error("{param} is {found}, which this node does not support; {instead}")]
     Unsupported { param: String, found: String, instead: String },
+    /// A schema, expression or grammar that cannot be followed.
+    #[error("{param} is refused: {reason}")]
+    Form { param: String, reason: String },
     /// A field that no documentation names: a misspelling, most often.
     #[error("{param} is not a parameter of this call; nothing is ignored silently")]
     Unknown { param: String },
@@ -113,6 +116,7 @@ impl ApiError {
             Self::Missing { .. } => row(S::BAD_REQUEST, CALLER, "missing_required_parameter"),
             Self::Value { .. } => row(S::BAD_REQUEST, CALLER, "invalid_value"),
             Self::Unsupported { .. } => row(S::BAD_REQUEST, CALLER, "unsupported_parameter"),
+            Self::Form { .. } => row(S::BAD_REQUEST, CALLER, "invalid_grammar"),
             Self::Unknown { .. } => row(S::BAD_REQUEST, CALLER, "unknown_parameter"),
             Self::KeyMissing => row(S::UNAUTHORIZED, "authentication_error", "missing_api_key"),
             Self::KeyWrong => row(S::UNAUTHORIZED, "authentication_error", "invalid_api_key"),
@@ -127,10 +131,12 @@ impl ApiError {
             Self::Missing { param, .. }
             | Self::Value { param, .. }
             | Self::Unsupported { param, .. }
+            | Self::Form { param, .. }
             | Self::Unknown { param } => Some(param),
             Self::Generate(GenerateError::Parameter(error)) => Some(error.field),
             Self::Generate(GenerateError::UnknownModel { .. }) => Some("model"),
             Self::Generate(GenerateError::UnknownToken { .. }) => Some("prompt"),
+            Self::Generate(GenerateError::UnknownBias { .. }) => Some("logit_bias"),
             Self::Generate(GenerateError::Template { .. }) => Some("messages"),
             _ => None,
         }
@@ -158,6 +164,8 @@ fn generate_row(error: &GenerateError) -> Row {
         E::Parameter(_) => row(S::BAD_REQUEST, CALLER, "invalid_value"),
         E::EmptyPrompt => row(S::BAD_REQUEST, CALLER, "empty_prompt"),
         E::UnknownToken { .. } => row(S::BAD_REQUEST, CALLER, "unknown_token"),
+        E::UnknownBias { .. } => row(S::BAD_REQUEST, CALLER, "unknown_token"),
+        E::Grammar { .. } => row(S::BAD_REQUEST, CALLER, "invalid_grammar"),
         E::Template { .. } => row(S::BAD_REQUEST, CALLER, "template_refused"),
         E::PromptTooLong { .. } => row(S::BAD_REQUEST, CALLER, "context_length_exceeded"),
         E::InsufficientCredits { .. } => {
@@ -235,6 +243,8 @@ mod tests {
         let unknown = GenerateError::UnknownModel { found: "x".into(), known: vec!["bard".into()] };
         check(unknown, 404, "model_not_found");
         check(GenerateError::EmptyPrompt, 400, "empty_prompt");
+        check(GenerateError::Grammar { reason: "x".into() }, 400, "invalid_grammar");
+        check(GenerateError::UnknownBias { found: 9, vocab: 8 }, 400, "unknown_token");
         check(
             GenerateError::PromptTooLong { prompt: 9, context: 8 },
             400,

@@ -23,11 +23,11 @@ use links::Links;
 use stages::{Job, StageThread};
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError, RwLock},
     time::{SystemTime, UNIX_EPOCH},
 };
 use talka_base::{Keypair, MemberId, ModelId, NodeId, RequestId, Tick};
-use talka_engine::Model;
+use talka_engine::{Grammar, GrammarCompiler, GrammarError, GrammarState, Model};
 use talka_net::Endpoint;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
@@ -66,6 +66,20 @@ pub(crate) struct KnownModel {
     pub(crate) name: String,
     pub(crate) id: ModelId,
     pub(crate) model: Model,
+    /// Made when a request first brings a grammar.
+    grammars: OnceLock<Result<GrammarCompiler, GrammarError>>,
+}
+
+impl KnownModel {
+    pub(crate) fn new(name: String, model: Model) -> Self {
+        Self { name, id: model.id(), model, grammars: OnceLock::new() }
+    }
+
+    /// Sorts the vocabulary when first called, which takes up to a second for the largest.
+    pub(crate) fn compile(&self, grammar: &Grammar) -> Result<GrammarState, GrammarError> {
+        let compiler = self.grammars.get_or_init(|| GrammarCompiler::new(&self.model));
+        compiler.as_ref().map_err(Clone::clone)?.compile(grammar)
+    }
 }
 
 impl Shared {

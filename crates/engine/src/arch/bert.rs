@@ -39,6 +39,7 @@ pub(super) fn read(fields: Fields<'_>, precision: Precision) -> Result<Architect
         placement: Placement::Residual,
         attention: Attention {
             scale: (head_dim as f32).sqrt().recip(),
+            divide_by_layer: false,
             softcap: None,
             qk_norm: None,
             bias: true,

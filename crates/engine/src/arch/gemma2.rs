@@ -9,8 +9,13 @@ use crate::config::{ConfigError, Fields};
 use talka_base::Precision;
 
 /// What absent fields mean in `configuration_gemma2.py`.
-const DEFAULTS: Defaults =
-    Defaults { context: 8192, head_dim: Some(256), tied: true, ..Defaults::LLAMA };
+const DEFAULTS: Defaults = Defaults {
+    context: 8192,
+    kv_heads: Some(4),
+    head_dim: Some(256),
+    tied: true,
+    ..Defaults::LLAMA
+};
 const WINDOW_DEFAULT: u32 = 4096;
 const SCORE_CAP_DEFAULT: f64 = 50.0;
 const LOGIT_CAP_DEFAULT: f64 = 30.0;
@@ -40,6 +45,8 @@ pub(super) fn read_common(
     precision: Precision,
     defaults: Defaults,
 ) -> Result<Architecture, ConfigError> {
+    // Embedding models; their rows see what follows them.
+    fields.only("use_bidirectional_attention", false.into())?;
     let mut architecture = llama_like(fields, precision, defaults)?;
     let name = match fields.value("hidden_activation") {
         Some(_) => "hidden_activation",

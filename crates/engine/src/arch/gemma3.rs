@@ -14,6 +14,7 @@ use talka_base::Precision;
 /// What absent fields mean in `configuration_gemma3.py`.
 const DEFAULTS: Defaults = Defaults {
     context: 131_072,
+    kv_heads: Some(4),
     head_dim: Some(256),
     tied: true,
     rope_theta: 1e6,
@@ -29,8 +30,11 @@ pub(super) fn read(fields: Fields<'_>, precision: Precision) -> Result<Architect
     let fields = nested.unwrap_or(fields);
     let mut architecture = gemma2::read_common(fields, precision, DEFAULTS)?;
     architecture.attention.qk_norm = Some(QkNorm::Heads);
+    // No published model has caps, but a file may.
+    architecture.attention.softcap = fields.positive("attn_logit_softcapping")?.map(|x| x as f32);
+    architecture.logits_softcap = fields.positive("final_logit_softcapping")?.map(|x| x as f32);
     if nested.is_some() {
-        architecture.prefixes = &["language_model.", ""];
+        architecture.prefixes = &["language_model.", "model.language_model.", ""];
     }
     let pattern = match fields.u32("sliding_window_pattern")? {
         Some(pattern) => pattern,

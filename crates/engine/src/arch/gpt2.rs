@@ -13,8 +13,6 @@ const NORM_EPSILON_DEFAULT: f64 = 1e-5;
 const EOS_DEFAULT: u32 = 50_256;
 
 pub(super) fn read(fields: Fields<'_>, precision: Precision) -> Result<Architecture, ConfigError> {
-    fields.only("scale_attn_weights", true.into())?;
-    fields.only("scale_attn_by_inverse_layer_idx", false.into())?;
     fields.only("add_cross_attention", false.into())?;
     let hidden = fields.u32("n_embd")?.unwrap_or(768);
     let heads = fields.u32("n_head")?.unwrap_or(12);
@@ -34,13 +32,15 @@ pub(super) fn read(fields: Fields<'_>, precision: Precision) -> Result<Architect
     shape.validate()?;
     let epsilon = fields.positive("layer_norm_epsilon")?.unwrap_or(NORM_EPSILON_DEFAULT);
     let eos_ids = fields.ids("eos_token_id")?;
+    let scaled = fields.bool("scale_attn_weights")?.unwrap_or(true);
     Ok(Architecture {
         family: "",
         shape,
         norm: Norm { kind: NormKind::Layer, epsilon: epsilon as f32, offset: 0.0 },
         placement: Placement::Before,
         attention: Attention {
-            scale: (head_dim as f32).sqrt().recip(),
+            scale: if scaled { (head_dim as f32).sqrt().recip() } else { 1.0 },
+            divide_by_layer: fields.bool("scale_attn_by_inverse_layer_idx")?.unwrap_or(false),
             softcap: None,
             qk_norm: None,
             bias: true,

@@ -10,11 +10,11 @@ use crate::config::{ConfigError, Fields};
 use talka_base::Precision;
 
 pub(super) fn read(fields: Fields<'_>, precision: Precision) -> Result<Architecture, ConfigError> {
-    fields.only("mlp_bias", false.into())?;
     let mut architecture = llama_like(fields, precision, Defaults::LLAMA)?;
     let bias = fields.bool("attention_bias")?.unwrap_or(false);
     architecture.attention.bias = bias;
     architecture.attention.output_bias = bias;
+    architecture.feed_forward.bias = fields.bool("mlp_bias")?.unwrap_or(false);
     Ok(architecture)
 }
 
@@ -43,10 +43,6 @@ mod tests {
     #[test]
     fn what_is_not_computed_is_refused_by_name() {
         let check = |rest, expected| assert_eq!(read(rest).expect_err(rest), expected);
-        check(
-            r#", "mlp_bias": true"#,
-            "config.json has mlp_bias = true, expected false: nothing else is supported yet",
-        );
         check(
             r#", "hidden_act": "relu""#,
             "config.json has hidden_act = \"relu\", \

@@ -43,6 +43,7 @@ pub(crate) enum LayerPart {
     FfnNorm,
     FfnNormBias,
     Gate,
+    GateBias,
     Up,
     UpBias,
     Down,

@@ -8,7 +8,7 @@ use crate::config::{ConfigError, Fields};
 use talka_base::Precision;
 
 /// What absent fields mean in `configuration_qwen3_moe.py`.
-const DEFAULTS: Defaults = Defaults { context: 32_768, ..Defaults::LLAMA };
+const DEFAULTS: Defaults = Defaults { context: 32_768, kv_heads: Some(4), ..Defaults::LLAMA };
 const EXPERTS_DEFAULT: u32 = 128;
 const USED_DEFAULT: u32 = 8;
 const WIDTH_DEFAULT: u32 = 768;

@@ -15,10 +15,11 @@ use talka_base::{ModelShape, Precision};
 pub(super) struct Defaults {
     pub norm_epsilon: f64,
     pub context: u32,
+    /// Heads of keys and values; as many as of queries if absent.
+    pub kv_heads: Option<u32>,
     /// Width of a head; hidden width over heads if absent.
     pub head_dim: Option<u32>,
     pub tied: bool,
-    /// Ids of end, if the file names none.
     pub rope_theta: f64,
 }
 
@@ -26,6 +27,7 @@ impl Defaults {
     pub const LLAMA: Self = Self {
         norm_epsilon: 1e-6,
         context: 2048,
+        kv_heads: None,
         head_dim: None,
         tied: false,
         rope_theta: 10_000.0,
@@ -38,9 +40,10 @@ pub(super) fn llama_like(
     precision: Precision,
     defaults: Defaults,
 ) -> Result<Architecture, ConfigError> {
-    let shape = shape(fields, precision, defaults)?;
+    let mut shape = shape(fields, precision, defaults)?;
     let epsilon = fields.positive("rms_norm_eps")?.unwrap_or(defaults.norm_epsilon);
-    let context = shape.context;
+    let rope = Rope::read(fields, shape.head_dim, shape.context, defaults.rope_theta)?;
+    shape.context = shape.context.min(rope.context_max().unwrap_or(u32::MAX));
     Ok(Architecture {
         family: "",
         shape,
@@ -48,12 +51,13 @@ pub(super) fn llama_like(
         placement: Placement::Before,
         attention: Attention {
             scale: (shape.head_dim as f32).sqrt().recip(),
+            divide_by_layer: false,
             softcap: None,
             qk_norm: None,
             bias: false,
             output_bias: false,
         },
-        ropes: vec![Rope::read(fields, shape.head_dim, context, defaults.rope_theta)?],
+        ropes: vec![rope],
         layers: vec![LayerRule { window: None, rope: 0, experts: false }; shape.layers as usize],
         feed_forward: FeedForward {
             activation: activation(fields, "hidden_act", Activation::Silu)?,
@@ -85,11 +89,16 @@ fn shape(
         Some(head_dim) => head_dim,
         None => head_dim(fields, "num_attention_heads", hidden, heads)?,
     };
+    const KV_HEADS: &str = "num_key_value_heads";
+    let kv_heads = match fields.u32(KV_HEADS)? {
+        None if !fields.is_null(KV_HEADS) => defaults.kv_heads,
+        given => given,
+    };
     let shape = ModelShape {
         layers: fields.require_u32("num_hidden_layers")?,
         hidden,
         heads,
-        kv_heads: fields.u32("num_key_value_heads")?.unwrap_or(heads),
+        kv_heads: kv_heads.unwrap_or(heads),
         head_dim,
         ffn: fields.require_u32("intermediate_size")?,
         vocab: fields.require_u32("vocab_size")?,
@@ -193,6 +202,7 @@ fn llama_layer_name(part: LayerPart) -> String {
         P::FfnNorm => "post_attention_layernorm.weight",
         P::FfnNormBias => "post_attention_layernorm.bias",
         P::Gate => "mlp.gate_proj.weight",
+        P::GateBias => "mlp.gate_proj.bias",
         P::Up => "mlp.up_proj.weight",
         P::UpBias => "mlp.up_proj.bias",
         P::Down => "mlp.down_proj.weight",

@@ -438,6 +438,7 @@ fn layer_name(architecture: &Architecture, part: LayerPart) -> &'static str {
         P::AttentionOutput => "attn_output.weight",
         P::AttentionOutputBias => "attn_output.bias",
         P::Gate => "ffn_gate.weight",
+        P::GateBias => "ffn_gate.bias",
         P::Up => "ffn_up.weight",
         P::UpBias => "ffn_up.bias",
         P::Down => "ffn_down.weight",

@@ -15,29 +15,38 @@ pub(super) fn rope(
     cos: &[f32],
     sin: &[f32],
 ) {
-    let (row, half) = (heads * head_dim, head_dim / 2);
-    assert!(head_dim.is_multiple_of(2) && row > 0, "{heads} heads of {head_dim} cannot be rotated");
-    assert!(x.len().is_multiple_of(row), "{} is not rows of {row}", x.len());
+    let row = heads * head_dim;
+    assert!(row > 0 && x.len().is_multiple_of(row), "{} is not rows of {row}", x.len());
     let rows = x.len() / row;
-    assert_eq!((cos.len(), sin.len()), (rows * half, rows * half), "angles of {rows} positions");
+    if rows == 0 {
+        return;
+    }
+    let half = cos.len() / rows;
+    assert!(
+        half > 0 && 2 * half <= head_dim && cos.len() == rows * half && sin.len() == cos.len(),
+        "{} and {} angles of {rows} positions with heads of {head_dim}",
+        cos.len(),
+        sin.len()
+    );
     let rows_per_job = if x.len() <= INLINE_MAX { rows.max(1) } else { 1 };
     pool.run_chunks(x, rows_per_job * row, &|job, x| {
         let angles = job * rows_per_job * half..;
         let (cos, sin) = (&cos[angles.clone()], &sin[angles]);
         compiled_for!(
             isa,
-            rotate(x: &mut [f32], head_dim: usize, heads: usize, cos: &[f32], sin: &[f32])
+            rotate(
+                x: &mut [f32], head_dim: usize, heads: usize, half: usize, cos: &[f32], sin: &[f32]
+            )
         );
     });
 }
 
 #[inline(always)]
-fn rotate(x: &mut [f32], head_dim: usize, heads: usize, cos: &[f32], sin: &[f32]) {
-    let half = head_dim / 2;
+fn rotate(x: &mut [f32], head_dim: usize, heads: usize, half: usize, cos: &[f32], sin: &[f32]) {
     let angles = cos.chunks_exact(half).zip(sin.chunks_exact(half));
     for (row, (cos, sin)) in x.chunks_exact_mut(heads * head_dim).zip(angles) {
         for head in row.chunks_exact_mut(head_dim) {
-            let (first, second) = head.split_at_mut(half);
+            let (first, second) = head[..2 * half].split_at_mut(half);
             let pairs = first.iter_mut().zip(second).zip(cos.iter().zip(sin));
             for ((first, second), (cos, sin)) in pairs {
                 let (a, b) = (*first, *second);
@@ -58,6 +67,15 @@ mod tests {
             let mut x = [1.0, 2.0, 3.0, 4.0];
             kernels.rope(&mut x, 4, 1, &[0.0, 0.0], &[1.0, 1.0]);
             assert_eq!(x, [-3.0, -4.0, 1.0, 2.0]);
+        });
+    }
+
+    #[test]
+    fn elements_beyond_the_angles_stay() {
+        each_kernels(|kernels| {
+            let mut x = [1.0, 2.0, 3.0, 4.0];
+            kernels.rope(&mut x, 4, 1, &[0.0], &[1.0]);
+            assert_eq!(x, [-2.0, 1.0, 3.0, 4.0]);
         });
     }
 

@@ -7,9 +7,11 @@ use crate::support::{
 use half::{bf16, f16};
 use safetensors::Dtype;
 use serde_json::json;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 use talka_base::Precision;
-use talka_engine::{LogitsWanted, Model, ModelSource, StageInput, quant::Encoding};
+use talka_engine::{
+    LogitsWanted, Model, ModelKind, ModelSource, Pooling, StageInput, embed::embed, quant::Encoding,
+};
 
 /// Models that continue text.
 const DECODERS: [&str; 15] = [
@@ -49,7 +51,11 @@ struct Reference(BTreeMap<String, Stored>);
 
 impl Reference {
     fn of(family: &str) -> Self {
-        Self(tensors(&fixture(family).join("reference.safetensors")))
+        Self::in_folder(&fixture(family))
+    }
+
+    fn in_folder(folder: &Path) -> Self {
+        Self(tensors(&folder.join("reference.safetensors")))
     }
 
     /// The rows of `tokens` `[B, T]`.
@@ -76,77 +82,131 @@ fn assert_close(found: &[f32], expected: &[f32], what: &str) {
     assert!(worst <= 1e-4 * largest, "{what}: off by {worst}, largest is {largest}");
 }
 
+/// Every test of this file that any folder can be put to.
+fn check(folder: &Path) {
+    check_hidden_states(folder);
+    if open(folder).kind() == ModelKind::Decoder {
+        check_logits(folder);
+        check_greedy(folder);
+        check_cuts(folder);
+    } else {
+        check_embeddings(folder);
+    }
+}
+
+/// Goal: models of other seeds and sizes than those of `fixtures` pass as well.
+/// Method: `make_fixtures.py` writes them anywhere, and `TALKA_REFERENCE_MODELS` says where: one or more
+/// folders of models, with colons between.
 #[test]
-fn logits_equal_those_of_transformers() {
-    for family in DECODERS {
-        let (model, reference) = (open(&fixture(family)), Reference::of(family));
-        for (row, tokens) in reference.sequences().iter().enumerate() {
-            let expected = reference.row("logits", row);
-            assert_close(&all_logits(&model, tokens), &expected, family);
+fn models_of_other_seeds_and_sizes_equal_those_of_transformers() {
+    let Some(places) = std::env::var_os("TALKA_REFERENCE_MODELS") else {
+        eprintln!("not run: TALKA_REFERENCE_MODELS names no folders made by make_fixtures.py");
+        return;
+    };
+    for place in std::env::split_paths(&places) {
+        for entry in std::fs::read_dir(place).expect("a folder of models") {
+            let folder = entry.expect("an entry").path();
+            eprintln!("{}", folder.display());
+            check(&folder);
         }
     }
 }
 
+fn check_logits(folder: &Path) {
+    let (model, reference) = (open(folder), Reference::in_folder(folder));
+    for (row, tokens) in reference.sequences().iter().enumerate() {
+        let expected = reference.row("logits", row);
+        assert_close(&all_logits(&model, tokens), &expected, &folder.display().to_string());
+    }
+}
+
+#[test]
+fn logits_equal_those_of_transformers() {
+    DECODERS.iter().for_each(|family| check_logits(&fixture(family)));
+}
+
 /// One layer at a time, within one stage: sub-spans with caches of their own.
+fn check_hidden_states(folder: &Path) {
+    let (model, reference) = (open(folder), Reference::in_folder(folder));
+    let layers = model.shape().layers;
+    let mut stage = model.stage(span(0, layers), &kernels()).expect("a stage");
+    for (row, tokens) in reference.sequences().iter().enumerate() {
+        let mut state = Vec::new();
+        for layer in 0..layers {
+            let mut cache = stage.new_cache(span(layer, layer + 1), 48);
+            let input = match layer {
+                0 => StageInput::Tokens(tokens),
+                _ => StageInput::Hidden(&state),
+            };
+            // The last comes after the final norm, as transformers returns it.
+            let output = stage.run(input, &mut cache, LogitsWanted::None).expect("runs");
+            state = hidden(output);
+            let name = format!("hidden.{}", layer + 1);
+            let what = format!("{} {name}", folder.display());
+            assert_close(&state, &reference.row(&name, row), &what);
+        }
+    }
+}
+
 #[test]
 fn hidden_states_after_every_layer_equal_those_of_transformers() {
-    for family in ALL {
-        let (model, reference) = (open(&fixture(family)), Reference::of(family));
-        let layers = model.shape().layers;
-        let mut stage = model.stage(span(0, layers), &kernels()).expect("a stage");
-        for (row, tokens) in reference.sequences().iter().enumerate() {
-            let mut state = Vec::new();
-            for layer in 0..layers {
-                let mut cache = stage.new_cache(span(layer, layer + 1), 48);
-                let input = match layer {
-                    0 => StageInput::Tokens(tokens),
-                    _ => StageInput::Hidden(&state),
-                };
-                // The last comes after the final norm, as transformers returns it.
-                let output = stage.run(input, &mut cache, LogitsWanted::None).expect("runs");
-                state = hidden(output);
-                let name = format!("hidden.{}", layer + 1);
-                assert_close(&state, &reference.row(&name, row), &format!("{family} {name}"));
-            }
-        }
+    ALL.iter().for_each(|family| check_hidden_states(&fixture(family)));
+}
+
+fn check_greedy(folder: &Path) {
+    let (model, reference) = (open(folder), Reference::in_folder(folder));
+    let prompt = &reference.sequences()[0][..8];
+    for stages in [1, 2, 4] {
+        let ids = greedy(&mut pipeline(&model, stages), prompt, 32);
+        assert_eq!(ids, reference.0["greedy"].ids(), "{} in {stages} stages", folder.display());
     }
 }
 
 #[test]
 fn greedy_ids_equal_those_of_transformers_whole_and_cut() {
-    for family in DECODERS {
-        let (model, reference) = (open(&fixture(family)), Reference::of(family));
-        let prompt = &reference.sequences()[0][..8];
-        for stages in [1, 2, 4] {
-            let ids = greedy(&mut pipeline(&model, stages), prompt, 32);
-            assert_eq!(ids, reference.0["greedy"].ids(), "{family} in {stages} stages");
+    DECODERS.iter().for_each(|family| check_greedy(&fixture(family)));
+}
+
+fn check_embeddings(folder: &Path) {
+    let (model, reference) = (open(folder), Reference::in_folder(folder));
+    for stages in [1, 2, 3] {
+        let mut pipeline = pipeline(&model, stages);
+        for (row, tokens) in reference.sequences().iter().enumerate() {
+            let found = embed(&mut pipeline, tokens, Pooling::Mean).expect("an embedding");
+            let what = format!("{} in {stages} stages", folder.display());
+            assert_close(&found, &reference.row("embedding", row), &what);
         }
     }
 }
 
+#[test]
+fn embeddings_equal_those_of_transformers_whole_and_cut() {
+    check_embeddings(&fixture("bert"));
+}
+
 /// In one piece, in uneven pieces, token by token, in spans: the same bits.
+fn check_cuts(folder: &Path) {
+    let (model, reference) = (open(folder), Reference::in_folder(folder));
+    let tokens = &reference.sequences()[0];
+    let whole = all_logits(&model, tokens);
+    let vocab = model.shape().vocab as usize;
+    for (stages, piece) in [(1, 1), (1, 7), (2, 48), (3, 5), (4, 1)] {
+        let mut pipeline = pipeline(&model, stages);
+        let pieces = tokens
+            .chunks(piece)
+            .map(|piece| logits(pipeline.run(piece, LogitsWanted::All).expect("runs")));
+        let cut: Vec<f32> = pieces.flatten().collect();
+        let what = folder.display();
+        assert!(cut == whole, "{what}: pieces of {piece}, {stages} stages");
+        pipeline.truncate(40);
+        let last = logits(pipeline.run(&tokens[40..], LogitsWanted::Last).expect("runs"));
+        assert!(last == whole[47 * vocab..], "{what}: rerun from 40");
+    }
+}
+
 #[test]
 fn no_cut_changes_a_bit() {
-    for family in DECODERS {
-        let (model, reference) = (open(&fixture(family)), Reference::of(family));
-        let tokens = &reference.sequences()[0];
-        let whole = all_logits(&model, tokens);
-        let vocab = model.shape().vocab as usize;
-        for (stages, piece) in [(1, 1), (1, 7), (2, 48), (3, 5), (4, 1)] {
-            let mut pipeline = pipeline(&model, stages);
-            let pieces = tokens
-                .chunks(piece)
-                .map(|piece| logits(pipeline.run(piece, LogitsWanted::All).expect("runs")));
-            let cut: Vec<f32> = pieces.flatten().collect();
-            assert!(cut == whole, "{family}: pieces of {piece}, {stages} stages");
-            let last = |tokens: &[u32], from: u32| {
-                pipeline.truncate(from);
-                logits(pipeline.run(tokens, LogitsWanted::Last).expect("runs"))
-            };
-            let mut last = last;
-            assert!(last(&tokens[40..], 40) == whole[47 * vocab..], "{family}: rerun from 40");
-        }
-    }
+    DECODERS.iter().for_each(|family| check_cuts(&fixture(family)));
 }
 
 /// A prompt longer than a stage takes at once.

@@ -1,10 +1,14 @@
 //! Answers in OpenAI's shapes, whole or as server-sent events.
 //!
 //! A stream is `data: CHUNK` events and then `data: [DONE]`; one that breaks off ends with
-//! `data: {"error": …}` and without `[DONE]`, so that no client mistakes a part for the whole. The
-//! [`Generation`] lives exactly as long as the response: a caller who goes away cancels it.
+//! `data: {"error": …}` and without `[DONE]`, so that no client mistakes a part for the whole. An
+//! answer may have several choices, each a [`Generation`] of its own; they live exactly as long as the
+//! response: a caller who goes away cancels them, and if one breaks off so do the others.
 
-use super::request::{StreamOptions, Surface};
+use super::{
+    logprobs,
+    request::{StreamOptions, Surface},
+};
 use crate::error::ApiError;
 use axum::{
     http::{HeaderName, HeaderValue},
@@ -13,10 +17,13 @@ use axum::{
         sse::{Event, KeepAlive, Sse},
     },
 };
-use futures_util::{Stream, StreamExt, stream};
+use futures_util::{Stream, StreamExt, future::try_join_all, stream};
 use serde::Serialize;
+use serde_json::Value;
 use std::{convert::Infallible, time::Duration};
-use talka_node::api::{FinishReason, GenerateEvent, Generation, StageReport, Summary};
+use talka_node::api::{
+    FinishReason, GenerateEvent, Generation, Piece, StageReport, Summary, TokenReport,
+};
 
 /// A comment is sent when nothing else was for this long: a long prompt may take minutes before its
 /// first token, and proxies commonly close a connection after 30 s of silence.
@@ -29,6 +36,8 @@ pub struct Voice {
     id: String,
     created: u64,
     model: String,
+    /// Choices that share a prompt, which is counted once.
+    per_prompt: usize,
 }
 
 /// A whole answer or one chunk of it.
@@ -51,8 +60,8 @@ struct Choice<'a> {
     index: u32,
     #[serde(flatten)]
     content: Content<'a>,
-    /// Always `null`: OpenAI's clients expect the field.
-    logprobs: Option<()>,
+    /// `null` unless asked for: OpenAI's clients expect the field.
+    logprobs: Option<Value>,
     finish_reason: Option<FinishReason>,
 }
 
@@ -93,39 +102,59 @@ struct Provenance {
     request: String,
     cost_micro_gft: u64,
     flops: u64,
+    /// Of the first choice.
     route: Vec<StageReport>,
+    /// One per choice, if there are several.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    requests: Vec<String>,
 }
 
-impl From<&Summary> for Usage {
-    fn from(summary: &Summary) -> Self {
+impl Provenance {
+    /// Of all choices together; there is at least one.
+    fn of(summaries: &[Summary]) -> Self {
+        let all = || summaries.iter();
+        let names: Vec<_> = all().map(|summary| summary.request.to_string()).collect();
         Self {
-            prompt_tokens: summary.prompt_tokens,
-            completion_tokens: summary.completion_tokens,
-            total_tokens: summary.prompt_tokens.saturating_add(summary.completion_tokens),
-        }
-    }
-}
-
-impl From<&Summary> for Provenance {
-    fn from(summary: &Summary) -> Self {
-        Self {
-            request: summary.request.to_string(),
-            cost_micro_gft: summary.cost.0,
-            flops: summary.flops.0,
-            route: summary.route.clone(),
+            request: names[0].clone(),
+            cost_micro_gft: all().map(|summary| summary.cost.0).sum(),
+            flops: all().map(|summary| summary.flops.0).sum(),
+            route: summaries[0].route.clone(),
+            requests: if names.len() > 1 { names } else { Vec::new() },
         }
     }
 }
 
 impl Voice {
-    /// The voice of `generation`, begun `created` seconds after 1970.
-    pub fn new(surface: Surface, generation: &Generation, created: u64) -> Self {
+    /// The voice of choices the first of which is `generation`, `per_prompt` to each prompt, begun
+    /// `created` seconds after 1970.
+    pub fn new(surface: Surface, generation: &Generation, per_prompt: usize, created: u64) -> Self {
         let prefix = match surface {
             Surface::Chat => "chatcmpl",
             Surface::Text => "cmpl",
         };
         let id = format!("{prefix}-{}", generation.request);
-        Self { surface, id, created, model: generation.model.clone() }
+        Self { surface, id, created, model: generation.model.clone(), per_prompt }
+    }
+
+    /// Tokens of all choices.
+    fn usage(&self, summaries: &[Summary]) -> Usage {
+        let prompts = summaries.iter().step_by(self.per_prompt.max(1));
+        let sum = |tokens: u32, more: u32| tokens.saturating_add(more);
+        let prompt_tokens = prompts.map(|summary| summary.prompt_tokens).fold(0, sum);
+        let completion_tokens = summaries.iter().map(|s| s.completion_tokens).fold(0, sum);
+        let total_tokens = prompt_tokens.saturating_add(completion_tokens);
+        Usage { prompt_tokens, completion_tokens, total_tokens }
+    }
+
+    /// Log-probabilities in the shape of the surface; `offset` counts the characters of the choice.
+    fn logprobs(&self, tokens: &[TokenReport], offset: &mut usize) -> Option<Value> {
+        if tokens.is_empty() {
+            return None;
+        }
+        Some(match self.surface {
+            Surface::Chat => logprobs::chat(tokens),
+            Surface::Text => logprobs::text(tokens, offset),
+        })
     }
 
     fn answer<'a>(&'a self, object: &'static str, choices: Vec<Choice<'a>>) -> Answer<'a> {
@@ -133,18 +162,27 @@ impl Voice {
         Answer { id, object, created: *created, model, choices, usage: None, talka: None }
     }
 
-    fn complete<'a>(&'a self, text: &'a str, summary: &Summary) -> Answer<'a> {
-        let (object, content) = match self.surface {
-            Surface::Chat => {
-                let message = Message { role: "assistant", content: text, refusal: None };
-                ("chat.completion", Content::Message(message))
-            }
-            Surface::Text => ("text_completion", Content::Text(text)),
+    fn complete<'a>(&'a self, told: &'a [Told]) -> Answer<'a> {
+        let object = match self.surface {
+            Surface::Chat => "chat.completion",
+            Surface::Text => "text_completion",
         };
-        let choice = Choice::new(content, Some(summary.finish));
-        let mut answer = self.answer(object, vec![choice]);
-        answer.usage = Some(Some(summary.into()));
-        answer.talka = Some(summary.into());
+        let choices = told.iter().zip(0..).map(|(told, index)| {
+            let content = match self.surface {
+                Surface::Chat => Content::Message(Message {
+                    role: "assistant",
+                    content: &told.text,
+                    refusal: None,
+                }),
+                Surface::Text => Content::Text(&told.text),
+            };
+            let logprobs = self.logprobs(&told.tokens, &mut 0);
+            Choice { index, content, logprobs, finish_reason: Some(told.summary.finish) }
+        });
+        let mut answer = self.answer(object, choices.collect());
+        let summaries: Vec<_> = told.iter().map(|told| told.summary.clone()).collect();
+        answer.usage = Some(Some(self.usage(&summaries)));
+        answer.talka = Some(Provenance::of(&summaries));
         answer
     }
 
@@ -156,64 +194,90 @@ impl Voice {
         self.answer(object, choices)
     }
 
-    fn text_chunk<'a>(&'a self, text: &'a str) -> Answer<'a> {
+    fn piece_chunk<'a>(&'a self, index: u32, piece: &'a Piece, offset: &mut usize) -> Answer<'a> {
+        let text = piece.text.as_str();
         let content = match self.surface {
             Surface::Chat => Content::Delta(Delta { role: None, content: Some(text) }),
             Surface::Text => Content::Text(text),
         };
-        self.chunk(vec![Choice::new(content, None)])
+        let logprobs = self.logprobs(&piece.tokens, offset);
+        self.chunk(vec![Choice { index, content, logprobs, finish_reason: None }])
     }
 
-    fn finish_chunk(&self, finish: FinishReason) -> Answer<'_> {
+    fn finish_chunk(&self, index: u32, finish: FinishReason) -> Answer<'_> {
         let content = match self.surface {
             Surface::Chat => Content::Delta(Delta::default()),
             Surface::Text => Content::Text(""),
         };
-        self.chunk(vec![Choice::new(content, Some(finish))])
+        let finish_reason = Some(finish);
+        self.chunk(vec![Choice { index, content, logprobs: None, finish_reason }])
     }
 
-    /// What precedes all text of a stream: a chat names its speaker first.
-    fn opening(&self, options: StreamOptions) -> Vec<String> {
-        match self.surface {
-            Surface::Chat => {
-                let delta = Delta { role: Some("assistant"), content: Some("") };
-                let chunk = self.chunk(vec![Choice::new(Content::Delta(delta), None)]);
-                vec![data(chunk.with_usage_pending(options))]
-            }
-            Surface::Text => Vec::new(),
-        }
+    /// What precedes all text of a choice: a chat names its speaker first.
+    fn opening(&self, index: u32, options: StreamOptions) -> Option<String> {
+        let Surface::Chat = self.surface else { return None };
+        let content = Content::Delta(Delta { role: Some("assistant"), content: Some("") });
+        let chunk =
+            self.chunk(vec![Choice { index, content, logprobs: None, finish_reason: None }]);
+        Some(data(chunk.with_usage_pending(options)))
     }
 
-    /// The data of the events that say `event`.
-    fn say(&self, event: GenerateEvent, options: StreamOptions) -> Vec<String> {
-        match event {
-            GenerateEvent::Text(text) => {
-                vec![data(self.text_chunk(&text).with_usage_pending(options))]
-            }
-            GenerateEvent::Done(summary) => self.ending(&summary, options),
-            GenerateEvent::Failed(error) => vec![broken_off(error.into())],
-        }
-    }
-
-    fn ending(&self, summary: &Summary, options: StreamOptions) -> Vec<String> {
-        let mut finish = self.finish_chunk(summary.finish).with_usage_pending(options);
-        let mut chunks = if options.include_usage {
+    /// What follows the last choice's end.
+    fn ending(&self, summaries: &[Summary], options: StreamOptions) -> Vec<String> {
+        let mut chunks = Vec::new();
+        if options.include_usage {
             let mut usage = self.chunk(Vec::new());
-            usage.usage = Some(Some(summary.into()));
-            usage.talka = Some(summary.into());
-            vec![data(finish), data(usage)]
-        } else {
-            finish.talka = Some(summary.into());
-            vec![data(finish)]
-        };
+            usage.usage = Some(Some(self.usage(summaries)));
+            usage.talka = Some(Provenance::of(summaries));
+            chunks.push(data(usage));
+        }
         chunks.push("[DONE]".into());
         chunks
     }
 }
 
-impl<'a> Choice<'a> {
-    fn new(content: Content<'a>, finish_reason: Option<FinishReason>) -> Self {
-        Self { index: 0, content, logprobs: None, finish_reason }
+/// What a choice said, to its end.
+struct Told {
+    text: String,
+    tokens: Vec<TokenReport>,
+    summary: Summary,
+}
+
+/// A stream of several choices, as far as it went.
+struct Telling {
+    voice: Voice,
+    options: StreamOptions,
+    /// Characters of each choice's tokens so far.
+    offsets: Vec<usize>,
+    /// Of the choices that ended.
+    summaries: Vec<Option<Summary>>,
+}
+
+impl Telling {
+    /// The data of the events that say `event` of choice `index`; whether they are the last.
+    fn say(&mut self, index: u32, event: Option<GenerateEvent>) -> (Vec<String>, bool) {
+        let Self { voice, options, offsets, summaries } = self;
+        let at = index as usize;
+        match event {
+            Some(GenerateEvent::Piece(piece)) => {
+                let chunk = voice.piece_chunk(index, &piece, &mut offsets[at]);
+                (vec![data(chunk.with_usage_pending(*options))], false)
+            }
+            Some(GenerateEvent::Done(summary)) => {
+                let chunk = voice.finish_chunk(index, summary.finish);
+                let mut chunk = chunk.with_usage_pending(*options);
+                if !options.include_usage {
+                    chunk.talka = Some(Provenance::of(std::slice::from_ref(&summary)));
+                }
+                let mut said = vec![data(chunk)];
+                summaries[at] = Some(summary);
+                let all: Option<Vec<Summary>> = summaries.iter().cloned().collect();
+                said.extend(all.iter().flat_map(|all| voice.ending(all, *options)));
+                (said, all.is_some())
+            }
+            Some(GenerateEvent::Failed(error)) => (vec![broken_off(error.into())], true),
+            None => (vec![broken_off(ApiError::Interrupted)], true),
+        }
     }
 }
 
@@ -233,22 +297,25 @@ fn broken_off(error: ApiError) -> String {
     serde_json::to_string(&error.document()).expect("errors are plain data")
 }
 
-/// Waits for the whole answer.
+/// Waits for all choices.
 ///
 /// # Errors
-/// Whatever made the node give up.
-pub async fn whole(
-    voice: &Voice,
-    mut generation: Generation,
-) -> Result<serde_json::Value, ApiError> {
-    let mut text = String::new();
+/// Whatever made the node give up one of them.
+pub async fn whole(voice: &Voice, generations: Vec<Generation>) -> Result<Value, ApiError> {
+    let told = try_join_all(generations.into_iter().map(listen)).await?;
+    Ok(serde_json::to_value(voice.complete(&told)).expect("answers are plain data"))
+}
+
+/// Waits for one choice.
+async fn listen(mut generation: Generation) -> Result<Told, ApiError> {
+    let (mut text, mut tokens) = (String::new(), Vec::new());
     loop {
         match generation.events.recv().await {
-            Some(GenerateEvent::Text(more)) => text.push_str(&more),
-            Some(GenerateEvent::Done(summary)) => {
-                let answer = voice.complete(&text, &summary);
-                return Ok(serde_json::to_value(answer).expect("answers are plain data"));
+            Some(GenerateEvent::Piece(piece)) => {
+                text.push_str(&piece.text);
+                tokens.extend(piece.tokens);
             }
+            Some(GenerateEvent::Done(summary)) => return Ok(Told { text, tokens, summary }),
             Some(GenerateEvent::Failed(error)) => return Err(error.into()),
             None => return Err(ApiError::Interrupted),
         }
@@ -256,30 +323,43 @@ pub async fn whole(
 }
 
 /// The answer as server-sent events, each sent as soon as the node has it.
-pub fn stream(voice: Voice, generation: Generation, options: StreamOptions) -> impl IntoResponse {
-    let events = chunks(voice, generation, options)
+pub fn stream(
+    voice: Voice,
+    generations: Vec<Generation>,
+    options: StreamOptions,
+) -> impl IntoResponse {
+    let events = chunks(voice, generations, options)
         .map(|data| Ok::<_, Infallible>(Event::default().data(data)));
     // Proxies of the nginx kind collect an answer before passing it on unless told otherwise.
     let unbuffered = (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
     ([unbuffered], Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
 }
 
-/// The data of all events, in order. Dropping the stream drops the generation.
+/// The data of all events, in order. Dropping the stream drops the generations.
 fn chunks(
     voice: Voice,
-    generation: Generation,
+    generations: Vec<Generation>,
     options: StreamOptions,
 ) -> impl Stream<Item = String> + Send {
-    let opening = voice.opening(options);
-    let said = stream::unfold(Some((voice, generation)), move |live| async move {
-        let (voice, mut generation) = live?;
-        let event = generation.events.recv().await;
-        let last = !matches!(event, Some(GenerateEvent::Text(_)));
-        let said = match event {
-            Some(event) => voice.say(event, options),
-            None => vec![broken_off(ApiError::Interrupted)],
-        };
-        Some((said, (!last).then_some((voice, generation))))
+    let count = generations.len();
+    let opening: Vec<_> =
+        (0..count as u32).filter_map(|index| voice.opening(index, options)).collect();
+    let (offsets, summaries) = (vec![0; count], vec![None; count]);
+    let telling = Telling { voice, options, offsets, summaries };
+    let events = generations.into_iter().zip(0..).map(|(generation, index)| {
+        Box::pin(stream::unfold(Some(generation), move |live| async move {
+            let mut generation = live?;
+            let event = generation.events.recv().await;
+            let goes_on = matches!(event, Some(GenerateEvent::Piece(_)));
+            Some(((index, event), goes_on.then_some(generation)))
+        }))
+    });
+    let events = stream::select_all(events);
+    let said = stream::unfold(Some((telling, events)), |live| async move {
+        let (mut telling, mut events) = live?;
+        let (index, event) = events.next().await?;
+        let (said, last) = telling.say(index, event);
+        Some((said, (!last).then_some((telling, events))))
     });
     stream::iter([opening]).chain(said).flat_map(stream::iter)
 }

@@ -33,14 +33,14 @@ async fn generation_of(events: Vec<GenerateEvent>) -> Generation {
 }
 
 fn text(text: &str) -> GenerateEvent {
-    GenerateEvent::Text(text.into())
+    GenerateEvent::Piece(Piece { text: text.into(), ..Piece::default() })
 }
 
 async fn said(surface: Surface, usage: bool, events: Vec<GenerateEvent>) -> Vec<Value> {
     let generation = generation_of(events).await;
-    let voice = Voice::new(surface, &generation, 7);
+    let voice = Voice::new(surface, &generation, 1, 7);
     let options = StreamOptions { include_usage: usage };
-    let data: Vec<String> = chunks(voice, generation, options).collect().await;
+    let data: Vec<String> = chunks(voice, vec![generation], options).collect().await;
     data.iter()
         .map(|text| {
             if text == "[DONE]" { json!("[DONE]") } else { serde_json::from_str(text).expect(text) }
@@ -59,9 +59,9 @@ fn provenance() -> Value {
 async fn a_whole_chat_answer_has_the_openai_shape() {
     let done = GenerateEvent::Done(summary(FinishReason::Stop));
     let generation = generation_of(vec![text("Hello "), text("you"), done]).await;
-    let voice = Voice::new(Surface::Chat, &generation, 7);
+    let voice = Voice::new(Surface::Chat, &generation, 1, 7);
     assert_eq!(
-        whole(&voice, generation).await.expect("complete"),
+        whole(&voice, vec![generation]).await.expect("complete"),
         json!({
             "id": format!("chatcmpl-{REQUEST}"), "object": "chat.completion", "created": 7,
             "model": "bard",
@@ -79,8 +79,8 @@ async fn a_whole_chat_answer_has_the_openai_shape() {
 async fn a_whole_text_answer_has_the_openai_shape() {
     let done = GenerateEvent::Done(summary(FinishReason::Length));
     let generation = generation_of(vec![text("be"), done]).await;
-    let voice = Voice::new(Surface::Text, &generation, 7);
-    let answer = whole(&voice, generation).await.expect("complete");
+    let voice = Voice::new(Surface::Text, &generation, 1, 7);
+    let answer = whole(&voice, vec![generation]).await.expect("complete");
     assert_eq!(answer["id"], format!("cmpl-{REQUEST}"));
     assert_eq!(answer["object"], "text_completion");
     assert_eq!(
@@ -145,8 +145,8 @@ async fn a_broken_whole_answer_is_an_error() {
     let (sender, generation) = generation();
     sender.send(text("part")).await.expect("room");
     drop(sender);
-    let voice = Voice::new(Surface::Chat, &generation, 7);
-    let error = whole(&voice, generation).await.expect_err("no end");
+    let voice = Voice::new(Surface::Chat, &generation, 1, 7);
+    let error = whole(&voice, vec![generation]).await.expect_err("no end");
     assert!(matches!(error, ApiError::Interrupted));
 }
 
@@ -154,8 +154,8 @@ async fn a_broken_whole_answer_is_an_error() {
 async fn events_are_framed_as_server_sent_events_whatever_the_text() {
     let done = GenerateEvent::Done(summary(FinishReason::Stop));
     let generation = generation_of(vec![text("one\r\n\ndata: two\u{2028}"), done]).await;
-    let voice = Voice::new(Surface::Text, &generation, 7);
-    let response = stream(voice, generation, StreamOptions::default()).into_response();
+    let voice = Voice::new(Surface::Text, &generation, 1, 7);
+    let response = stream(voice, vec![generation], StreamOptions::default()).into_response();
     assert_eq!(response.headers()["content-type"], "text/event-stream");
     let body = to_bytes(response.into_body(), 1 << 20).await.expect("a body");
     let body = String::from_utf8(body.to_vec()).expect("UTF-8");
@@ -171,11 +171,89 @@ async fn events_are_framed_as_server_sent_events_whatever_the_text() {
 #[tokio::test]
 async fn dropping_a_stream_drops_its_generation() {
     let (sender, generation) = generation();
-    let voice = Voice::new(Surface::Text, &generation, 7);
-    let mut stream = Box::pin(chunks(voice, generation, StreamOptions::default()));
+    let voice = Voice::new(Surface::Text, &generation, 1, 7);
+    let mut stream = Box::pin(chunks(voice, vec![generation], StreamOptions::default()));
     sender.send(text("a")).await.expect("room");
     assert!(stream.next().await.is_some());
     assert!(!sender.is_closed());
     drop(stream);
     assert!(sender.is_closed());
+}
+
+fn scored(text: &str, logprob: f32) -> GenerateEvent {
+    let bytes = Some(text.as_bytes().to_vec());
+    let token =
+        TokenReport { token: 1, text: text.into(), bytes, logprob: Some(logprob), top: vec![] };
+    GenerateEvent::Piece(Piece { text: text.into(), tokens: vec![token] })
+}
+
+#[tokio::test]
+async fn several_choices_share_one_answer_and_its_usage() {
+    let mut generations = Vec::new();
+    for word in ["a", "b", "c", "d"] {
+        let done = GenerateEvent::Done(summary(FinishReason::Length));
+        generations.push(generation_of(vec![text(word), done]).await);
+    }
+    // Two prompts with two choices each.
+    let voice = Voice::new(Surface::Text, &generations[0], 2, 7);
+    let answer = whole(&voice, generations).await.expect("complete");
+    let choices = answer["choices"].as_array().expect("choices");
+    let said: Vec<_> = choices.iter().map(|c| (c["index"].as_u64(), c["text"].as_str())).collect();
+    let expected = ["a", "b", "c", "d"].map(Some);
+    assert_eq!(said, (0..).map(Some).zip(expected).collect::<Vec<_>>());
+    let usage = json!({"prompt_tokens": 6, "completion_tokens": 8, "total_tokens": 14});
+    assert_eq!(answer["usage"], usage);
+    assert_eq!(answer["talka"]["cost_micro_gft"], 6000);
+    assert_eq!(answer["talka"]["requests"].as_array().map(Vec::len), Some(4));
+}
+
+#[tokio::test]
+async fn streamed_choices_keep_their_index_and_end_together() {
+    let mut generations = Vec::new();
+    for word in ["a", "b"] {
+        let done = GenerateEvent::Done(summary(FinishReason::Stop));
+        generations.push(generation_of(vec![scored(word, -0.5), scored("é!", -1.0), done]).await);
+    }
+    let voice = Voice::new(Surface::Text, &generations[0], 2, 7);
+    let options = StreamOptions { include_usage: true };
+    let data: Vec<String> = chunks(voice, generations, options).collect().await;
+    let (end, rest) = data.split_last().expect("an end");
+    assert_eq!(end, "[DONE]");
+    let mut chunks: Vec<Value> =
+        rest.iter().map(|text| serde_json::from_str(text).expect(text)).collect();
+    let usage = chunks.pop().expect("a usage");
+    let expected = json!({"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7});
+    assert_eq!(usage["usage"], expected);
+    for (index, word) in [(0, "a"), (1, "b")] {
+        let of = |chunk: &&Value| chunk["choices"][0]["index"] == index;
+        let own: Vec<_> = chunks.iter().filter(of).map(|chunk| &chunk["choices"][0]).collect();
+        assert_eq!(own.len(), 3, "{own:?}");
+        assert_eq!(own[0]["text"], word);
+        assert_eq!(own[0]["logprobs"]["text_offset"], json!([0]));
+        assert_eq!(own[1]["logprobs"]["text_offset"], json!([1]));
+        assert_eq!(own[1]["logprobs"]["token_logprobs"], json!([-1.0]));
+        assert_eq!((&own[2]["finish_reason"], &own[2]["logprobs"]), (&json!("stop"), &Value::Null));
+    }
+}
+
+/// One choice that breaks off takes the others with it.
+#[tokio::test]
+async fn a_broken_choice_breaks_the_answer() {
+    let (sender, waiting) = generation();
+    let broken = generation_of(vec![GenerateEvent::Failed(GenerateError::EmptyPrompt)]).await;
+    let voice = Voice::new(Surface::Chat, &waiting, 2, 7);
+    let error = whole(&voice, vec![waiting, broken]).await.expect_err("broken");
+    assert_eq!(error.row().code, "empty_prompt");
+    assert!(sender.is_closed(), "the other is cancelled");
+}
+
+#[tokio::test]
+async fn a_chat_reports_log_probabilities_beside_its_message() {
+    let done = GenerateEvent::Done(summary(FinishReason::Stop));
+    let generation = generation_of(vec![scored("Hi", -0.5), done]).await;
+    let voice = Voice::new(Surface::Chat, &generation, 1, 7);
+    let answer = whole(&voice, vec![generation]).await.expect("complete");
+    let shown = &answer["choices"][0]["logprobs"]["content"][0];
+    assert_eq!(shown["token"], "Hi");
+    assert_eq!((&shown["logprob"], &shown["bytes"]), (&json!(-0.5), &json!([72, 105])));
 }

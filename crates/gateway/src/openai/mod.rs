@@ -5,8 +5,14 @@
 //! change the answer and is not supported is refused by name, never ignored; without `max_tokens` an
 //! answer may fill the context, also under `/v1/completions` (OpenAI stops there after 16 tokens);
 //! answers carry a `talka` object with what they cost and who computed them.
+//!
+//! `n` and several prompts are that many generations with seeds that count up, each reserved and paid
+//! for on its own. Log-probabilities are those before sampling parameters (module `logprobs` shows them);
+//! vLLM's `guided_*`, `min_tokens` and `ignore_eos` are understood as well (module `form`).
 
 pub mod answer;
+mod form;
+mod logprobs;
 pub mod request;
 
 use crate::{error::ApiError, fields::Fields};
@@ -44,25 +50,39 @@ async fn completions(State(api): State<Api>, body: Fields) -> Result<Response, A
 }
 
 async fn answer_call(api: &Api, call: Call) -> Result<Response, ApiError> {
-    let Call { surface, request, stream } = call;
-    let generation = api.generate(request).await?;
-    let id = generation.request.to_string();
-    let voice = Voice::new(surface, &generation, created_now());
+    let Call { surface, requests, per_prompt, form, stream } = call;
+    let mut generations = Vec::with_capacity(requests.len());
+    for request in requests {
+        // Those started before are dropped with the error, and so cancelled.
+        generations.push(api.generate(request).await.map_err(|error| refused(error, &form))?);
+    }
+    let id = generations[0].request.to_string();
+    let voice = Voice::new(surface, &generations[0], per_prompt, created_now());
     let mut response =
-        respond(voice, generation, stream).await.unwrap_or_else(|e| e.into_response());
+        respond(voice, generations, stream).await.unwrap_or_else(|e| e.into_response());
     let value = HeaderValue::try_from(id).expect("hexadecimal digits fit a header");
     response.headers_mut().insert(X_REQUEST_ID, value);
     Ok(response)
 }
 
+/// A form that was refused is named as the caller named it.
+fn refused(error: GenerateError, form: &Option<String>) -> ApiError {
+    match (error, form) {
+        (GenerateError::Grammar { reason }, Some(param)) => {
+            ApiError::Form { param: param.clone(), reason }
+        }
+        (error, _) => error.into(),
+    }
+}
+
 async fn respond(
     voice: Voice,
-    generation: Generation,
+    generations: Vec<Generation>,
     stream: Option<request::StreamOptions>,
 ) -> Result<Response, ApiError> {
     match stream {
-        Some(options) => Ok(answer::stream(voice, generation, options).into_response()),
-        None => Ok(Json(answer::whole(&voice, generation).await?).into_response()),
+        Some(options) => Ok(answer::stream(voice, generations, options).into_response()),
+        None => Ok(Json(answer::whole(&voice, generations).await?).into_response()),
     }
 }
 

@@ -4,18 +4,28 @@
 //! refused by name because ignoring them would change the answer behind the caller's back. Numbers
 //! that OpenAI bounds are bounded here; the rest is bounded by the node.
 
+use super::form;
 use crate::{
     error::ApiError,
     fields::{Fields, shown, wrong},
 };
 use serde_json::Value;
-use talka_node::api::{ChatMessage, GenerateRequest, Prompt, SamplingParams};
+use talka_node::api::{ChatMessage, GenerateRequest, LOGPROBS_MAX, Prompt, SamplingParams};
 
 /// More stop strings than any documented limit.
 const STOP_STRINGS_MAX: usize = 16;
 
 /// The longest stop string, in bytes: the node holds back as much text while it may still match.
 const STOP_BYTES_MAX: usize = 1024;
+
+/// Most answers to one call, whether to one prompt or to several.
+const CHOICES_MAX: usize = 32;
+
+/// Most alternatives under `/v1/completions`, OpenAI's limit there.
+const TEXT_LOGPROBS_MAX: u32 = 5;
+
+/// Most biases of one request, OpenAI's limit.
+const BIASES_MAX: usize = 1024;
 
 /// Which of the two generating calls was made; they differ in names and shapes only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,8 +48,13 @@ pub struct StreamOptions {
 pub struct Call {
     /// The shape of the answer.
     pub surface: Surface,
-    /// What to generate.
-    pub request: GenerateRequest,
+    /// What to generate, one request per choice: those of a prompt one after the other, alike but
+    /// for their seeds.
+    pub requests: Vec<GenerateRequest>,
+    /// How many of them there are for each prompt.
+    pub per_prompt: usize,
+    /// The field that asks for a form, to name it if the form is refused.
+    pub form: Option<String>,
     /// Whether and how to stream.
     pub stream: Option<StreamOptions>,
 }
@@ -57,18 +72,13 @@ const WITHOUT_EFFECT: [&str; 7] = [
 
 /// Documented parameters that would change the answer, with the values (as JSON) that ask for
 /// nothing, and what a caller can do instead.
-const UNSUPPORTED: [(&str, &[&str], &str); 22] = [
-    ("n", &["1"], "send one request per answer"),
-    ("best_of", &["1"], "send one request per answer"),
-    ("logprobs", &["false"], "leave it out"),
-    ("top_logprobs", &["0"], "leave it out"),
-    ("logit_bias", &["{}"], "leave it out"),
+const UNSUPPORTED: [(&str, &[&str], &str); 15] = [
+    ("best_of", &["1"], "use n"),
     ("tools", &["[]"], "describe them in a message"),
     ("tool_choice", &["\"none\"", "\"auto\""], "leave it out"),
     ("parallel_tool_calls", &["true", "false"], "leave it out"),
     ("functions", &["[]"], "describe them in a message"),
     ("function_call", &["\"none\"", "\"auto\""], "leave it out"),
-    ("response_format", &["{\"type\":\"text\"}"], "ask for the format in a message"),
     ("modalities", &["[\"text\"]"], "text is the only one"),
     ("audio", &[], "text is the only modality"),
     ("prediction", &[], "leave it out"),
@@ -76,10 +86,8 @@ const UNSUPPORTED: [(&str, &[&str], &str); 22] = [
     ("verbosity", &["\"medium\""], "ask for the length in a message"),
     ("web_search_options", &[], "leave it out"),
     ("moderation", &[], "leave it out"),
-    ("echo", &["false"], "the caller has the prompt already"),
     ("suffix", &["\"\""], "put everything into the prompt"),
-    ("min_tokens", &["0"], "leave it out"),
-    ("ignore_eos", &["false"], "leave it out"),
+    ("echo", &["false"], "use /v1/completions"),
 ];
 
 /// A body of `/v1/chat/completions`.
@@ -93,7 +101,7 @@ pub fn chat(mut body: Fields) -> Result<Call, ApiError> {
     }
     let messages = messages.into_iter().enumerate().map(|(at, value)| message(at, value));
     let prompt = Prompt::Chat(messages.collect::<Result<_, _>>()?);
-    call(Surface::Chat, prompt, body)
+    call(Surface::Chat, vec![prompt], body)
 }
 
 /// A body of `/v1/completions`.
@@ -102,28 +110,108 @@ pub fn chat(mut body: Fields) -> Result<Call, ApiError> {
 /// [`ApiError`] names the field at fault.
 pub fn text(mut body: Fields) -> Result<Call, ApiError> {
     let value: Value = body.required("prompt")?;
-    call(Surface::Text, prompt(value)?, body)
+    call(Surface::Text, prompts(value)?, body)
 }
 
-fn call(surface: Surface, prompt: Prompt, mut body: Fields) -> Result<Call, ApiError> {
+fn call(surface: Surface, prompts: Vec<Prompt>, mut body: Fields) -> Result<Call, ApiError> {
+    let logprobs = match surface {
+        Surface::Chat => chat_logprobs(&mut body)?,
+        Surface::Text => text_logprobs(&mut body)?,
+    };
+    let echo = surface == Surface::Text && body.optional("echo")?.unwrap_or(false);
+    let (form, grammar) = form::grammar(&mut body)?.unzip();
     let request = GenerateRequest {
         model: body.required("model")?,
-        prompt,
-        max_tokens: max_tokens(&mut body)?,
+        prompt: Prompt::Tokens(Vec::new()),
+        max_tokens: max_tokens(&mut body, echo && logprobs.is_some())?,
         sampling: sampling(&mut body)?,
         stop: stop(&mut body)?,
+        min_tokens: body.optional("min_tokens")?.unwrap_or(0),
+        ignore_end: body.optional("ignore_eos")?.unwrap_or(false),
+        logprobs,
+        echo,
+        grammar,
     };
+    let per_prompt = choices(&mut body, prompts.len())?;
     let stream = stream(&mut body)?;
     for name in WITHOUT_EFFECT {
         body.take(name);
     }
     refuse_unsupported(&mut body)?;
     body.finish()?;
-    Ok(Call { surface, request, stream })
+    let requests = prompts.into_iter().flat_map(|prompt| {
+        let request = GenerateRequest { prompt, ..request.clone() };
+        (0..per_prompt).map(move |at| {
+            let mut request = request.clone();
+            request.sampling.seed = request.sampling.seed.wrapping_add(at as u64);
+            request
+        })
+    });
+    Ok(Call { surface, requests: requests.collect(), per_prompt, form, stream })
 }
 
-/// `max_completion_tokens` is the newer name of `max_tokens`.
-fn max_tokens(body: &mut Fields) -> Result<Option<u32>, ApiError> {
+/// `n`: how many answers to each of `prompts` prompts.
+fn choices(body: &mut Fields, prompts: usize) -> Result<usize, ApiError> {
+    let n = body.optional::<u32>("n")?.unwrap_or(1);
+    let most = CHOICES_MAX / prompts.max(1);
+    match n as usize {
+        n if (1..=most).contains(&n) => Ok(n),
+        _ => {
+            let expected =
+                format!("a whole number from 1 to {most}: at most {CHOICES_MAX} answers");
+            Err(wrong("n", &Value::from(n), &expected))
+        }
+    }
+}
+
+/// `logprobs` says whether, `top_logprobs` how many alternatives.
+fn chat_logprobs(body: &mut Fields) -> Result<Option<u8>, ApiError> {
+    let wanted = body.optional("logprobs")?.unwrap_or(false);
+    let Some(top) = body.optional::<u32>("top_logprobs")? else { return Ok(wanted.then_some(0)) };
+    let in_range = u8::try_from(top).ok().filter(|top| *top <= LOGPROBS_MAX);
+    match in_range {
+        Some(0) if !wanted => Ok(None),
+        Some(top) if wanted => Ok(Some(top)),
+        Some(_) => Err(wrong("top_logprobs", &Value::from(top), "none without \"logprobs\": true")),
+        None => {
+            let expected = format!("a whole number from 0 to {LOGPROBS_MAX}");
+            Err(wrong("top_logprobs", &Value::from(top), &expected))
+        }
+    }
+}
+
+/// The older form: the number of alternatives, 0 for the tokens alone. `false`, which some clients
+/// send, is none.
+fn text_logprobs(body: &mut Fields) -> Result<Option<u8>, ApiError> {
+    let Some(value) = body.take("logprobs").filter(|value| *value != Value::Bool(false)) else {
+        return Ok(None);
+    };
+    let top = value.as_u64().filter(|top| *top <= u64::from(TEXT_LOGPROBS_MAX));
+    let expected = format!("a whole number from 0 to {TEXT_LOGPROBS_MAX}");
+    top.map(|top| Some(top as u8)).ok_or_else(|| wrong("logprobs", &value, &expected))
+}
+
+/// Token ids, as text, and what is added to their logits.
+fn logit_bias(body: &mut Fields) -> Result<Vec<(u32, f32)>, ApiError> {
+    let Some(value) = body.take("logit_bias") else { return Ok(Vec::new()) };
+    let Some(biases) = value.as_object().filter(|biases| biases.len() <= BIASES_MAX) else {
+        let expected = format!("an object of at most {BIASES_MAX} token ids with a bias each");
+        return Err(wrong("logit_bias", &value, &expected));
+    };
+    let bias = |(token, bias): (&String, &Value)| {
+        let id = token.parse().ok();
+        let number = bias.as_f64().filter(|bias| (-100.0..=100.0).contains(bias));
+        id.zip(number.map(|bias| bias as f32)).ok_or_else(|| {
+            let place = format!("logit_bias.{}", shown(&Value::from(token.as_str())));
+            wrong(&place, bias, "a number from -100 to 100 under a token id")
+        })
+    };
+    biases.iter().map(bias).collect()
+}
+
+/// `max_completion_tokens` is the newer name of `max_tokens`. None at all make sense only where the
+/// prompt itself is scored.
+fn max_tokens(body: &mut Fields, may_be_none: bool) -> Result<Option<u32>, ApiError> {
     let old = body.optional::<u32>("max_tokens")?;
     let new = body.optional::<u32>("max_completion_tokens")?;
     if let (Some(old), Some(new)) = (old, new)
@@ -134,7 +222,9 @@ fn max_tokens(body: &mut Fields) -> Result<Option<u32>, ApiError> {
     }
     let name = if new.is_some() { "max_completion_tokens" } else { "max_tokens" };
     match new.or(old) {
-        Some(0) => Err(wrong(name, &Value::from(0), "a whole number of at least 1")),
+        Some(0) if !may_be_none => {
+            Err(wrong(name, &Value::from(0), "at least 1, unless echo and logprobs are asked for"))
+        }
         most => Ok(most),
     }
 }
@@ -152,7 +242,7 @@ fn sampling(body: &mut Fields) -> Result<SamplingParams, ApiError> {
             .unwrap_or(usual.repetition_penalty),
         frequency_penalty: body.between("frequency_penalty", -2.0, 2.0)?.unwrap_or(0.0),
         presence_penalty: body.between("presence_penalty", -2.0, 2.0)?.unwrap_or(0.0),
-        logit_bias: Vec::new(),
+        logit_bias: logit_bias(body)?,
         // OpenAI's seeds are signed; any bits will do.
         seed: body.optional::<i64>("seed")?.map_or_else(fresh_seed, i64::cast_unsigned),
     })
@@ -216,31 +306,33 @@ fn refuse_unsupported(body: &mut Fields) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Text, one text in an array, token ids, or one array of token ids in an array.
-fn prompt(value: Value) -> Result<Prompt, ApiError> {
-    let expected = "text, an array of one text, or an array of token ids";
-    let error = wrong("prompt", &value, expected);
-    let tokens = |ids: &[Value]| {
-        let ids = ids.iter().map(|id| id.as_u64().and_then(|id| u32::try_from(id).ok()));
-        ids.collect::<Option<Vec<u32>>>().map(Prompt::Tokens)
-    };
-    match value {
-        Value::String(text) => Some(Prompt::Text(text)),
+/// Text, token ids, or an array of either: one prompt each.
+fn prompts(value: Value) -> Result<Vec<Prompt>, ApiError> {
+    let expected = format!("text, token ids, or an array of 1 to {CHOICES_MAX} of either");
+    let prompts = match &value {
+        Value::String(text) => Some(vec![Prompt::Text(text.clone())]),
         Value::Array(items) => match items.as_slice() {
-            [Value::String(text)] => Some(Prompt::Text(text.clone())),
-            [Value::Array(ids)] => tokens(ids),
-            [Value::String(_) | Value::Array(_), _, ..] => {
-                return Err(ApiError::Unsupported {
-                    param: "prompt".into(),
-                    found: format!("an array of {} prompts", items.len()),
-                    instead: "send one request per prompt".into(),
-                });
+            [Value::String(_) | Value::Array(_), ..] if items.len() <= CHOICES_MAX => {
+                items.iter().map(prompt).collect()
             }
-            ids => tokens(ids),
+            ids => token_ids(ids).map(|prompt| vec![prompt]),
         },
         _ => None,
+    };
+    prompts.ok_or_else(|| wrong("prompt", &value, &expected))
+}
+
+fn prompt(value: &Value) -> Option<Prompt> {
+    match value {
+        Value::String(text) => Some(Prompt::Text(text.clone())),
+        Value::Array(ids) => token_ids(ids),
+        _ => None,
     }
-    .ok_or(error)
+}
+
+fn token_ids(ids: &[Value]) -> Option<Prompt> {
+    let ids = ids.iter().map(|id| id.as_u64().and_then(|id| u32::try_from(id).ok()));
+    ids.collect::<Option<Vec<u32>>>().map(Prompt::Tokens)
 }
 
 /// Fields of a message that clients echo from an earlier answer, empty here.

@@ -2,6 +2,7 @@
 
 use super::*;
 use serde_json::json;
+use talka_node::api::Grammar;
 
 fn fields(body: &Value) -> Fields {
     Fields::parse(body.to_string().as_bytes()).expect("an object")
@@ -20,6 +21,12 @@ fn text_with(extra: Value) -> Result<Call, ApiError> {
     text(fields(&body))
 }
 
+/// The only request of a call.
+fn one(mut call: Call) -> GenerateRequest {
+    assert_eq!(call.requests.len(), 1);
+    call.requests.remove(0)
+}
+
 fn merge(body: &mut Value, extra: Value) {
     let extra = extra.as_object().expect("an object").clone();
     body.as_object_mut().expect("an object").extend(extra);
@@ -35,12 +42,13 @@ fn refused(result: Result<Call, ApiError>, code: &str, param: &str) {
 fn a_smallest_request_gets_openai_defaults() {
     let call = chat_with(json!({})).expect("valid");
     assert_eq!((call.surface, call.stream), (Surface::Chat, None));
-    let GenerateRequest { model, prompt, max_tokens, sampling, stop } = call.request;
+    assert_eq!((call.requests.len(), call.per_prompt), (1, 1));
+    let GenerateRequest { model, prompt, max_tokens, sampling, stop, .. } = one(call);
     assert_eq!((model.as_str(), max_tokens, stop), ("bard", None, vec![]));
     let message = ChatMessage { role: "user".into(), content: "hi".into() };
     assert_eq!(prompt, Prompt::Chat(vec![message]));
     assert_eq!((sampling.temperature, sampling.top_p), (1.0, 1.0));
-    let again = chat_with(json!({})).expect("valid").request.sampling;
+    let again = one(chat_with(json!({})).expect("valid")).sampling;
     assert_ne!(sampling.seed, again.seed);
 }
 
@@ -53,9 +61,10 @@ fn every_honoured_parameter_arrives() {
     }))
     .expect("valid");
     assert_eq!(call.stream, Some(StreamOptions { include_usage: true }));
-    assert_eq!(call.request.max_tokens, Some(7));
-    assert_eq!(call.request.stop, ["a", "b"]);
-    let found = call.request.sampling;
+    let request = one(call);
+    assert_eq!(request.max_tokens, Some(7));
+    assert_eq!(request.stop, ["a", "b"]);
+    let found = request.sampling;
     assert_eq!((found.temperature, found.top_p, found.min_p), (0.0, 0.5, 0.1));
     assert_eq!((found.repetition_penalty, found.seed), (1.1, u64::MAX));
     assert_eq!((found.frequency_penalty, found.presence_penalty), (-2.0, 2.0));
@@ -105,27 +114,17 @@ fn numbers_out_of_range_are_refused_by_name() {
 #[test]
 fn what_would_change_the_answer_is_refused_and_its_default_accepted() {
     for (name, value) in [
-        ("n", json!(2)),
-        ("logprobs", json!(true)),
-        ("logprobs", json!(5)),
-        ("top_logprobs", json!(3)),
-        ("logit_bias", json!({"50256": -100})),
         ("tools", json!([{"type": "function"}])),
         ("tool_choice", json!("required")),
         ("functions", json!([{}])),
-        ("response_format", json!({"type": "json_object"})),
         ("modalities", json!(["text", "audio"])),
         ("audio", json!({"voice": "x"})),
         ("reasoning_effort", json!("high")),
     ] {
         refused(chat_with(json!({name: value})), "unsupported_parameter", name);
     }
-    for (name, value) in [
-        ("echo", json!(true)),
-        ("suffix", json!("x")),
-        ("best_of", json!(2)),
-        ("logprobs", json!(0)),
-    ] {
+    refused(chat_with(json!({"echo": true})), "unsupported_parameter", "echo");
+    for (name, value) in [("suffix", json!("x")), ("best_of", json!(2))] {
         refused(text_with(json!({name: value})), "unsupported_parameter", name);
     }
     for (name, harmless, _) in UNSUPPORTED {
@@ -173,7 +172,7 @@ fn messages_may_be_parts_and_roles_are_known() {
         |role: &str, content: &str| ChatMessage { role: role.into(), content: content.into() };
     let expected =
         vec![message("system", "be brief"), message("user", "ab"), message("assistant", "c")];
-    assert_eq!(call.request.prompt, Prompt::Chat(expected));
+    assert_eq!(one(call).prompt, Prompt::Chat(expected));
 
     let one = |value: Value| chat_with(json!({"messages": [value]}));
     let role = json!({"role": "tool", "content": "x"});
@@ -191,24 +190,90 @@ fn messages_may_be_parts_and_roles_are_known() {
 }
 
 #[test]
-fn prompts_are_text_or_token_ids_and_never_several() {
-    let read = |value: Value| text_with(json!({"prompt": value})).map(|call| call.request.prompt);
-    let valid = |value: Value| read(value).expect("valid");
-    assert_eq!(valid(json!("x")), Prompt::Text("x".into()));
-    assert_eq!(valid(json!(["x"])), Prompt::Text("x".into()));
-    assert_eq!(valid(json!([1, 2])), Prompt::Tokens(vec![1, 2]));
-    assert_eq!(valid(json!([[1, 2]])), Prompt::Tokens(vec![1, 2]));
-    assert_eq!(valid(json!([])), Prompt::Tokens(vec![]));
-    for several in [json!(["x", "y"]), json!([[1], [2]])] {
-        refused(text_with(json!({"prompt": several})), "unsupported_parameter", "prompt");
-    }
+fn prompts_are_texts_or_token_ids_one_or_several() {
+    let read = |value: Value| text_with(json!({"prompt": value}));
+    let prompts = |value: Value| -> Vec<Prompt> {
+        read(value).expect("valid").requests.into_iter().map(|request| request.prompt).collect()
+    };
+    let text = |text: &str| Prompt::Text(text.into());
+    assert_eq!(prompts(json!("x")), [text("x")]);
+    assert_eq!(prompts(json!(["x"])), [text("x")]);
+    assert_eq!(prompts(json!(["x", "y"])), [text("x"), text("y")]);
+    assert_eq!(prompts(json!([1, 2])), [Prompt::Tokens(vec![1, 2])]);
+    assert_eq!(
+        prompts(json!([[1, 2], [3]])),
+        [1..3, 3..4].map(|ids| Prompt::Tokens(ids.collect()))
+    );
+    assert_eq!(prompts(json!([])), [Prompt::Tokens(vec![])]);
     for wrong in
         [json!(5), json!({}), json!([1, "x"]), json!([-1]), json!([1.5]), json!([[1, "x"]])]
     {
         refused(text_with(json!({"prompt": wrong})), "invalid_value", "prompt");
     }
-    let missing = text(fields(&json!({"model": "bard"})));
+    refused(read(json!(vec!["x"; CHOICES_MAX + 1])), "invalid_value", "prompt");
+    let missing = super::text(fields(&json!({"model": "bard"})));
     refused(missing, "missing_required_parameter", "prompt");
-    let missing = text(fields(&json!({"prompt": "x"})));
+    let missing = super::text(fields(&json!({"prompt": "x"})));
     refused(missing, "missing_required_parameter", "model");
+}
+
+#[test]
+fn choices_differ_in_their_seed_alone() {
+    let body = json!({"prompt": ["x", "y"], "n": 2, "seed": 40, "echo": true});
+    let call = text_with(body).expect("valid");
+    assert_eq!(call.per_prompt, 2);
+    let found: Vec<_> =
+        call.requests.iter().map(|r| (&r.prompt, r.sampling.seed, r.echo)).collect();
+    let [x, y] = ["x", "y"].map(|text| Prompt::Text(text.into()));
+    assert_eq!(found, [(&x, 40, true), (&x, 41, true), (&y, 40, true), (&y, 41, true)]);
+    for n in [0, CHOICES_MAX + 1] {
+        refused(chat_with(json!({"n": n})), "invalid_value", "n");
+    }
+    refused(text_with(json!({"prompt": ["x", "y"], "n": CHOICES_MAX})), "invalid_value", "n");
+}
+
+#[test]
+fn log_probabilities_are_asked_for_in_two_ways() {
+    let chat = |body: Value| chat_with(body).map(|call| one(call).logprobs);
+    assert_eq!(chat(json!({"logprobs": true})).expect("valid"), Some(0));
+    assert_eq!(chat(json!({"logprobs": true, "top_logprobs": 20})).expect("valid"), Some(20));
+    assert_eq!(chat(json!({"logprobs": false, "top_logprobs": 0})).expect("valid"), None);
+    refused(chat_with(json!({"top_logprobs": 3})), "invalid_value", "top_logprobs");
+    let many = json!({"logprobs": true, "top_logprobs": 21});
+    refused(chat_with(many), "invalid_value", "top_logprobs");
+    refused(chat_with(json!({"logprobs": 5})), "invalid_value", "logprobs");
+
+    let text = |body: Value| text_with(body).map(|call| one(call).logprobs);
+    assert_eq!(text(json!({"logprobs": 0})).expect("valid"), Some(0));
+    assert_eq!(text(json!({"logprobs": 5})).expect("valid"), Some(5));
+    assert_eq!(text(json!({"logprobs": false})).expect("valid"), None);
+    refused(text_with(json!({"logprobs": 6})), "invalid_value", "logprobs");
+    refused(text_with(json!({"logprobs": true})), "invalid_value", "logprobs");
+    // A prompt may be scored without an answer.
+    let scoring = json!({"logprobs": 1, "echo": true, "max_tokens": 0});
+    assert_eq!(one(text_with(scoring).expect("valid")).max_tokens, Some(0));
+    refused(text_with(json!({"echo": true, "max_tokens": 0})), "invalid_value", "max_tokens");
+}
+
+#[test]
+fn biases_are_bounded_and_named_by_token() {
+    let bias = |value: Value| chat_with(json!({"logit_bias": value}));
+    let found = one(bias(json!({"50": -100, "7": 2.5})).expect("valid")).sampling.logit_bias;
+    assert_eq!(found, [(50, -100.0), (7, 2.5)]);
+    refused(bias(json!([])), "invalid_value", "logit_bias");
+    refused(bias(json!({"7": 101})), "invalid_value", "logit_bias.\"7\"");
+    refused(bias(json!({"word": 1})), "invalid_value", "logit_bias.\"word\"");
+    let many: serde_json::Map<_, _> =
+        (0..=BIASES_MAX).map(|id| (id.to_string(), json!(1))).collect();
+    refused(bias(Value::Object(many)), "invalid_value", "logit_bias");
+}
+
+#[test]
+fn a_form_travels_with_the_field_that_asks_for_it() {
+    let call = chat_with(json!({"guided_regex": "a+", "min_tokens": 2, "ignore_eos": true}));
+    let call = call.expect("valid");
+    assert_eq!(call.form.as_deref(), Some("guided_regex"));
+    let request = one(call);
+    assert_eq!(request.grammar, Some(Grammar::Regex("a+".into())));
+    assert_eq!((request.min_tokens, request.ignore_end), (2, true));
 }

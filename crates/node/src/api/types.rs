@@ -8,7 +8,8 @@ use talka_base::{
     Credits, EntryHash, Flops, LayerSpan, MemberId, ModelId, ModelShape, NetworkId, NodeId,
     RequestId, StateHash, Tick,
 };
-pub use talka_engine::{ChatMessage, SamplingError, SamplingParams};
+pub use talka_engine::{ChatMessage, Grammar, SamplingError, SamplingParams};
+use talka_engine::{TokenLogProbs, Tokenizer};
 use tokio::sync::mpsc;
 
 /// What to continue.
@@ -29,13 +30,28 @@ pub struct GenerateRequest {
     pub model: String,
     /// What to continue.
     pub prompt: Prompt,
-    /// Most tokens to generate; as many as the context allows if absent.
+    /// Most tokens to generate; as many as the context allows if absent. 0 counts as 1 unless
+    /// `echo` and `logprobs` ask for the prompt's own log-probabilities.
     pub max_tokens: Option<u32>,
     /// How tokens are drawn.
     pub sampling: SamplingParams,
     /// Generation ends before the first of these; they are not part of the text.
     pub stop: Vec<String>,
+    /// The model's end is not accepted before this many tokens.
+    pub min_tokens: u32,
+    /// The model's end does not end the answer.
+    pub ignore_end: bool,
+    /// Report log-probabilities of tokens, with this many alternatives each, at most
+    /// [`LOGPROBS_MAX`].
+    pub logprobs: Option<u8>,
+    /// The text begins with the prompt, and with `logprobs` its tokens are reported as well.
+    pub echo: bool,
+    /// What the answer must look like.
+    pub grammar: Option<Grammar>,
 }
+
+/// Most alternatives that are reported for a token, OpenAI's limit.
+pub const LOGPROBS_MAX: u8 = 20;
 
 /// A generation under way. Dropping it cancels the request and releases its credits.
 #[derive(Debug)]
@@ -46,19 +62,86 @@ pub struct Generation {
     pub model: String,
     /// Tokens of the prompt.
     pub prompt_tokens: u32,
-    /// Any number of [`GenerateEvent::Text`], then exactly one other event.
+    /// Any number of [`GenerateEvent::Piece`], then exactly one other event.
     pub events: mpsc::Receiver<GenerateEvent>,
 }
 
 /// What happens during a generation.
 #[derive(Debug)]
 pub enum GenerateEvent {
-    /// Further text: whole characters, never part of a stop string.
-    Text(String),
+    /// More of the answer.
+    Piece(Piece),
     /// The end of a complete answer, after its settlement is durable.
     Done(Summary),
-    /// The end of a failed one: nothing was charged.
+    /// The end of a failed one. Nothing was charged, unless the request's own grammar led nowhere.
     Failed(GenerateError),
+}
+
+/// A part of an answer.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Piece {
+    /// Further text, perhaps none: whole characters, never part of a stop string.
+    pub text: String,
+    /// The tokens chosen meanwhile, if log-probabilities were asked for. Their text may come later.
+    pub tokens: Vec<TokenReport>,
+}
+
+impl Piece {
+    /// Whether it says nothing.
+    pub fn is_empty(&self) -> bool {
+        self.text.is_empty() && self.tokens.is_empty()
+    }
+}
+
+/// How likely a token was.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TokenReport {
+    /// Its id.
+    pub token: u32,
+    /// Its text; bytes that are no whole character show as U+FFFD.
+    pub text: String,
+    /// Its bytes; absent for a special token, which is no part of the text.
+    pub bytes: Option<Vec<u8>>,
+    /// Natural logarithm of its probability before sampling parameters; absent for the first token
+    /// of a prompt, which follows nothing.
+    pub logprob: Option<f32>,
+    /// The likeliest tokens at its place, likelier first.
+    pub top: Vec<Alternative>,
+}
+
+/// A token that could have come instead.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Alternative {
+    /// Its text, as in [`TokenReport::text`].
+    pub text: String,
+    /// Its bytes, as in [`TokenReport::bytes`].
+    pub bytes: Option<Vec<u8>>,
+    /// Natural logarithm of its probability.
+    pub logprob: f32,
+}
+
+impl TokenReport {
+    /// For people and programs.
+    pub(crate) fn of(tokenizer: &Tokenizer, found: &TokenLogProbs) -> Self {
+        let alternative = |&(token, logprob): &(u32, f32)| {
+            let (text, bytes) = spelled(tokenizer, token);
+            Alternative { text, bytes, logprob }
+        };
+        let top = found.top.iter().map(alternative).collect();
+        Self { logprob: Some(found.logprob), top, ..Self::unscored(tokenizer, found.token) }
+    }
+
+    /// A token whose probability nothing says.
+    pub(crate) fn unscored(tokenizer: &Tokenizer, token: u32) -> Self {
+        let (text, bytes) = spelled(tokenizer, token);
+        Self { token, text, bytes, logprob: None, top: Vec::new() }
+    }
+}
+
+fn spelled(tokenizer: &Tokenizer, token: u32) -> (String, Option<Vec<u8>>) {
+    let bytes = tokenizer.token_bytes(token);
+    let text = String::from_utf8_lossy(bytes).into_owned();
+    (text, (!tokenizer.is_special(token)).then(|| bytes.to_vec()))
 }
 
 /// Why an answer ended.
@@ -117,6 +200,12 @@ pub enum GenerateError {
     /// A token id that the vocabulary lacks.
     #[error("token id {found} is not in the vocabulary of {vocab} tokens")]
     UnknownToken { found: u32, vocab: u32 },
+    /// A bias for a token that the vocabulary lacks.
+    #[error("logit_bias names token {found}, expected ids below {vocab}")]
+    UnknownBias { found: u32, vocab: u32 },
+    /// The grammar is not one, asks for too much, or leads nowhere.
+    #[error("the form asked for is refused: {reason}")]
+    Grammar { reason: String },
     /// The model's chat template refused the conversation.
     #[error("the model's chat template refused the messages: {reason}")]
     Template { reason: String },

@@ -1,15 +1,28 @@
 //! One request as its head sees it: tokens out, logits in, text to the caller.
 //!
-//! A machine without I/O. It sends the prompt in chunks, draws one token from each set of logits,
-//! and says when the answer is complete. It never knows which nodes compute: the shell maps its
-//! steps onto a route, and tells it nothing but logits.
+//! A machine without I/O. It sends the prompt in chunks, chooses tokens from each set of logits, and
+//! says when the answer is complete. It never knows which nodes compute: the shell maps its steps
+//! onto a route, and tells it nothing but logits.
+//!
+//! Steps may hold guesses ([`talka_engine::speculate`]): tokens that are likely to come, sent along
+//! with the last one chosen. What was guessed wrongly is taken back by the next step, which starts at
+//! a lower position. A prompt whose own log-probabilities are wanted goes step by step, so that never
+//! more than one step's logits wait here.
 
-use crate::api::FinishReason;
-use talka_engine::{LogitsWanted, Model, Sampler, SamplingParams, TextStream};
+use crate::{
+    api::{FinishReason, Piece, TokenReport},
+    wire::{GUESSES_MAX, LOGIT_BYTES_MAX},
+};
+use talka_engine::{
+    Choice, ChoiceEnd, Chooser, GrammarError, Guess, Guesser, LogitsWanted, Model, TextStream,
+    TokenLogProbs,
+};
 
 /// Bytes of hidden state in one frame at most: a long prompt travels in pieces, so that stages
 /// overlap and no frame nears the limit of its lane.
 const CHUNK_BYTES: usize = 4 << 20;
+
+const _: () = assert!(talka_engine::speculate::GUESSES_MAX <= GUESSES_MAX as usize);
 
 /// A piece of the sequence to be run through all layers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,81 +38,97 @@ pub struct Step {
 }
 
 /// What comes of a set of logits.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub enum Progress {
-    /// More text (perhaps none yet), and the next step.
+    /// More of the answer (perhaps nothing to show yet), and the next step.
     Next {
-        /// Text to hand to the caller; may be empty.
-        text: String,
+        /// What to hand to the caller; may be empty.
+        piece: Piece,
         /// What to run.
         step: Step,
     },
-    /// The rest of the text and the end.
+    /// The rest of the answer and the end.
     Finished {
-        /// Text to hand to the caller; may be empty.
-        text: String,
+        /// What to hand to the caller; may be empty.
+        piece: Piece,
         /// Why it ended.
         reason: FinishReason,
     },
 }
 
-/// Logits that do not answer the open step.
+/// Why a set of logits gives no token.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages say what the fields are")]
 pub enum HeadError {
     /// An answer to another step.
     #[error("logits for step {found}, expected step {expected}")]
     WrongStep { expected: u64, found: u64 },
-    /// Not one row over the vocabulary.
+    /// Not the rows over the vocabulary that were asked for.
     #[error("{found} logits, expected {expected}")]
     WrongWidth { expected: usize, found: usize },
     /// A stage computed nonsense.
     #[error("the logits hold a value that is not a number")]
     NotANumber,
+    /// The caller's grammar leads nowhere. No stage is to blame.
+    #[error(transparent)]
+    Grammar(#[from] GrammarError),
+}
+
+/// What a head is to do.
+#[derive(Debug)]
+pub struct Task {
+    /// The model.
+    pub model: Model,
+    /// At least one token.
+    pub prompt: Vec<u32>,
+    /// Chooses the answer's tokens.
+    pub chooser: Chooser,
+    /// Guesses them ahead.
+    pub guesser: Guesser,
+    /// Turns them into what the caller sees.
+    pub text: TextStream,
+    /// Most tokens to choose; none at all only with `prompt_logprobs`.
+    pub max_new_tokens: u32,
+    /// Report log-probabilities of the prompt's tokens too, with this many alternatives.
+    pub prompt_logprobs: Option<u8>,
 }
 
 /// The state of one generation.
 #[derive(Debug)]
 pub struct Head {
-    model: Model,
-    sampler: Sampler,
-    text: TextStream,
-    prompt: Vec<u32>,
-    max_new_tokens: u32,
-    generated: u32,
+    task: Task,
+    /// Prompt and answer so far.
+    said: Vec<u32>,
+    /// What the open step guessed to follow its first token.
+    guesses: Vec<Guess>,
+    /// How many sets of logits the open step's answer has.
+    rows: usize,
+    /// Tokens of a prompt that is scored, sent so far.
+    scored: usize,
     next_step: u64,
 }
 
 impl Head {
-    /// A generation of at most `max_new_tokens` after `prompt`, which has at least one token; `text`
-    /// turns tokens into what the caller sees.
-    pub fn new(
-        model: Model,
-        prompt: Vec<u32>,
-        sampling: SamplingParams,
-        text: TextStream,
-        max_new_tokens: u32,
-    ) -> Self {
-        let sampler = Sampler::new(sampling, &prompt);
-        Self { model, sampler, text, prompt, max_new_tokens, generated: 0, next_step: 0 }
+    /// A generation.
+    pub fn new(task: Task) -> Self {
+        let said = task.prompt.clone();
+        Self { task, said, guesses: Vec::new(), rows: 1, scored: 0, next_step: 0 }
     }
 
-    /// Tokens drawn so far.
+    /// Tokens chosen so far.
     pub fn generated(&self) -> u32 {
-        self.generated
+        (self.said.len() - self.task.prompt.len()) as u32
     }
 
-    /// Positions run through the layers once the open step is answered: the last token drawn is
-    /// never fed back.
-    pub fn positions(&self) -> u32 {
-        self.prompt.len() as u32 + self.generated.saturating_sub(1)
-    }
-
-    /// The steps that run the prompt: logits are wanted after the last one only.
+    /// The first steps: the whole prompt, with logits after its last token, or the first part of one
+    /// that is scored.
     pub fn start(&mut self) -> Vec<Step> {
-        let rows = (CHUNK_BYTES / (4 * self.model.shape().hidden as usize)).max(1);
-        let count = self.prompt.len().div_ceil(rows);
-        let chunks = self.prompt.chunks(rows).enumerate().map(|(i, tokens)| Step {
+        if self.task.prompt_logprobs.is_some() {
+            return vec![self.score()];
+        }
+        let rows = self.chunk_rows();
+        let count = self.task.prompt.len().div_ceil(rows);
+        let chunks = self.task.prompt.chunks(rows).enumerate().map(|(i, tokens)| Step {
             number: i as u64,
             position: (i * rows) as u32,
             tokens: tokens.to_vec(),
@@ -109,32 +138,118 @@ impl Head {
         chunks.collect()
     }
 
-    /// Draws a token from the answer to the open step.
+    /// Chooses tokens from the answer to the open step: `[1, V]`, or `[T, V]` if it asked for all.
     ///
     /// # Errors
-    /// [`HeadError`] if the logits are not that answer; the stage that sent them is to blame.
+    /// [`HeadError`] if the logits are not that answer, and then the stage that sent them is to
+    /// blame; or if the grammar leads nowhere.
     pub fn logits(&mut self, step: u64, logits: &mut [f32]) -> Result<Progress, HeadError> {
         self.check(step, logits)?;
-        let token = self.sampler.sample(logits);
-        self.generated += 1;
-        if self.model.eos_ids().contains(&token) {
-            let text = self.text.finish();
-            return Ok(Progress::Finished { text, reason: FinishReason::Stop });
+        let mut piece = Piece::default();
+        let mut logits = logits;
+        if self.generated() == 0 && self.task.prompt_logprobs.is_some() {
+            self.report_prompt(logits, &mut piece);
+            if self.scored < self.task.prompt.len() {
+                return Ok(Progress::Next { piece, step: self.score() });
+            }
+            if self.task.max_new_tokens == 0 {
+                return Ok(Progress::Finished { piece, reason: FinishReason::Length });
+            }
+            let last = logits.len() - self.vocab();
+            logits = &mut logits[last..];
         }
-        let delta = self.text.push(token);
-        let mut text = delta.text;
+        let choices = self.task.chooser.choose_run(logits, &self.guesses)?;
+        let guessed = std::mem::take(&mut self.guesses).len();
+        self.task.guesser.record(guessed, choices.len() - 1);
+        for choice in choices {
+            if let Some(reason) = self.take(choice, &mut piece) {
+                return Ok(Progress::Finished { piece, reason });
+            }
+        }
+        Ok(Progress::Next { piece, step: self.next() })
+    }
+
+    /// Adds a token to the answer; the reason if it was the last.
+    fn take(&mut self, choice: Choice, piece: &mut Piece) -> Option<FinishReason> {
+        let Choice { token, logprobs, end } = choice;
+        self.said.push(token);
+        if end == Some(ChoiceEnd::Token) {
+            piece.text += &self.task.text.finish();
+            return Some(FinishReason::Stop);
+        }
+        let tokenizer = self.task.model.tokenizer();
+        piece.tokens.extend(logprobs.map(|report| TokenReport::of(tokenizer, &report)));
+        let delta = self.task.text.push(token);
+        piece.text += &delta.text;
         if delta.stopped {
-            return Ok(Progress::Finished { text, reason: FinishReason::Stop });
+            return Some(FinishReason::Stop);
         }
-        if self.generated == self.max_new_tokens {
-            text += &self.text.finish();
-            return Ok(Progress::Finished { text, reason: FinishReason::Length });
-        }
+        let reason = match end {
+            Some(_) => FinishReason::Stop,
+            None if self.generated() == self.task.max_new_tokens => FinishReason::Length,
+            None => return None,
+        };
+        piece.text += &self.task.text.finish();
+        Some(reason)
+    }
+
+    /// The step that feeds back the last token, with guesses after it.
+    fn next(&mut self) -> Step {
+        let left = self.task.max_new_tokens - self.generated() - 1;
+        let most = (left as usize).min(self.logit_rows() - 1);
+        // Guesses save time; without them the answer is the same.
+        let guesses = self.task.guesser.guess(&self.said, &mut self.task.chooser, most);
+        self.guesses = guesses.unwrap_or_default();
+        let position = self.said.len() - 1;
+        let mut tokens = self.said[position..].to_vec();
+        tokens.extend(self.guesses.iter().map(|guess| guess.token));
+        let wants = if tokens.len() > 1 { LogitsWanted::All } else { LogitsWanted::Last };
+        self.step(position, tokens, wants)
+    }
+
+    /// The next part of a prompt that is scored.
+    fn score(&mut self) -> Step {
+        let start = self.scored;
+        let rows = self.chunk_rows().min(self.logit_rows());
+        self.scored = self.task.prompt.len().min(start + rows);
+        let tokens = self.task.prompt[start..self.scored].to_vec();
+        self.step(start, tokens, LogitsWanted::All)
+    }
+
+    fn step(&mut self, position: usize, tokens: Vec<u32>, wants: LogitsWanted) -> Step {
         let number = self.next_step;
         self.next_step += 1;
-        let position = self.positions();
-        let step = Step { number, position, tokens: vec![token], wants: LogitsWanted::Last };
-        Ok(Progress::Next { text, step })
+        self.rows = if wants == LogitsWanted::All { tokens.len() } else { 1 };
+        Step { number, position: position as u32, tokens, wants }
+    }
+
+    /// Adds to `piece` how likely the prompt's tokens are that follow the open step's. The first
+    /// token of all follows nothing.
+    fn report_prompt(&self, logits: &[f32], piece: &mut Piece) {
+        let Some(top) = self.task.prompt_logprobs else { return };
+        let (prompt, tokenizer) = (&self.task.prompt, self.task.model.tokenizer());
+        let start = self.scored - self.rows;
+        if start == 0 {
+            piece.tokens.push(TokenReport::unscored(tokenizer, prompt[0]));
+        }
+        let rows = logits.chunks_exact(self.vocab()).zip(&prompt[start + 1..]);
+        piece.tokens.extend(rows.map(|(row, token)| {
+            TokenReport::of(tokenizer, &TokenLogProbs::of(row, *token, usize::from(top)))
+        }));
+    }
+
+    /// Tokens of a prompt in one step.
+    fn chunk_rows(&self) -> usize {
+        (CHUNK_BYTES / (4 * self.task.model.shape().hidden as usize)).max(1)
+    }
+
+    /// Rows whose logits one answer may hold.
+    fn logit_rows(&self) -> usize {
+        (LOGIT_BYTES_MAX / (4 * self.vocab())).max(1)
+    }
+
+    fn vocab(&self) -> usize {
+        self.task.model.shape().vocab as usize
     }
 
     fn check(&self, step: u64, logits: &[f32]) -> Result<(), HeadError> {
@@ -142,7 +257,7 @@ impl Head {
         if step != expected {
             return Err(HeadError::WrongStep { expected, found: step });
         }
-        let expected = self.model.shape().vocab as usize;
+        let expected = self.rows * self.vocab();
         if logits.len() != expected {
             return Err(HeadError::WrongWidth { expected, found: logits.len() });
         }
@@ -156,19 +271,25 @@ impl Head {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use talka_engine::ModelSource;
+    use talka_engine::{ChoiceRules, LookUp, ModelSource, SamplingParams};
 
     fn bard() -> Model {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../assets/models/bard");
         Model::open(ModelSource::Folder(folder.into())).expect("the bundled model opens")
     }
 
-    fn head(prompt: Vec<u32>, stop: &[&str], max_new_tokens: u32) -> Head {
+    fn task(prompt: Vec<u32>, stop: &[&str], max_new_tokens: u32) -> Task {
         let model = bard();
         let stop = stop.iter().map(ToString::to_string).collect();
         let text = TextStream::new(model.tokenizer().clone(), stop);
-        let greedy = SamplingParams { temperature: 0.0, ..SamplingParams::default() };
-        Head::new(model, prompt, greedy, text, max_new_tokens)
+        let rules = ChoiceRules { sampling: SamplingParams::greedy(), ..ChoiceRules::default() };
+        let chooser = Chooser::new(rules, &prompt, model.eos_ids(), None);
+        let guesser = Guesser::None;
+        Task { model, prompt, chooser, guesser, text, max_new_tokens, prompt_logprobs: None }
+    }
+
+    fn head(prompt: Vec<u32>, stop: &[&str], max_new_tokens: u32) -> Head {
+        Head::new(task(prompt, stop, max_new_tokens))
     }
 
     /// Logits whose greatest is `token`'s.
@@ -207,7 +328,7 @@ mod tests {
         }
         let last = head.logits(2, &mut favour(40)).expect("the open step");
         assert!(matches!(last, Progress::Finished { reason: FinishReason::Length, .. }));
-        assert_eq!((head.generated(), head.positions()), (3, 5));
+        assert_eq!(head.generated(), 3);
     }
 
     #[test]
@@ -215,7 +336,7 @@ mod tests {
         let mut head = head(vec![5], &[], 9);
         head.start();
         let last = head.logits(0, &mut favour(0)).expect("the open step");
-        let expected = Progress::Finished { text: String::new(), reason: FinishReason::Stop };
+        let expected = Progress::Finished { piece: Piece::default(), reason: FinishReason::Stop };
         assert_eq!(last, expected);
     }
 
@@ -227,15 +348,64 @@ mod tests {
         let mut shown = String::new();
         for (number, token) in (0..).zip(&tokens) {
             match head.logits(number, &mut favour(*token)).expect("the open step") {
-                Progress::Next { text, .. } => shown += &text,
-                Progress::Finished { text, reason } => {
-                    shown += &text;
+                Progress::Next { piece, .. } => shown += &piece.text,
+                Progress::Finished { piece, reason } => {
+                    shown += &piece.text;
                     assert_eq!((shown.as_str(), reason), ("one tw", FinishReason::Stop));
                     return;
                 }
             }
         }
         panic!("the stop string was not seen in {shown:?}");
+    }
+
+    /// Goal: right guesses count, wrong ones are taken back. Method: a prompt that repeats itself and
+    /// logits that go on as it did, but for the last row.
+    #[test]
+    fn guesses_that_were_right_count_and_the_rest_is_taken_back() {
+        let prompt = vec![40, 41, 42, 43, 44, 40];
+        let mut look_up = LookUp::default();
+        (0..20).for_each(|_| look_up.record(4, 4));
+        let guesser = Guesser::LookUp(look_up);
+        let mut head = Head::new(Task { guesser, ..task(prompt, &[], 9) });
+        head.start();
+        let progress = head.logits(0, &mut favour(41)).expect("the open step");
+        let Progress::Next { step, .. } = progress else { panic!("ended: {progress:?}") };
+        assert_eq!((step.position, step.wants), (6, LogitsWanted::All));
+        assert_eq!(step.tokens[..3], [41, 42, 43], "what followed 40, 41 before");
+
+        let mut rows = [42, 50].map(favour).concat();
+        rows.resize(step.tokens.len() * 1024, 0.0);
+        let progress = head.logits(1, &mut rows).expect("the open step");
+        let Progress::Next { step, .. } = progress else { panic!("ended: {progress:?}") };
+        // 42 was right; 50 came instead of 43, whose position is used again.
+        assert_eq!((step.position, step.tokens[0], head.generated()), (8, 50, 3));
+        let few = head.logits(2, &mut [0.0; 1024 / 2]);
+        assert!(matches!(few, Err(HeadError::WrongWidth { .. })));
+    }
+
+    #[test]
+    fn a_prompt_is_scored_in_steps_whose_logits_are_bounded() {
+        let rows = LOGIT_BYTES_MAX / (4 * 1024);
+        let length = rows.min(CHUNK_BYTES / (4 * 192)) + 2;
+        let prompt: Vec<u32> = (0..length as u32).map(|i| i % 7 + 5).collect();
+        let mut head = Head::new(Task { prompt_logprobs: Some(1), ..task(prompt.clone(), &[], 0) });
+        let first = head.start().remove(0);
+        assert_eq!((first.position, first.wants), (0, LogitsWanted::All));
+        assert_eq!(first.tokens.len(), length - 2);
+        let mut logits = favour(6).repeat(length - 2);
+        let progress = head.logits(0, &mut logits).expect("the open step");
+        let Progress::Next { piece, step } = progress else { panic!("ended") };
+        assert_eq!((step.position as usize, step.tokens.len()), (length - 2, 2));
+        assert_eq!(piece.tokens.len(), length - 1, "the first, and one for each row");
+        assert_eq!(piece.tokens[0].logprob, None);
+        assert_eq!(piece.tokens[1].token, 6);
+        assert_eq!(piece.tokens[1].logprob, Some(piece.tokens[1].top[0].logprob));
+
+        let last = head.logits(1, &mut favour(6).repeat(2)).expect("the open step");
+        let Progress::Finished { piece, reason } = last else { panic!("goes on") };
+        assert_eq!((piece.tokens.len(), reason), (1, FinishReason::Length));
+        assert_eq!(head.generated(), 0);
     }
 
     #[test]

@@ -1,15 +1,16 @@
 //! One request from prompt to settlement, as its head.
 //!
 //! Nothing is computed before the founder holds the credits; nothing is charged unless every stage
-//! signed for the same work. A caller who leaves pays for what was computed until then.
+//! signed for the same work. A caller who leaves, or whose grammar leads nowhere, pays for what was
+//! computed until then.
 
 use super::{KnownModel, Shared, desk::OrderResult, now, random};
 use crate::{
     api::{
-        FinishReason, GenerateError, GenerateEvent, GenerateRequest, Generation, Prompt,
-        StageReport, Summary,
+        FinishReason, GenerateError, GenerateEvent, GenerateRequest, Generation, LOGPROBS_MAX,
+        Piece, Prompt, StageReport, Summary,
     },
-    core::head::{Head, Progress, Step as HeadStep},
+    core::head::{Head, HeadError, Progress, Step as HeadStep, Task},
     wire::{Control, Flow, Open, Payload, Refusal, Step},
 };
 use std::{
@@ -20,7 +21,7 @@ use std::{
     time::Duration,
 };
 use talka_base::{Credits, Flops, NodeId, Receipt, RequestId, Signed};
-use talka_engine::TextStream;
+use talka_engine::{ChoiceRules, Chooser, GrammarState, Guesser, LookUp, TextStream};
 use talka_ledger::{Cancellation, Entry, Event, ReleaseReason, Reservation, Settlement};
 use talka_plan::{Hop, find_route};
 use tokio::{
@@ -63,26 +64,129 @@ pub(crate) async fn start(
         .map_err(|_| GenerateError::Overloaded { running })?;
     let known = find_model(&shared, &request.model)?;
     request.sampling.validate()?;
+    check_bias(&known, &request)?;
     let prompt = tokens(&known, &request.prompt)?;
-    let max_new_tokens = length(&known, prompt.len(), request.max_tokens)?;
+    let size = Size::of(&known, &prompt, &request)?;
+    let grammar = compile(&known, &request).await?;
     let route = route(&shared, &known).await?;
     let session = RequestId(random());
-    let ticket = reserve(&shared, &known, session, prompt.len() as u32, max_new_tokens).await?;
+    let ticket = reserve(&shared, &known, session, &size).await?;
 
-    let tokenizer = known.model.tokenizer().clone();
+    let echo = request.echo.then(|| echo(&known, &request.prompt, &prompt));
+    let task = task(&known, request, prompt, size, grammar);
+    let (events, receiver) = mpsc::channel(EVENT_QUEUE);
+    let model = known.name.clone();
+    let inbox = shared.open_inbox(session);
+    let prompt_tokens = size.prompt_tokens;
+    let run = Run { shared, known, session, route, inbox, events, prompt_tokens, _permit: permit };
+    tokio::spawn(run.run(Head::new(task), echo, size.positions_max(), ticket));
+    Ok(Generation { request: session, model, prompt_tokens, events: receiver })
+}
+
+/// What a head does for `request`, once all is well with it.
+fn task(
+    known: &KnownModel,
+    request: GenerateRequest,
+    prompt: Vec<u32>,
+    size: Size,
+    grammar: Option<GrammarState>,
+) -> Task {
+    let model = known.model.clone();
+    let tokenizer = model.tokenizer().clone();
     let text = match request.prompt {
         Prompt::Chat(_) => TextStream::new(tokenizer, request.stop),
         _ => TextStream::continuing(tokenizer, &prompt, request.stop),
     };
-    let prompt_tokens = prompt.len() as u32;
-    let head = Head::new(known.model.clone(), prompt, request.sampling, text, max_new_tokens);
-    let (events, receiver) = mpsc::channel(EVENT_QUEUE);
-    let model = known.name.clone();
-    let inbox = shared.open_inbox(session);
-    let positions_max = prompt_tokens + max_new_tokens;
-    let run = Run { shared, known, session, route, inbox, events, prompt_tokens, _permit: permit };
-    tokio::spawn(run.run(head, positions_max, ticket));
-    Ok(Generation { request: session, model, prompt_tokens, events: receiver })
+    let logprobs = request.logprobs.map(|top| top.min(LOGPROBS_MAX));
+    let rules = ChoiceRules {
+        sampling: request.sampling,
+        min_tokens: request.min_tokens,
+        ignore_end: request.ignore_end,
+        logprobs,
+    };
+    let chooser = Chooser::new(rules, &prompt, model.eos_ids(), grammar);
+    Task {
+        model,
+        prompt,
+        chooser,
+        // Looked-up guesses change no draw, so every request may have them.
+        guesser: Guesser::LookUp(LookUp::default()),
+        text,
+        max_new_tokens: size.max_new_tokens,
+        prompt_logprobs: logprobs.filter(|_| request.echo),
+    }
+}
+
+/// How much a request may compute.
+#[derive(Debug, Clone, Copy)]
+struct Size {
+    prompt_tokens: u32,
+    max_new_tokens: u32,
+    /// Logits are wanted after every token of the prompt.
+    scores_prompt: bool,
+}
+
+impl Size {
+    fn of(
+        known: &KnownModel,
+        prompt: &[u32],
+        request: &GenerateRequest,
+    ) -> Result<Self, GenerateError> {
+        let context = known.model.shape().context;
+        let prompt_tokens = u32::try_from(prompt.len()).unwrap_or(u32::MAX);
+        let scores_prompt = request.echo && request.logprobs.is_some();
+        let least = if scores_prompt && request.max_tokens == Some(0) { 0 } else { 1 };
+        if prompt_tokens.saturating_add(least) > context {
+            return Err(GenerateError::PromptTooLong { prompt: prompt_tokens, context });
+        }
+        let most = request.max_tokens.unwrap_or(u32::MAX);
+        let max_new_tokens = most.clamp(least, context - prompt_tokens);
+        Ok(Self { prompt_tokens, max_new_tokens, scores_prompt })
+    }
+
+    fn positions_max(&self) -> u32 {
+        self.prompt_tokens + self.max_new_tokens
+    }
+
+    /// Prompt and new tokens to reserve for. The ledger grants logits for new tokens only, so a
+    /// prompt that is scored counts as new but for its first token.
+    fn reserved(&self) -> (u32, u32) {
+        if self.scores_prompt {
+            (1, self.prompt_tokens - 1 + self.max_new_tokens.max(1))
+        } else {
+            (self.prompt_tokens, self.max_new_tokens)
+        }
+    }
+}
+
+fn check_bias(known: &KnownModel, request: &GenerateRequest) -> Result<(), GenerateError> {
+    let vocab = known.model.shape().vocab;
+    match request.sampling.logit_bias.iter().find(|(token, _)| *token >= vocab) {
+        Some(&(found, _)) => Err(GenerateError::UnknownBias { found, vocab }),
+        None => Ok(()),
+    }
+}
+
+/// Compiling takes milliseconds, and up to seconds for the first or a hostile one: not for the
+/// thread that serves everybody.
+async fn compile(
+    known: &Arc<KnownModel>,
+    request: &GenerateRequest,
+) -> Result<Option<GrammarState>, GenerateError> {
+    let Some(grammar) = request.grammar.clone() else { return Ok(None) };
+    let known = Arc::clone(known);
+    let compiled = tokio::task::spawn_blocking(move || known.compile(&grammar)).await;
+    let compiled = compiled.expect("compiling does not panic");
+    compiled.map(Some).map_err(|error| GenerateError::Grammar { reason: error.reason })
+}
+
+/// The prompt as the caller wrote it.
+fn echo(known: &KnownModel, prompt: &Prompt, tokens: &[u32]) -> String {
+    match prompt {
+        Prompt::Text(text) => text.clone(),
+        // A decoder that fails on its own model's tokens has no text for them.
+        _ => known.model.tokenizer().decode(tokens).unwrap_or_default(),
+    }
 }
 
 fn find_model(shared: &Shared, name: &str) -> Result<Arc<KnownModel>, GenerateError> {
@@ -113,16 +217,6 @@ fn tokens(known: &KnownModel, prompt: &Prompt) -> Result<Vec<u32>, GenerateError
     }
 }
 
-/// How many tokens may be generated.
-fn length(known: &KnownModel, prompt: usize, asked: Option<u32>) -> Result<u32, GenerateError> {
-    let context = known.model.shape().context;
-    let prompt = u32::try_from(prompt).unwrap_or(u32::MAX);
-    if prompt >= context {
-        return Err(GenerateError::PromptTooLong { prompt, context });
-    }
-    Ok(asked.unwrap_or(u32::MAX).clamp(1, context - prompt))
-}
-
 /// A complete route; waits a little for one while layers move.
 async fn route(shared: &Shared, known: &KnownModel) -> Result<Vec<Hop>, GenerateError> {
     let layers = known.model.shape().layers;
@@ -144,9 +238,9 @@ async fn reserve(
     shared: &Arc<Shared>,
     known: &KnownModel,
     request: RequestId,
-    prompt_tokens: u32,
-    max_new_tokens: u32,
+    size: &Size,
 ) -> Result<Signed<Entry>, GenerateError> {
+    let (prompt_tokens, max_new_tokens) = size.reserved();
     let reservation = Reservation {
         network: shared.desk().network(),
         request,
@@ -212,6 +306,8 @@ enum Ending {
     Complete(FinishReason),
     /// The caller left.
     Abandoned,
+    /// The caller's grammar led nowhere: no stage is to blame, so what was computed is paid for.
+    Astray(GenerateError),
     Broken(GenerateError),
 }
 
@@ -229,13 +325,28 @@ struct Run {
 }
 
 impl Run {
-    async fn run(mut self, mut head: Head, positions_max: u32, ticket: Signed<Entry>) {
+    async fn run(
+        mut self,
+        mut head: Head,
+        echo: Option<String>,
+        positions_max: u32,
+        ticket: Signed<Entry>,
+    ) {
         self.open(positions_max, ticket);
+        if let Some(text) = echo {
+            // A caller who left is noticed by the first step.
+            let _ =
+                self.events.send(GenerateEvent::Piece(Piece { text, ..Piece::default() })).await;
+        }
         let ending = self.generate(&mut head).await;
         self.send_first(Flow::Close { hop: 0, session: self.session });
         let last = match ending {
             Ending::Complete(reason) => self.settle(Some(reason), head.generated()).await,
             Ending::Abandoned => self.settle(None, head.generated()).await,
+            Ending::Astray(error) => {
+                self.settle(None, head.generated()).await;
+                GenerateEvent::Failed(error)
+            }
             Ending::Broken(error) => {
                 self.release().await;
                 GenerateEvent::Failed(error)
@@ -281,14 +392,17 @@ impl Run {
                 Ok(answer) => answer,
                 Err(ending) => return ending,
             };
-            let (text, next) = match head.logits(step, &mut logits) {
-                Ok(Progress::Next { text, step }) => (text, Ok(step)),
-                Ok(Progress::Finished { text, reason }) => (text, Err(reason)),
+            let (piece, next) = match head.logits(step, &mut logits) {
+                Ok(Progress::Next { piece, step }) => (piece, Ok(step)),
+                Ok(Progress::Finished { piece, reason }) => (piece, Err(reason)),
+                Err(HeadError::Grammar(error)) => {
+                    return Ending::Astray(GenerateError::Grammar { reason: error.reason });
+                }
                 Err(error) => return self.broken(self.route.len() - 1, error.to_string()),
             };
             // The stages compute while the caller reads.
             let finished = next.map(|step| self.send_step(step)).err();
-            if !text.is_empty() && self.events.send(GenerateEvent::Text(text)).await.is_err() {
+            if !piece.is_empty() && self.events.send(GenerateEvent::Piece(piece)).await.is_err() {
                 return Ending::Abandoned;
             }
             if let Some(reason) = finished {

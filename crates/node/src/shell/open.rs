@@ -121,7 +121,7 @@ fn open_models<'a>(config: &'a NodeConfig) -> Result<Vec<OpenedModel<'a>>, Start
             return Err(StartError::NoSuchLayers { name, layers, span });
         }
         model.check(choice.span.unwrap_or(model.shape().span())).map_err(wrong)?;
-        let known = KnownModel { name, id: model.id(), model };
+        let known = KnownModel::new(name, model);
         models.push((Arc::new(known), choice));
     }
     if models.is_empty() { Err(StartError::NoModel) } else { Ok(models) }

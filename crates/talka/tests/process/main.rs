@@ -4,6 +4,7 @@
 //! asserts how long something takes; the harness gives up on what never happens.
 
 mod alone;
+mod asking;
 mod crash;
 mod death;
 mod harness;

@@ -13,6 +13,8 @@ pub struct Golden {
     pub prompt: String,
     pub prompt_ids: Vec<u32>,
     pub greedy_ids: Vec<u32>,
+    /// Of each greedy id.
+    pub logprobs: Vec<f64>,
     text: String,
 }
 

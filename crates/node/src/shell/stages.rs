@@ -1,12 +1,14 @@
 //! The thread that computes: it owns the loaded stages and the sessions that run through them.
 //!
-//! One step at a time, in order of arrival, so sessions take turns token by token. Nothing here
-//! waits for a peer. A session is opened by a founder-signed reservation and by nothing else.
+//! Steps that wait go through the layers together ([`pass`]). Nothing here waits for a peer. A session is opened by a founder-signed reservation and by nothing else.
+
+mod pass;
 
 use super::{Shared, now};
-use crate::wire::{Flow, GUESSES_MAX, LOGIT_BYTES_MAX, Open, Payload, Step};
+use crate::wire::{Flow, LOGIT_BYTES_MAX, Open, Payload, Step};
+use pass::Pending;
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::{
         Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicUsize, Ordering},
@@ -14,7 +16,7 @@ use std::{
     },
 };
 use talka_base::{LayerSpan, ModelId, ModelShape, NodeId, Receipt, RequestId, Tick};
-use talka_engine::{KvCache, LogitsWanted, Stage, StageInput, StageOutput};
+use talka_engine::{CacheOptions, KvCache, LogitsWanted, PagePool, Stage, StageInput};
 use talka_ledger::Event;
 
 /// Sessions held at once.
@@ -58,9 +60,10 @@ impl StageThread {
         let held = Arc::new(AtomicUsize::new(0));
         let mut worker = Worker {
             shared,
-            cache_bytes_max,
+            pages: PagePool::new(cache_bytes_max),
             stages: HashMap::new(),
             sessions: HashMap::new(),
+            waiting: VecDeque::new(),
             held: Arc::clone(&held),
         };
         let thread = std::thread::Builder::new()
@@ -99,9 +102,14 @@ struct Loaded {
 struct Session {
     open: Box<Open>,
     stage: (ModelId, LayerSpan),
+    /// Whether the model ends here.
+    ends: bool,
     upstream: NodeId,
     cache: KvCache,
-    cache_bytes: u64,
+    /// Steps that came and are not through.
+    pending: VecDeque<Pending>,
+    /// It ends when they are.
+    closing: bool,
     /// Positions in the cache whose logits were computed.
     logits: u32,
     /// How many of the last positions the head may take back: guesses of the last step.
@@ -152,32 +160,50 @@ type SessionKey = (RequestId, u8);
 
 struct Worker {
     shared: Weak<Shared>,
-    cache_bytes_max: u64,
+    /// The memory of all sessions' caches.
+    pages: PagePool,
     stages: HashMap<(ModelId, LayerSpan), Loaded>,
     sessions: HashMap<SessionKey, Session>,
+    /// Sessions with steps, the longest waiting first.
+    waiting: VecDeque<SessionKey>,
     held: Arc<AtomicUsize>,
 }
 
 impl Worker {
     fn run(&mut self, queue: &mpsc::Receiver<Job>) {
-        while let Ok(job) = queue.recv() {
+        loop {
+            // What came meanwhile goes first: a session that ends leaves the next pass, one that is new
+            // joins it.
+            let job = if self.is_idle() {
+                queue.recv().map_err(|_| mpsc::TryRecvError::Disconnected)
+            } else {
+                queue.try_recv()
+            };
             let Some(shared) = self.shared.upgrade() else { return };
             match job {
-                Job::Install(model, stage) => {
-                    let key = (model, stage.span());
-                    self.stages.insert(key, Loaded { stage, retired_at: None });
-                }
-                Job::Retire(model, span) => {
-                    if let Some(loaded) = self.stages.get_mut(&(model, span)) {
-                        loaded.retired_at = Some(now());
-                    }
-                }
-                Job::Flow { from, flow } => self.flow(&shared, from, flow),
-                Job::PeerGone(peer) => self.peer_gone(&shared, peer),
-                Job::Tick => self.sweep(),
-                Job::Stop => return,
+                Ok(Job::Stop) | Err(mpsc::TryRecvError::Disconnected) => return,
+                Ok(job) => self.handle(&shared, job),
+                Err(mpsc::TryRecvError::Empty) => self.pass(&shared),
             }
             self.held.store(self.sessions.len(), Ordering::Relaxed);
+        }
+    }
+
+    fn handle(&mut self, shared: &Shared, job: Job) {
+        match job {
+            Job::Install(model, stage) => {
+                let key = (model, stage.span());
+                self.stages.insert(key, Loaded { stage, retired_at: None });
+            }
+            Job::Retire(model, span) => {
+                if let Some(loaded) = self.stages.get_mut(&(model, span)) {
+                    loaded.retired_at = Some(now());
+                }
+            }
+            Job::Flow { from, flow } => self.flow(shared, from, flow),
+            Job::PeerGone(peer) => self.peer_gone(shared, peer),
+            Job::Tick => self.sweep(),
+            Job::Stop => unreachable!("the stop ends the thread"),
         }
     }
 
@@ -191,7 +217,7 @@ impl Worker {
             }
             Flow::Step(step) => {
                 let key = (step.session, step.hop);
-                if let Err(reason) = self.step(shared, from, step) {
+                if let Err(reason) = self.step(from, step) {
                     self.fail(shared, key, reason);
                 }
             }
@@ -221,25 +247,23 @@ impl Worker {
         if self.sessions.len() >= SESSIONS_MAX {
             return Err(format!("{SESSIONS_MAX} sessions are open, the most this node holds"));
         }
-        let cache_bytes = cache_bytes(&shape, span, open.positions_max);
-        let used: u64 = self.sessions.values().map(|s| s.cache_bytes).sum();
-        if used + cache_bytes > self.cache_bytes_max {
-            return Err(format!(
-                "no memory for the session: {cache_bytes} bytes wanted, {} of {} left",
-                self.cache_bytes_max - used,
-                self.cache_bytes_max
-            ));
-        }
         let model = open.model;
         let holds = |key: &(ModelId, LayerSpan)| key.0 == model && key.1.contains(span);
         let stage = self.stages.keys().copied().filter(holds).min_by_key(|key| key.1.len());
         let stage = stage.ok_or_else(|| format!("layers {span} are not loaded here any more"))?;
-        let cache = self.stages[&stage].stage.new_cache(span, open.positions_max);
+        let options = CacheOptions {
+            positions_max: open.positions_max,
+            element: None,
+            share_prefixes: Some(0),
+        };
+        let cache = self.stages[&stage].stage.new_cache_in(&self.pages, span, &options);
         let session = Session {
             stage,
+            ends: span.end() == shape.layers,
             upstream: from,
-            cache,
-            cache_bytes,
+            cache: cache.map_err(|error| error.to_string())?,
+            pending: VecDeque::new(),
+            closing: false,
             logits: 0,
             rewindable: 0,
             width: shape.hidden,
@@ -254,55 +278,53 @@ impl Worker {
         Ok(())
     }
 
-    fn step(&mut self, shared: &Shared, from: NodeId, step: Step) -> Result<(), String> {
-        let Step { session: request, hop, number, position, wants, payload } = step;
+    /// Puts a step in line.
+    fn step(&mut self, from: NodeId, step: Step) -> Result<(), String> {
+        let key = (step.session, step.hop);
         // A session that failed or closed may have steps under way: they are late, not wrong.
-        let Some(session) = self.sessions.get_mut(&(request, hop)) else { return Ok(()) };
-        if from != session.upstream {
+        let Some(session) = self.sessions.get_mut(&key) else { return Ok(()) };
+        if from != session.upstream || session.closing {
             return Ok(());
         }
-        session.rewind(position)?;
-        let input = match &payload {
+        let input = match &step.payload {
             Payload::Tokens(tokens) => StageInput::Tokens(tokens),
             Payload::Hidden { values, .. } => StageInput::Hidden(values),
             Payload::Logits { .. } => return Err("a stage was sent logits".into()),
         };
-        let next = session.next_hop(hop);
-        let wanted = if next.is_none() { wants } else { LogitsWanted::None };
-        if wanted == LogitsWanted::All {
+        if session.ends && step.wants == LogitsWanted::All {
             session.check_logits(input)?;
         }
-        let loaded = self.stages.get_mut(&session.stage).expect("stages outlive their sessions");
-        let output = loaded.stage.run(input, &mut session.cache, wanted);
-        let output = output.map_err(|error| error.to_string())?;
-        session.used_at = now();
-        let rows = session.cache.len() - position;
-        let guesses = if wants == LogitsWanted::All { rows - 1 } else { 0 };
-        session.rewindable = guesses.min(GUESSES_MAX);
-        let (to, payload) = match (output, next) {
-            (StageOutput::Logits(values), _) => {
-                session.logits += if wanted == LogitsWanted::All { rows } else { 1 };
-                let vocab = session.vocab;
-                (session.open.head, Payload::Logits { vocab, values })
-            }
-            (StageOutput::Hidden(values), Some(next)) => {
-                let width = (values.len() / rows as usize) as u32;
-                (next, Payload::Hidden { width, values })
-            }
-            // The last stage, and the head wants nothing yet.
-            (StageOutput::Hidden(_), None) => return Ok(()),
-        };
-        let hop = hop.saturating_add(1);
-        let step = Step { session: request, hop, number, position, wants, payload };
-        shared.deliver(to, Flow::Step(step));
+        session.pending.push_back(Pending::new(step));
+        if session.pending.len() == 1 {
+            session.start_step()?;
+            self.waiting.push_back(key);
+        }
         Ok(())
     }
 
-    /// Ends a session: signs what was done, passes the word on, frees the cache.
+    /// Ends a session at the word of the hop before. Of the first hop steps that wait are dropped at once:
+    /// nobody wants them. Later hops finish them, for the hops before have: all sign for the same work.
     fn close(&mut self, shared: &Shared, from: NodeId, key: SessionKey) {
-        if self.sessions.get(&key).is_none_or(|session| session.upstream != from) {
+        let Some(session) = self.sessions.get_mut(&key).filter(|s| s.upstream == from) else {
             return;
+        };
+        if key.1 == 0
+            && let Some(dropped) = session.pending.front()
+        {
+            // Rows of a step that nobody will see complete.
+            let position = dropped.position();
+            session.cache.truncate(position);
+            session.pending.clear();
         }
+        if session.pending.is_empty() {
+            self.end(shared, key);
+        } else {
+            session.closing = true;
+        }
+    }
+
+    /// Ends a session: signs what was done, passes the word on, frees the cache.
+    fn end(&mut self, shared: &Shared, key: SessionKey) {
         let Some(session) = self.sessions.remove(&key) else { return };
         let (request, hop) = key;
         let receipt = Receipt {
@@ -350,12 +372,6 @@ impl Worker {
             !is_due || used.contains(key)
         });
     }
-}
-
-/// Keys and values of a session in f32, in bytes.
-fn cache_bytes(shape: &ModelShape, span: LayerSpan, positions: u32) -> u64 {
-    let per_position = 2 * 4 * u64::from(shape.kv_heads) * u64::from(shape.head_dim);
-    per_position * u64::from(span.len()) * u64::from(positions)
 }
 
 /// The model's shape, if the founder holds credits for exactly this session.

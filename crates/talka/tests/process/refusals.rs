@@ -51,8 +51,7 @@ fn flags_that_make_no_sense_are_bad_usage() {
         cannot_start(&["up"], &dir, flags).refused(2, words);
         assert!(!dir.exists(), "{flags:?} left something behind");
     };
-    let later = ["not supported yet", "bard", "Hugging Face"];
-    refused(&["--model", "tiny.gguf"], &later);
+    refused(&["--model", "tiny.gguf"], &["No such file", "bard", "Hugging Face", ".gguf"]);
     let absent = ["talka models pull hf:acme/tiny", "--offline"];
     refused(&["--model", "hf:acme/tiny", "--offline"], &absent);
     refused(&["--model", "hf:gpt2"], &["hf:OWNER/REPO"]);

@@ -1,0 +1,282 @@
+//! Steps of several sessions through the layers together.
+//!
+//! Decides which rows go next ([`share_out`], pure): sessions that want a token or a few come first, and
+//! prompts share what room is left, so that a long one never holds up the others. Sessions join and leave
+//! between passes.
+
+use super::{Session, SessionKey, Worker, now};
+use crate::{
+    shell::Shared,
+    wire::{Flow, GUESSES_MAX, Payload, Step},
+};
+use talka_base::{LayerSpan, ModelId};
+use talka_engine::{BatchItem, LogitsWanted, StageInput, StageOutput};
+
+/// Rows of one pass: enough to use each weight often, few enough to be over soon.
+const ROWS_MAX: usize = 256;
+
+/// Rows of a step that is not cut: a token with its guesses.
+const SHORT_ROWS: usize = GUESSES_MAX as usize + 1;
+
+/// A step under way.
+pub(super) struct Pending {
+    step: Step,
+    /// Rows that are through.
+    done: usize,
+    /// The output so far.
+    hidden: Vec<f32>,
+}
+
+impl Pending {
+    pub fn new(step: Step) -> Self {
+        Self { step, done: 0, hidden: Vec::new() }
+    }
+
+    /// Where the session was before this step.
+    pub fn position(&self) -> u32 {
+        self.step.position
+    }
+
+    fn rows(&self, width: u32) -> usize {
+        match &self.step.payload {
+            Payload::Tokens(tokens) => tokens.len(),
+            Payload::Hidden { values, .. } => values.len() / width as usize,
+            Payload::Logits { .. } => 0,
+        }
+    }
+
+    /// A step whose every row is answered stays whole.
+    fn is_whole(&self) -> bool {
+        self.step.wants == LogitsWanted::All
+    }
+}
+
+/// What a session could do in a pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Want {
+    rows: usize,
+    /// All rows, or none.
+    whole: bool,
+}
+
+/// How many rows each gets, in the order of waiting. The first always gets some.
+fn share_out(wants: &[Want]) -> Vec<usize> {
+    let mut shares = vec![0; wants.len()];
+    let mut room = ROWS_MAX;
+    let short = |want: &Want| want.whole || want.rows <= SHORT_ROWS;
+    for (share, want) in shares.iter_mut().zip(wants) {
+        if short(want) && (want.rows <= room || room == ROWS_MAX) {
+            *share = want.rows;
+            room = room.saturating_sub(want.rows);
+        }
+    }
+    let mut prompts = wants.iter().filter(|want| !short(want)).count();
+    // Prompts never starve behind tokens: at least an eighth of a pass is theirs.
+    room = room.max(ROWS_MAX / 8);
+    for (share, want) in shares.iter_mut().zip(wants).filter(|(_, want)| !short(want)) {
+        *share = want.rows.min((room / prompts).max(1)).min(room);
+        room -= *share;
+        prompts -= 1;
+    }
+    shares
+}
+
+impl Worker {
+    /// Whether no step waits.
+    pub(super) fn is_idle(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Takes one batch of rows through a stage, and delivers what became ready.
+    pub(super) fn pass(&mut self, shared: &Shared) {
+        let Some((group, mut members)) = self.choose() else { return };
+        let wants: Vec<Want> = members.iter().map(|(_, session)| want(session)).collect();
+        let shares = share_out(&wants);
+        let outputs = self.run_rows(group, &mut members, &shares);
+        for (((key, mut session), rows), output) in members.into_iter().zip(shares).zip(outputs) {
+            let ended = output.map_or(Ok(()), |output| {
+                session.finish_rows(shared, key.1, rows, output.map_err(|e| e.to_string())?)
+            });
+            self.put_back(shared, key, session, ended);
+        }
+    }
+
+    /// The sessions that wait for the stage whose turn it is, taken out of the table.
+    fn choose(&mut self) -> Option<((ModelId, LayerSpan), Vec<(SessionKey, Session)>)> {
+        let mut chosen = None::<((ModelId, LayerSpan), LayerSpan)>;
+        let mut members = Vec::new();
+        for key in std::mem::take(&mut self.waiting) {
+            let Some(session) = self.sessions.get(&key) else { continue };
+            let group = (session.stage, session.cache.span());
+            if *chosen.get_or_insert(group) == group {
+                members.extend(self.sessions.remove(&key).map(|session| (key, session)));
+            } else {
+                self.waiting.push_back(key);
+            }
+        }
+        chosen.map(|(stage, _)| (stage, members))
+    }
+
+    /// The outputs of those members that have rows in this pass.
+    fn run_rows(
+        &mut self,
+        stage: (ModelId, LayerSpan),
+        members: &mut [(SessionKey, Session)],
+        shares: &[usize],
+    ) -> Vec<Option<Result<StageOutput, talka_engine::StageError>>> {
+        let mut items = Vec::new();
+        for ((_, session), rows) in members.iter_mut().zip(shares).filter(|(_, rows)| **rows > 0) {
+            items.push(session.item(*rows));
+        }
+        let loaded = self.stages.get_mut(&stage).expect("stages outlive their sessions");
+        let mut outputs = loaded.stage.run_batch(&mut items).into_iter();
+        shares.iter().map(|rows| if *rows > 0 { outputs.next() } else { None }).collect()
+    }
+
+    /// Returns a session to the table, or ends it with the reason why it cannot go on.
+    fn put_back(
+        &mut self,
+        shared: &Shared,
+        key: SessionKey,
+        session: Session,
+        ended: Result<(), String>,
+    ) {
+        let (waits, closing) = (!session.pending.is_empty(), session.closing);
+        self.sessions.insert(key, session);
+        match ended {
+            Err(reason) => self.fail(shared, key, reason),
+            Ok(()) if waits => self.waiting.push_back(key),
+            Ok(()) if closing => self.end(shared, key),
+            Ok(()) => {}
+        }
+    }
+}
+
+fn want(session: &Session) -> Want {
+    let pending = session.pending.front().expect("a session that waits has a step");
+    let rows = pending.rows(session.width) - pending.done;
+    Want { rows, whole: pending.is_whole() }
+}
+
+impl Session {
+    /// The next `rows` rows of its first step.
+    fn item(&mut self, rows: usize) -> BatchItem<'_> {
+        let pending = self.pending.front().expect("a session that waits has a step");
+        let range = pending.done..pending.done + rows;
+        let is_last = range.end == pending.rows(self.width);
+        let width = self.width as usize;
+        let input = match &pending.step.payload {
+            Payload::Hidden { values, .. } => {
+                StageInput::Hidden(&values[range.start * width..range.end * width])
+            }
+            Payload::Tokens(tokens) => StageInput::Tokens(&tokens[range]),
+            Payload::Logits { .. } => unreachable!("such a step was refused when it came"),
+        };
+        let ends = self.ends;
+        let logits = if is_last && ends { pending.step.wants } else { LogitsWanted::None };
+        BatchItem { input, cache: &mut self.cache, logits }
+    }
+
+    /// Notes that `rows` more rows are through; delivers the step once it is complete.
+    fn finish_rows(
+        &mut self,
+        shared: &Shared,
+        hop: u8,
+        rows: usize,
+        output: StageOutput,
+    ) -> Result<(), String> {
+        let next = self.next_hop(hop);
+        let width = self.width;
+        let pending = self.pending.front_mut().expect("rows of a step were run");
+        pending.done += rows;
+        let is_complete = pending.done == pending.rows(width);
+        let values = match output {
+            StageOutput::Logits(values) => Some(values),
+            StageOutput::Hidden(values) => {
+                // The end of the model keeps nothing of a prompt that goes on.
+                if next.is_some() {
+                    pending.hidden.extend(values);
+                }
+                None
+            }
+        };
+        self.used_at = now();
+        if !is_complete {
+            return Ok(());
+        }
+        let Pending { step, hidden, .. } = self.pending.pop_front().expect("it was there");
+        let rows = self.cache.len() - step.position;
+        let guesses = if step.wants == LogitsWanted::All { rows - 1 } else { 0 };
+        self.rewindable = guesses.min(GUESSES_MAX);
+        let (to, payload) = match (values, next) {
+            (Some(values), _) => {
+                self.logits += if step.wants == LogitsWanted::All { rows } else { 1 };
+                (self.open.head, Payload::Logits { vocab: self.vocab, values })
+            }
+            (None, Some(next)) => (next, Payload::Hidden { width, values: hidden }),
+            // The last stage, and the head wants nothing yet.
+            (None, None) => return Ok(()),
+        };
+        let step = Step { hop: hop.saturating_add(1), payload, ..step };
+        shared.deliver(to, Flow::Step(step));
+        self.start_step()
+    }
+
+    /// Makes ready for the first step that waits: forgets wrong guesses, and takes from sequences before
+    /// what they have in common.
+    pub(super) fn start_step(&mut self) -> Result<(), String> {
+        let Some(pending) = self.pending.front() else { return Ok(()) };
+        let position = pending.step.position;
+        self.rewind(position)?;
+        let pending = self.pending.front_mut().expect("it is still there");
+        match &pending.step.payload {
+            Payload::Tokens(tokens) if self.ends && pending.step.wants != LogitsWanted::All => {
+                pending.done = self.cache.adopt(tokens);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn prompt(rows: usize) -> Want {
+        Want { rows, whole: false }
+    }
+
+    #[test]
+    fn tokens_go_before_prompts_and_prompts_share_the_rest() {
+        let shares = share_out(&[prompt(5_000), prompt(1), prompt(100), prompt(3)]);
+        assert_eq!(shares, [126, 1, 100, 3]);
+        let many = vec![prompt(1); 300];
+        assert_eq!(share_out(&many).iter().sum::<usize>(), ROWS_MAX);
+        assert_eq!(share_out(&[Want { rows: 900, whole: true }]), [900]);
+    }
+
+    proptest! {
+        #[test]
+        fn every_pass_moves_somebody_and_none_takes_too_much(
+            wants in prop::collection::vec((1_usize..3_000, any::<bool>()), 1..40)
+        ) {
+            let wants: Vec<Want> =
+                wants.into_iter().map(|(rows, whole)| Want { rows, whole }).collect();
+            let shares = share_out(&wants);
+            prop_assert!(shares.iter().any(|share| *share > 0));
+            for (share, want) in shares.iter().zip(&wants) {
+                prop_assert!(*share <= want.rows);
+                prop_assert!(!want.whole || *share == 0 || *share == want.rows);
+            }
+            // A prompt is never shut out, whoever else is there.
+            let long = |want: &Want| !want.whole && want.rows > SHORT_ROWS;
+            if let Some(first) = wants.iter().position(long) {
+                prop_assert!(shares[first] > 0);
+            }
+            // The one that waited longest goes on.
+            prop_assert!(shares[0] > 0);
+        }
+    }
+}

@@ -81,6 +81,8 @@ pub(crate) struct Architecture {
     pub eos_ids: Vec<u32>,
     /// Where a tensor lies.
     pub locate: fn(&Architecture, Part) -> Location,
+    /// Where published checkpoints keep a tensor, if these files have other names: adapters use theirs.
+    pub published: Option<fn(&Architecture, Part) -> Location>,
     /// What matrices are brought to when they are loaded, if not as they are stored.
     pub weights: Option<Encoding>,
     /// What published files put before the names of tensors, some of them. Files of a model without
@@ -324,6 +326,20 @@ impl Architecture {
             }
         }
         parts
+    }
+
+    /// Whether a layer has a tensor.
+    pub fn has(&self, layer: u32, part: LayerPart) -> bool {
+        self.layer_parts(layer).contains(&part)
+    }
+
+    /// The names under which files may keep what [`Location`] calls `name`, likeliest first.
+    pub fn spellings(&self, name: &str) -> Vec<String> {
+        let bare = name.strip_prefix("model.");
+        let names = |prefix: &&str| {
+            [Some(name), bare].into_iter().flatten().map(|name| format!("{prefix}{name}")).collect()
+        };
+        self.prefixes.iter().flat_map(|prefix| -> Vec<String> { names(prefix) }).collect()
     }
 
     /// Puts `experts` in place of the feed-forward of every layer.

@@ -7,6 +7,7 @@ use crate::{
     formats::TensorTable,
     kernels::Kernels,
     kv::Batch,
+    lora::Adapted,
     weight::{Weight, load_vector},
 };
 
@@ -31,13 +32,17 @@ pub(crate) struct Block {
 /// A matrix and what is added to its products.
 #[derive(Debug)]
 struct Linear {
+    /// What it is to adapters.
+    part: LayerPart,
     weight: Weight,         // [N, K]
     bias: Option<Vec<f32>>, // [N]
 }
 
 impl Linear {
-    fn run(&self, kernels: &Kernels, out: &mut [f32], x: &[f32]) {
+    /// `out` `[T, N]` is what it makes of `x` `[T, K]`, the rows of the batch.
+    fn run(&self, kernels: &Kernels, adapted: &Adapted, out: &mut [f32], x: &[f32]) {
         kernels.matmul(out, x, self.weight.matrix());
+        adapted.change(kernels, self.part, out, x);
         if let Some(bias) = &self.bias {
             kernels.add_rows(out, bias);
         }
@@ -109,6 +114,7 @@ pub(crate) struct Scratch {
     /// For each rope the cosines and sines of all positions, `[T, head_dim / 2]`.
     angles: Vec<(Vec<f32>, Vec<f32>)>,
     routing: Routing,
+    adapted: Adapted,
 }
 
 /// Within a feed-forward.
@@ -147,6 +153,7 @@ impl Scratch {
             // Old numbers stay: every operation overwrites its output.
             buffer.resize(positions * width, 0.0);
         }
+        batch.adapted(&mut self.adapted);
         self.angles.resize_with(architecture.ropes.len(), Default::default);
         for (rope, (cos, sin)) in architecture.ropes.iter().zip(&mut self.angles) {
             rope.tables(batch.positions(), cos, sin);
@@ -170,7 +177,8 @@ impl Block {
             wanted.then(|| load_vector(table, architecture, part(at))).transpose()
         };
         let linear = |at, bias, wanted| {
-            Ok::<_, ModelError>(Linear { weight: weight(at)?, bias: vector(bias, wanted)? })
+            let (weight, bias) = (weight(at)?, vector(bias, wanted)?);
+            Ok::<_, ModelError>(Linear { part: at, weight, bias })
         };
         let norm = |at, bias, wanted: bool| {
             let load = || NormWeights::load(table, architecture, part(at), part(bias));
@@ -233,6 +241,7 @@ impl Block {
         index: usize,
         layer: u32,
     ) {
+        s.adapted.set_layer(layer);
         let residual = architecture.placement == Placement::Residual;
         let norms = [
             (&self.attention_norm, &self.attention_output_norm),
@@ -275,9 +284,9 @@ impl Block {
         let rule = &architecture.layers[layer as usize];
         let [heads, kv_heads, dim] =
             [shape.heads, shape.kv_heads, shape.head_dim].map(|n| n as usize);
-        self.query.run(kernels, &mut s.query, &s.normed);
-        self.key.run(kernels, &mut s.key, &s.normed);
-        self.value.run(kernels, &mut s.value, &s.normed);
+        self.query.run(kernels, &s.adapted, &mut s.query, &s.normed);
+        self.key.run(kernels, &s.adapted, &mut s.key, &s.normed);
+        self.value.run(kernels, &s.adapted, &mut s.value, &s.normed);
         debug_assert!(
             settings.qk_norm != Some(QkNorm::Heads)
                 || self.query_norm.as_ref().is_some_and(|norm| norm.len() == dim)
@@ -294,7 +303,7 @@ impl Block {
         batch.write(index, &s.key, &s.value);
         let rule = architecture.attention_rule(layer);
         batch.attend(kernels, index, &mut s.attended, &s.query, heads, &rule);
-        self.attention_output.run(kernels, &mut s.output, &s.attended);
+        self.attention_output.run(kernels, &s.adapted, &mut s.output, &s.attended);
     }
 }
 
@@ -303,7 +312,8 @@ impl FeedForward {
     fn run(&self, kernels: &Kernels, architecture: &Architecture, s: &mut Scratch) {
         match self {
             Self::Dense(dense) => {
-                dense.run(kernels, architecture, &mut s.inner, &mut s.output, &s.normed);
+                let Scratch { inner, adapted, output, normed, .. } = s;
+                dense.run(kernels, architecture, adapted, inner, output, normed);
             }
             Self::Experts { router, experts } => {
                 run_experts(kernels, architecture, router, experts, s);
@@ -317,6 +327,7 @@ impl Dense {
         &self,
         kernels: &Kernels,
         architecture: &Architecture,
+        adapted: &Adapted,
         inner: &mut Inner,
         out: &mut [f32],
         x: &[f32],
@@ -325,11 +336,11 @@ impl Dense {
         let width = self.up.weight.matrix().rows();
         let activation = architecture.feed_forward.activation;
         inner.up.resize(rows * width, 0.0);
-        self.up.run(kernels, &mut inner.up, x);
+        self.up.run(kernels, adapted, &mut inner.up, x);
         let activated = match &self.gate {
             Some(gate) => {
                 inner.gate.resize(rows * width, 0.0);
-                gate.run(kernels, &mut inner.gate, x);
+                gate.run(kernels, adapted, &mut inner.gate, x);
                 kernels.activate_mul(activation, &mut inner.gate, &inner.up);
                 &inner.gate
             }
@@ -338,7 +349,7 @@ impl Dense {
                 &inner.up
             }
         };
-        self.down.run(kernels, out, activated);
+        self.down.run(kernels, adapted, out, activated);
     }
 }
 
@@ -367,7 +378,9 @@ fn run_experts(
             routing.input.extend_from_slice(&s.normed[row * width..(row + 1) * width]);
         }
         routing.output.resize(routing.input.len(), 0.0);
-        expert.run(kernels, architecture, &mut s.inner, &mut routing.output, &routing.input);
+        // No adapter changes an expert: these rows are not those of the batch.
+        let (input, output) = (&routing.input, &mut routing.output);
+        expert.run(kernels, architecture, &s.adapted, &mut s.inner, output, input);
         for ((row, weight), said) in rows.iter().zip(routing.output.chunks_exact(width)) {
             let out = &mut s.output[row * width..(row + 1) * width];
             for (out, said) in out.iter_mut().zip(said) {

@@ -97,6 +97,12 @@ pub enum StageError {
     /// The cache is for layers that this stage lacks.
     #[error("the cache is for layers {wanted}, this stage holds {held}")]
     NotHeld { wanted: LayerSpan, held: LayerSpan },
+    /// An adapter cannot join a sequence on its way.
+    #[error("the cache holds {len} positions, computed with another adapter or none; expected 0")]
+    AdapterTooLate { len: u32 },
+    /// The adapter was loaded for another model.
+    #[error("adapter {name} was loaded for another model than that of this stage")]
+    ForeignAdapter { name: String },
     /// The cache was made by a stage of another model or of other layers.
     #[error("the cache has room for {found}, expected {expected}: it was made by another stage")]
     ForeignCache { found: CacheLayout, expected: CacheLayout },

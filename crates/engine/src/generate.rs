@@ -8,6 +8,7 @@ use crate::{
     error::StageError,
     grammar::GrammarError,
     kv::KvCache,
+    lora::Adapter,
     sample::{Guess, Sampler},
     speculate::Guesser,
     stage::{LogitsWanted, Stage, StageInput, StageOutput},
@@ -96,6 +97,14 @@ impl Pipeline {
     /// Forgets all positions from `len` on.
     pub fn truncate(&mut self, len: u32) {
         self.stages.iter_mut().for_each(|(_, cache)| cache.truncate(len));
+    }
+
+    /// Forgets all positions and runs the next sequence with `adapter`.
+    pub fn set_adapter(&mut self, adapter: Option<Adapter>) {
+        for (_, cache) in &mut self.stages {
+            cache.truncate(0);
+            cache.set_adapter(adapter.clone()).expect("the cache was emptied");
+        }
     }
 
     /// Runs `tokens` `[T]` through all stages after the positions already there.

@@ -12,6 +12,7 @@ mod tests;
 use crate::{
     error::StageError,
     kernels::{AttentionRule, AttentionSequence, CacheElement, Kernels, PAGE_POSITIONS, PageShape},
+    lora::{Adapted, Adapter},
 };
 use pool::{PooledPage, Reservation};
 use prefix::{EntryId, Parent, Root};
@@ -31,7 +32,7 @@ pub struct CacheOptions {
     pub positions_max: u32,
     /// What numbers are stored as. By default f32 where the weights are or the model is small, else f16.
     pub element: Option<CacheElement>,
-    /// Share the pages of equal prefixes with caches of the same number: 0, or one for each adapter.
+    /// Share the pages of equal prefixes with caches of the same number and adapter.
     /// Takes effect where the cache covers a whole causal model and the pool is the same.
     pub share_prefixes: Option<u64>,
 }
@@ -48,6 +49,7 @@ pub struct KvCache {
     len: usize,
     layers: Vec<LayerPages>,
     sharing: Option<Sharing>,
+    adapter: Option<Adapter>,
     pool: PagePool,
     /// Given back after the pages.
     _reservation: Reservation,
@@ -134,7 +136,8 @@ impl KvCache {
     pub(crate) fn new(pool: &PagePool, plan: CachePlan) -> Result<Self, StageError> {
         let reservation = pool.reserve(plan.bytes_max())?;
         let layer = |window| LayerPages { window, pages: Vec::new() };
-        let root = |(stage, namespace)| Root { stage, namespace, element: plan.shape.element };
+        let root =
+            |(stage, namespace)| Root { stage, namespace, adapter: 0, element: plan.shape.element };
         let sharing = plan.prefixes.map(root);
         Ok(Self {
             span: plan.span,
@@ -143,6 +146,7 @@ impl KvCache {
             len: 0,
             layers: plan.windows.into_iter().map(layer).collect(),
             sharing: sharing.map(|root| Sharing { root, chain: Vec::new(), tokens: Vec::new() }),
+            adapter: None,
             pool: pool.clone(),
             _reservation: reservation,
         })
@@ -151,6 +155,27 @@ impl KvCache {
     /// The layers it belongs to.
     pub fn span(&self) -> LayerSpan {
         self.span
+    }
+
+    /// Runs the sequence with `adapter`, of the stage's model, from its first position on.
+    ///
+    /// # Errors
+    /// [`StageError::AdapterTooLate`] if the cache holds positions already: they were computed
+    /// otherwise.
+    pub fn set_adapter(&mut self, adapter: Option<Adapter>) -> Result<(), StageError> {
+        if !self.is_empty() {
+            return Err(StageError::AdapterTooLate { len: self.len() });
+        }
+        if let Some(sharing) = &mut self.sharing {
+            sharing.root.adapter = adapter.as_ref().map_or(0, Adapter::number);
+        }
+        self.adapter = adapter;
+        Ok(())
+    }
+
+    /// The adapter that the sequence is run with.
+    pub fn adapter(&self) -> Option<&Adapter> {
+        self.adapter.as_ref()
     }
 
     /// How many positions it holds.
@@ -358,6 +383,16 @@ impl<'a> Batch<'a> {
     /// How many rows all sequences have.
     pub fn rows(&self) -> usize {
         self.rows
+    }
+
+    /// Fills `adapted` with the rows that have adapters.
+    pub fn adapted(&self, adapted: &mut Adapted) {
+        adapted.clear();
+        for Sequence { cache, rows, .. } in &self.sequences {
+            if let Some(adapter) = &cache.adapter {
+                adapted.push(rows.clone(), adapter);
+            }
+        }
     }
 
     /// The position of each row in its sequence.

@@ -8,6 +8,7 @@ use crate::{
     formats::{GgufModel, ModelSource, TensorTable, open_gguf},
     kernels::Kernels,
     kv::KvCache,
+    lora::{Adapter, AdapterError},
     profile::{self, ModelProfile, Weights},
     quant::Encoding,
     stage::{Stage, page_shape},
@@ -16,7 +17,7 @@ use crate::{
     weight::{self, measure},
 };
 use serde_json::{Map, Value};
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 use talka_base::{LayerSpan, ModelId, ModelShape};
 
 /// `config.json` is a page of settings.
@@ -218,6 +219,15 @@ impl Model {
         }
         let parts = architecture.parts(span).into_iter();
         parts.into_iter().try_for_each(|part| weight::check(&self.0.table, architecture, part))
+    }
+
+    /// Reads a LoRA adapter of this model from a folder in the layout of PEFT. Sequences choose it by
+    /// [`KvCache::set_adapter`]; stages of other loads of the same model refuse it.
+    ///
+    /// # Errors
+    /// [`AdapterError`] names what is wrong, or what was made for another base model.
+    pub fn adapter(&self, folder: &Path, kernels: &Kernels) -> Result<Adapter, AdapterError> {
+        Adapter::open(folder, &self.0.architecture, &self.0.name, kernels)
     }
 
     /// The layers of `span`, ready to run. Reads only their own tensors.

@@ -299,6 +299,9 @@ impl Stage {
         if found != expected {
             return Err(StageError::ForeignCache { found, expected });
         }
+        if let Some(adapter) = cache.adapter().filter(|a| !a.belongs_to(&self.architecture)) {
+            return Err(StageError::ForeignAdapter { name: adapter.name().into() });
+        }
         let positions = self.check_input(input, span)?;
         cache.check_room(positions)?;
         Ok(positions)

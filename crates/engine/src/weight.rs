@@ -169,11 +169,7 @@ impl<'a> Found<'a> {
     ) -> Result<Self, ModelError> {
         let mut location = (architecture.locate)(architecture, part);
         let expected = architecture.dimensions(part);
-        let bare = location.name.strip_prefix("model.");
-        let names = architecture.prefixes.iter().flat_map(|prefix| {
-            let spellings = [Some(location.name.as_str()), bare].into_iter().flatten();
-            spellings.map(move |name| format!("{prefix}{name}"))
-        });
+        let names = architecture.spellings(&location.name);
         let found = names.into_iter().find_map(|name| Some((table.get(&name)?, name)));
         let stored = stored_shape(&location, &expected);
         let Some((tensor, name)) = found else {

@@ -66,6 +66,7 @@ pub(super) fn read(fields: Fields<'_>, precision: Precision) -> Result<Architect
         tied: false,
         eos_ids: Vec::new(),
         locate: |_, part| Location::whole(name(part)),
+        published: None,
         weights: None,
         prefixes: &["bert.", ""],
     })

@@ -62,6 +62,7 @@ pub(super) fn read(fields: Fields<'_>, precision: Precision) -> Result<Architect
         tied: fields.bool("tie_word_embeddings")?.unwrap_or(true),
         eos_ids: if eos_ids.is_empty() { vec![EOS_DEFAULT] } else { eos_ids },
         locate,
+        published: None,
         weights: None,
         prefixes: &["transformer.", ""],
     })

@@ -24,7 +24,7 @@ pub(crate) enum Part {
 }
 
 /// A tensor of one layer. Matrices are `[N, K]`: output features by input features.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum LayerPart {
     /// Of attention's input, or of its sum with the input, by the placement of norms.
     AttentionNorm,
@@ -54,4 +54,17 @@ pub(crate) enum LayerPart {
     ExpertGate(u32),
     ExpertUp(u32),
     ExpertDown(u32),
+}
+
+impl LayerPart {
+    /// The matrices that every row goes through.
+    pub const LINEAR: [Self; 7] = [
+        Self::Query,
+        Self::Key,
+        Self::Value,
+        Self::AttentionOutput,
+        Self::Gate,
+        Self::Up,
+        Self::Down,
+    ];
 }

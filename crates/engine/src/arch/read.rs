@@ -73,6 +73,7 @@ pub(super) fn llama_like(
         tied: fields.bool("tie_word_embeddings")?.unwrap_or(defaults.tied),
         eos_ids: fields.ids("eos_token_id")?,
         locate: |_, part| Location::whole(llama_name(part)),
+        published: None,
         weights: None,
         prefixes: &[""],
     })

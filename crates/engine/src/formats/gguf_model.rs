@@ -309,6 +309,7 @@ fn architecture(
     table: &TensorTable,
 ) -> Result<Architecture, Trouble> {
     let mut architecture = Architecture::read(config, table.precision())?;
+    architecture.published = Some(architecture.locate);
     architecture.locate = locate;
     architecture.prefixes = &[""];
     // The converter adds the one that these families store their norms less of.

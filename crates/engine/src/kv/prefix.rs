@@ -21,8 +21,10 @@ pub(super) type EntryId = u64;
 pub(super) struct Root {
     /// The stage's number.
     pub stage: u64,
-    /// Given by the caller: which adapter, say.
+    /// Given by the caller.
     pub namespace: u64,
+    /// The number of the adapter; 0 if there is none.
+    pub adapter: u64,
     pub element: CacheElement,
 }
 

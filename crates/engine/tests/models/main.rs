@@ -8,6 +8,7 @@ mod choose;
 mod damage;
 mod gguf;
 mod golden;
+mod lora;
 mod minilm;
 mod reference;
 mod support;

@@ -1,7 +1,6 @@
 //! `cargo xtask bench`: how fast the engine is on this machine, beside llama.cpp.
 //!
-//! Both run the same shapes with the same random bf16 weights, on the same number of threads, in
-//! turns, so that a busy neighbour hits both; medians are compared. Random weights because speed
+//! Both run the same GGUF files of random weights, on the same number of threads, in turns, so that a busy neighbour hits both; medians are compared. Random weights because speed
 //! does not depend on them, and nothing must be downloaded.
 //!
 //! llama.cpp comes as the Python package `llama-cpp-python`, compiled on this machine for this
@@ -83,21 +82,52 @@ fn engine(arguments: &Arguments) -> Result<()> {
         (false, Some(python)) => peer::given(python),
         (false, None) => peer::built(&folder),
     };
+    let ours = target.join(format!("release/examples/throughput{EXE_SUFFIX}"));
     for shape in shapes {
         let files = files::written(&folder, shape)?;
-        let ours = target.join(format!("release/examples/throughput{EXE_SUFFIX}"));
-        let mut engines = vec![Engine::new("talka", our_command(&ours, &files, arguments))];
-        if let Ok(python) = &peer {
-            let command = peer::command(python, &files.gguf, arguments.threads);
-            engines.push(Engine::new("llama.cpp", command));
+        let mut table = Table::new(shape, arguments.threads);
+        for encoding in ENCODINGS {
+            let Some(gguf) = encoded(&files, encoding, &peer)? else { continue };
+            let mut engines = vec![Engine::new("talka", our_command(&ours, &gguf, arguments))];
+            if let Ok(python) = &peer {
+                let command = peer::command(python, &gguf, arguments.threads);
+                engines.push(Engine::new("llama.cpp", command));
+            }
+            measure(encoding, &mut engines, arguments.rounds)?;
+            table.add(encoding, &engines)?;
         }
-        measure(&mut engines, arguments.rounds)?;
-        report(shape, arguments.threads, &engines)?;
+        table.print();
     }
     if let Err(why) = peer {
-        println!("\nno comparison with llama.cpp: {why}");
+        println!("\nno comparison with llama.cpp, and no file quantised by it: {why}");
     }
     Ok(())
+}
+
+/// The encodings measured, by llama.cpp's names.
+const ENCODINGS: [&str; 3] = ["bf16", "q8_0", "q4_k_m"];
+
+/// The file of a shape in `encoding`: what llama.cpp makes of the bf16 one. `None` without llama.cpp.
+fn encoded(
+    files: &files::Files,
+    encoding: &str,
+    peer: &Result<PathBuf, String>,
+) -> Result<Option<PathBuf>> {
+    if encoding == "bf16" {
+        return Ok(Some(files.gguf.clone()));
+    }
+    let path = files.folder.join(format!("model-{encoding}.gguf"));
+    if path.exists() {
+        return Ok(Some(path));
+    }
+    let Ok(python) = peer else { return Ok(None) };
+    eprintln!("writing {}", path.display());
+    // Complete or absent: an interrupted run leaves the other name behind.
+    let partial = files.folder.join(format!("model-{encoding}.partial"));
+    let status = peer::quantise(python, &files.gguf, &partial, encoding).status();
+    ensure!(status.context("cannot run Python")?.success(), "llama.cpp cannot write {encoding}");
+    std::fs::rename(&partial, &path).context("cannot rename the finished file")?;
+    Ok(Some(path))
 }
 
 fn chosen(name: Option<&str>) -> Result<Vec<&'static Shape>> {
@@ -127,9 +157,9 @@ fn build_engine() -> Result<()> {
     Ok(())
 }
 
-fn our_command(program: &Path, files: &files::Files, arguments: &Arguments) -> Command {
+fn our_command(program: &Path, gguf: &Path, arguments: &Arguments) -> Command {
     let mut command = tool(program);
-    command.arg(&files.folder);
+    command.arg(gguf);
     command.args([arguments.threads, PROMPT, GENERATED].map(|number| number.to_string()));
     command
 }
@@ -174,40 +204,70 @@ fn median(mut numbers: Vec<f64>) -> Option<f64> {
 }
 
 /// Runs each engine `rounds` times, in turns.
-fn measure(engines: &mut [Engine], rounds: usize) -> Result<()> {
+fn measure(encoding: &str, engines: &mut [Engine], rounds: usize) -> Result<()> {
     for round in 1..=rounds {
         for engine in engines.iter_mut() {
-            eprintln!("round {round} of {rounds}: {}", engine.name);
+            eprintln!("{encoding}, round {round} of {rounds}: {}", engine.name);
             engine.run_once()?;
         }
     }
     Ok(())
 }
 
-fn report(shape: &Shape, threads: usize, engines: &[Engine]) -> Result<()> {
-    let ours = &engines[0];
-    let isa = ours.reports[0]["isa"].as_str().unwrap_or("?").to_owned();
-    println!("\n{} parameters, bf16, {threads} threads, {isa}; medians", shape.name);
-    println!("{:<12} {:>16} {:>16}", "tokens/s", format!("prefill {PROMPT}"), "decode");
-    const FIELDS: [&str; 2] = ["prefill_tokens_per_s", "decode_tokens_per_s"];
-    for engine in engines {
-        let [prefill, decode] = FIELDS.map(|field| engine.median(field));
-        println!("{:<12} {:>16.1} {:>16.1}", engine.name, prefill?, decode?);
+/// What is measured of both engines: the field of their reports, and its name in the table.
+const SPEEDS: [(&str, &str); 3] = [
+    ("decode_tokens_per_s", "decode, 1 sequence"),
+    ("prefill_tokens_per_s", "prefill 512"),
+    ("decode_together_tokens_per_s", "decode, 8 together"),
+];
+
+/// The results of one shape.
+struct Table {
+    title: String,
+    rows: Vec<String>,
+    notes: Vec<String>,
+}
+
+impl Table {
+    fn new(shape: &Shape, threads: usize) -> Self {
+        let title = format!("{} parameters, {threads} threads, tokens/s, medians", shape.name);
+        Self { title, rows: Vec::new(), notes: Vec::new() }
     }
-    if let [ours, peer] = engines {
-        let ratio = |field| anyhow::Ok(ours.median(field)? / peer.median(field)?);
-        let [prefill, decode] = FIELDS.map(ratio);
-        println!("{:<12} {:>16.2} {:>16.2}", "ratio", prefill?, decode?);
+
+    fn add(&mut self, encoding: &str, engines: &[Engine]) -> Result<()> {
+        let ours = &engines[0];
+        for (field, name) in SPEEDS {
+            let mut row = format!("{encoding:<8} {name:<20}");
+            for engine in engines {
+                row += &format!(" {:>12.1}", engine.median(field)?);
+            }
+            if let [ours, peer] = engines {
+                row += &format!(" {:>8.2}", ours.median(field)? / peer.median(field)?);
+            }
+            self.rows.push(row);
+        }
+        let bandwidth = ours.median("memory_bytes_per_s")?;
+        let used = ours.median("bytes_per_token")? * ours.median("decode_tokens_per_s")?;
+        self.notes.push(format!(
+            "{encoding}: decoding reads weights at {:.1} GB/s, {:.2} of the {:.1} measured; beside a \
+             busy process it keeps {:.2} of its fair share; first token {:.2} s after the start; \
+             resident {:.0} MB, of which weights and cache {:.0}",
+            used / 1e9,
+            used / bandwidth,
+            bandwidth / 1e9,
+            ours.median("fair_share_kept")?,
+            ours.median("first_token_s")?,
+            ours.median("resident_bytes")? / 1e6,
+            ours.median("weight_and_cache_bytes")? / 1e6,
+        ));
+        Ok(())
     }
-    let bandwidth = ours.median("memory_bytes_per_s")?;
-    let used = ours.median("bytes_per_token")? * ours.median("decode_tokens_per_s")?;
-    println!(
-        "our decoding reads weights at {:.1} GB/s, {:.2} of the {:.1} GB/s this memory was measured at",
-        used / 1e9,
-        used / bandwidth,
-        bandwidth / 1e9
-    );
-    Ok(())
+
+    fn print(&self) {
+        println!("\n{}", self.title);
+        println!("{:<29} {:>12} {:>12} {:>8}", "", "talka", "llama.cpp", "ratio");
+        self.rows.iter().chain(&self.notes).for_each(|line| println!("{line}"));
+    }
 }
 
 #[cfg(test)]

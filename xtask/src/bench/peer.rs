@@ -54,6 +54,13 @@ fn has_package(python: &Path) -> bool {
     succeeds(command)
 }
 
+/// Writes `from` to `to` in another encoding.
+pub fn quantise(python: &Path, from: &Path, to: &Path, encoding: &str) -> Command {
+    let mut command = tool(python);
+    command.args(["-c", SCRIPT, "quantise"]).args([from, to]).arg(encoding);
+    command
+}
+
 /// One run of llama.cpp on the file `gguf`.
 pub fn command(python: &Path, gguf: &Path, threads: usize) -> Command {
     let mut command = tool(python);

@@ -335,11 +335,15 @@ impl Architecture {
 
     /// The names under which files may keep what [`Location`] calls `name`, likeliest first.
     pub fn spellings(&self, name: &str) -> Vec<String> {
-        let bare = name.strip_prefix("model.");
-        let names = |prefix: &&str| {
-            [Some(name), bare].into_iter().flatten().map(|name| format!("{prefix}{name}")).collect()
-        };
-        self.prefixes.iter().flat_map(|prefix| -> Vec<String> { names(prefix) }).collect()
+        let mut endings = vec![name.to_owned()];
+        endings.extend(name.strip_prefix("model.").map(str::to_owned));
+        // The first BERTs were converted from a library that called them so.
+        for (ours, theirs) in [("LayerNorm.weight", "gamma"), ("LayerNorm.bias", "beta")] {
+            let start = name.strip_suffix(ours);
+            endings.extend(start.map(|start| format!("{start}LayerNorm.{theirs}")));
+        }
+        let prefixed = |prefix| endings.iter().map(move |ending| format!("{prefix}{ending}"));
+        self.prefixes.iter().flat_map(prefixed).collect()
     }
 
     /// Puts `experts` in place of the feed-forward of every layer.

@@ -85,7 +85,18 @@ impl Settings {
         fields.only("bias", "none".into())?;
         fields.only("lora_bias", false.into())?;
         fields.only("use_dora", false.into())?;
-        fields.only("layer_replication", Value::Null)?;
+        fields.only("use_qalora", false.into())?;
+        // Variants that compute more than `x·Aᵀ·Bᵀ`, or only for some tokens.
+        for variant in [
+            "layer_replication",
+            "alora_invocation_tokens",
+            "arrow_config",
+            "kasa_config",
+            "use_bdlora",
+            "velora_config",
+        ] {
+            fields.only(variant, Value::Null)?;
+        }
         for pattern in ["rank_pattern", "alpha_pattern"] {
             fields.only(pattern, Map::new().into())?;
         }

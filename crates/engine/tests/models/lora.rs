@@ -1,6 +1,8 @@
 //! Adapters in PEFT's layout, against models whose weights they were merged into.
 
-use crate::support::{Copy, Stored, fixture, hidden, kernels, logits, open, pipeline, span};
+use crate::support::{
+    Copy, Stored, fixture, hidden, kernels, logits, open, pipeline, root, span, tensors,
+};
 use safetensors::Dtype;
 use serde_json::{Map, Value, json};
 use std::{collections::BTreeMap, fs, path::Path};
@@ -122,6 +124,21 @@ fn tokens() -> Vec<u32> {
 fn distance(a: &[f32], b: &[f32]) -> f32 {
     let largest = b.iter().fold(0.0_f32, |max, x| max.max(x.abs()));
     a.iter().zip(b).fold(0.0_f32, |max, (a, b)| max.max((a - b).abs())) / largest
+}
+
+/// Adapters that the peft library made, and what it computes with them.
+#[test]
+fn adapters_of_peft_give_what_peft_gives() {
+    for family in ["llama", "phi3", "gpt2"] {
+        let folder = root().join("fixtures/adapters").join(family);
+        let reference = tensors(&folder.join("reference.safetensors"));
+        let (tokens, expected) = (reference["tokens"].ids(), reference["logits"].f32s());
+        let model = open(&fixture(family));
+        let adapter = model.adapter(&folder, &kernels()).expect("an adapter");
+        assert!(adapter.warning().is_none(), "{:?}", adapter.warning());
+        assert!(distance(&run(&model, Some(&adapter), &tokens), &expected) < 1e-4, "{family}");
+        assert!(distance(&run(&model, None, &tokens), &expected) > 1e-2, "{family}");
+    }
 }
 
 /// Fused, turned, windowed, routed and encoding models among them.

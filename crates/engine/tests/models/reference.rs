@@ -10,7 +10,8 @@ use serde_json::json;
 use std::{collections::BTreeMap, path::Path};
 use talka_base::Precision;
 use talka_engine::{
-    LogitsWanted, Model, ModelKind, ModelSource, Pooling, StageInput, embed::embed, quant::Encoding,
+    LogitsWanted, Model, ModelKind, ModelSource, Pooling, StageInput, StageOutput, embed::embed,
+    quant::Encoding,
 };
 
 /// Models that continue text.
@@ -252,6 +253,45 @@ fn the_old_form_of_the_configuration_means_the_same() {
         let tokens = &Reference::of(family).sequences()[1];
         let (old, new) = (open(copy.path()), open(&fixture(family)));
         assert!(all_logits(&old, tokens) == all_logits(&new, tokens), "{family}");
+    }
+}
+
+/// Files of models without heads, of models that also see, and of the first BERTs.
+#[test]
+fn tensors_are_found_under_the_names_of_other_files() {
+    let without_model = |name: &str| name.strip_prefix("model.").unwrap_or(name).to_owned();
+    let seeing = |name: &str| format!("language_model.{name}");
+    let seeing_later = |name: &str| name.replacen("model.", "model.language_model.", 1);
+    let first_bert = |name: &str| {
+        let name = name.replace("LayerNorm.weight", "LayerNorm.gamma");
+        format!("bert.{}", name.replace("LayerNorm.bias", "LayerNorm.beta"))
+    };
+    type Rename = fn(&str) -> String;
+    let cases: [(&str, Rename); 4] = [
+        ("qwen3", without_model),
+        ("gemma3", seeing),
+        ("gemma3", seeing_later),
+        ("bert", first_bert),
+    ];
+    for (family, rename) in cases {
+        let copy = Copy::of(family);
+        copy.edit_tensors(|tensors| {
+            let named = std::mem::take(tensors).into_iter();
+            tensors.extend(named.map(|(name, tensor)| (rename(&name), tensor)));
+        });
+        if family == "gemma3" {
+            copy.edit_json("config.json", |config| {
+                let text = std::mem::take(config);
+                config.insert("model_type".into(), "gemma3".into());
+                config.insert("text_config".into(), text.into());
+            });
+        }
+        let tokens = &Reference::of(family).sequences()[0];
+        let run = |model: &Model| match pipeline(model, 1).run(tokens, LogitsWanted::All) {
+            Ok(StageOutput::Hidden(numbers) | StageOutput::Logits(numbers)) => numbers,
+            Err(error) => panic!("{family}: {error}"),
+        };
+        assert!(run(&open(copy.path())) == run(&open(&fixture(family))), "{family}");
     }
 }
 

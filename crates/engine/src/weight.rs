@@ -48,6 +48,8 @@ impl Weight {
                 Matrix::pack(pool, wanted, [rows, cols], &bytes)
             }
         };
+        drop(bytes);
+        found.tensor.release();
         let name = found.location.name;
         Ok(Self(Arc::new(matrix.map_err(|source| ModelError::Matrix { name, source })?)))
     }

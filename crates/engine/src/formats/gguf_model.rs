@@ -168,11 +168,12 @@ impl Metadata {
         const EXPECTED: &str = "a list of texts";
         let Some(value) = self.get(key) else { return Ok(None) };
         let Value::Array(list) = value else { return Err(self.wrong(key, EXPECTED)) };
-        let text = |value| match value {
-            &Value::Text(ref text) => Ok(text.as_str()),
-            _ => Err(self.wrong(key, EXPECTED)),
-        };
-        list.iter().map(text).collect::<Result<_, _>>().map(Some)
+        let mut texts = Vec::with_capacity(list.len());
+        for value in list {
+            let Value::Text(text) = value else { return Err(self.wrong(key, EXPECTED)) };
+            texts.push(text.as_str());
+        }
+        Ok(Some(texts))
     }
 
     pub fn numbers(&self, key: &str) -> Result<Option<Vec<f64>>, GgufError> {

@@ -48,6 +48,13 @@ impl Tensor {
     pub fn bytes(&self) -> &[u8] {
         &self.file[self.range.clone()]
     }
+
+    /// Gives back the memory of its bytes, which were packed.
+    pub fn release(&self) {
+        if let FileBytes::Mapped(file) = &*self.file {
+            file.release(self.range.clone());
+        }
+    }
 }
 
 impl TensorTable {

@@ -9,7 +9,7 @@
 
 use std::fs::File;
 use std::io;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::path::Path;
 
 use memmap2::Mmap;
@@ -29,6 +29,20 @@ impl MappedFile {
         // meanwhile is demanded of its owner in the module documentation.
         let map = unsafe { Mmap::map(&file) }?;
         Ok(Self(map))
+    }
+
+    /// Gives back the memory of pages that nobody will read soon: weights that were packed. They come
+    /// again from the file if somebody does.
+    pub fn release(&self, range: Range<usize>) {
+        #[cfg(unix)]
+        {
+            use memmap2::UncheckedAdvice::DontNeed;
+            // SAFETY: the mapping is of a file and never written: a page that was dropped comes back with
+            // the same bytes. That the advice is not followed costs memory alone.
+            let _ = unsafe { self.0.unchecked_advise_range(DontNeed, range.start, range.len()) };
+        }
+        #[cfg(not(unix))]
+        let _ = range;
     }
 }
 

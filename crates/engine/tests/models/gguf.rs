@@ -375,8 +375,8 @@ fn both_versions_and_split_files_are_read() {
 
     let place = tempfile::tempdir().expect("a folder");
     let path = |part: usize| place.path().join(format!("m-{part:05}-of-00002.gguf"));
-    let mut second = Writer::default();
-    second.tensors = writer.tensors.split_off(writer.tensors.len() / 2);
+    let tensors = writer.tensors.split_off(writer.tensors.len() / 2);
+    let mut second = Writer { tensors, ..Writer::default() };
     for (part, file) in [&mut writer, &mut second].into_iter().enumerate() {
         file.set("split.no", Field::U32(part as u32));
         file.set("split.count", Field::U32(2));

@@ -142,7 +142,7 @@ pub(super) fn run(isa: Isa, pool: &ThreadPool, product: Product<'_>, blocks: &Bl
     let work = Work { product, blocks, activations: &activations };
     match isa {
         #[cfg(target_arch = "x86_64")]
-        Isa::Amx if product.t > vnni::ROWS_MAX => tiles::run(pool, &work),
+        Isa::Amx if product.t >= tiles::ROWS_MIN => tiles::run(pool, &work),
         _ => product.spread(pool, blocks.count, blocks.panel_bytes(), &|range| {
             // SAFETY: `spread` gives disjoint ranges; `Kernels::new` made sure of the instruction set.
             unsafe {

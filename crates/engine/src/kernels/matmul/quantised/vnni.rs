@@ -7,8 +7,8 @@ use super::Work;
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-/// Rows of activations up to which this is the best body where there are matrix units too.
-pub(super) const ROWS_MAX: usize = 4;
+/// Rows of activations that share a reading of the weights.
+const ROWS_MAX: usize = 4;
 
 /// How far ahead codes are fetched, in bytes.
 const AHEAD: usize = 4096;

@@ -97,6 +97,12 @@ pub enum StageError {
     /// The cache is for layers that this stage lacks.
     #[error("the cache is for layers {wanted}, this stage holds {held}")]
     NotHeld { wanted: LayerSpan, held: LayerSpan },
+    /// An encoder was given a text in pieces.
+    #[error(
+        "the cache holds {len} positions of this text; an encoder takes a text whole, as each \
+         position sees all others"
+    )]
+    TextInPieces { len: u32 },
     /// An adapter cannot join a sequence on its way.
     #[error("the cache holds {len} positions, computed with another adapter or none; expected 0")]
     AdapterTooLate { len: u32 },

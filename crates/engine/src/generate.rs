@@ -37,6 +37,9 @@ pub enum GenerateError {
     /// The prompt does not leave room for one more token.
     #[error("the prompt has {prompt} tokens, the context is {context} and must hold one more")]
     PromptTooLong { prompt: usize, context: u32 },
+    /// Not a model that continues text.
+    #[error("the model is an encoder: it makes vectors of texts and has no next token to tell")]
+    Encoder,
     /// A stage refused.
     #[error(transparent)]
     Stage(#[from] StageError),
@@ -159,7 +162,7 @@ pub fn generate(
     let mut input = prompt.to_vec();
     for _ in 0..room.min(tokens_max as usize) {
         let StageOutput::Logits(mut logits) = pipeline.run(&input, LogitsWanted::Last)? else {
-            unreachable!("a whole model asked for logits returns them")
+            return Err(GenerateError::Encoder);
         };
         let token = sampler.sample(&mut logits);
         if eos_ids.contains(&token) {
@@ -193,7 +196,7 @@ pub fn generate_guessing(
     while left > 0 {
         let wanted = if guesses.is_empty() { LogitsWanted::Last } else { LogitsWanted::All };
         let StageOutput::Logits(mut logits) = pipeline.run(&input, wanted)? else {
-            unreachable!("a whole model asked for logits returns them")
+            return Err(GenerateError::Encoder);
         };
         let choices = chooser.choose_run(&mut logits, &guesses)?;
         for choice in &choices {

@@ -111,7 +111,7 @@ pub enum LogitsWanted {
 #[derive(Debug, Clone, PartialEq)]
 pub enum StageOutput {
     /// `[T, D]`, D fastest: the input of the next layer. From a span that ends the model, asked for
-    /// [`LogitsWanted::None`]: the hidden states after the final norm.
+    /// [`LogitsWanted::None`], or of an encoder: the hidden states after the final norm.
     Hidden(Vec<f32>),
     /// `[1, V]` or `[T, V]`, V fastest: unnormalised log-probabilities of the next token.
     Logits(Vec<f32>),
@@ -301,6 +301,9 @@ impl Stage {
         }
         if let Some(adapter) = cache.adapter().filter(|a| !a.belongs_to(&self.architecture)) {
             return Err(StageError::ForeignAdapter { name: adapter.name().into() });
+        }
+        if !self.architecture.decoder && !cache.is_empty() {
+            return Err(StageError::TextInPieces { len: cache.len() });
         }
         let positions = self.check_input(input, span)?;
         cache.check_room(positions)?;

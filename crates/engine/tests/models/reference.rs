@@ -10,8 +10,8 @@ use serde_json::json;
 use std::{collections::BTreeMap, path::Path};
 use talka_base::Precision;
 use talka_engine::{
-    LogitsWanted, Model, ModelKind, ModelSource, Pooling, StageInput, StageOutput, embed::embed,
-    quant::Encoding,
+    GenerateError, LogitsWanted, Model, ModelKind, ModelSource, Pooling, Sampler, SamplingParams,
+    StageError, StageInput, StageOutput, embed::embed, generate, quant::Encoding,
 };
 
 /// Models that continue text.
@@ -183,6 +183,21 @@ fn check_embeddings(folder: &Path) {
 #[test]
 fn embeddings_equal_those_of_transformers_whole_and_cut() {
     check_embeddings(&fixture("bert"));
+}
+
+#[test]
+fn an_encoder_takes_a_text_whole_and_tells_no_next_token() {
+    let model = open(&fixture("bert"));
+    assert_eq!(model.kind(), ModelKind::Encoder);
+    let mut pipeline = pipeline(&model, 2);
+    let mut sampler = Sampler::new(SamplingParams::greedy(), &[5]);
+    let go_on = |_| std::ops::ControlFlow::Continue(());
+    let refused = generate(&mut pipeline, &[5, 6], &mut sampler, &[], 3, go_on);
+    assert_eq!(refused, Err(GenerateError::Encoder));
+    let refused = pipeline.run(&[7], LogitsWanted::None);
+    assert_eq!(refused, Err(StageError::TextInPieces { len: 2 }));
+    // The next text is another.
+    assert!(embed(&mut pipeline, &[7], Pooling::Cls).is_ok());
 }
 
 /// In one piece, in uneven pieces, token by token, in spans: the same bits.

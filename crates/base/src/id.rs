@@ -79,6 +79,10 @@ id! {
     ModelId, 32
 }
 id! {
+    /// A low-rank adapter of a model: the BLAKE3 digest of its configuration and tensor files.
+    AdapterId, 32
+}
+id! {
     /// The BLAKE3 digest of a ledger entry's encoding.
     EntryHash, 32
 }

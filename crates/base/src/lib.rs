@@ -18,7 +18,7 @@ pub mod units;
 
 pub use blame::Blame;
 pub use codec::{CodecError, Encoded, decode, encode, try_encode};
-pub use id::{EntryHash, MemberId, ModelId, NetworkId, NodeId, RequestId, StateHash};
+pub use id::{AdapterId, EntryHash, MemberId, ModelId, NetworkId, NodeId, RequestId, StateHash};
 pub use membership::Membership;
 pub use model::{ModelShape, Precision};
 pub use receipt::Receipt;

@@ -35,7 +35,8 @@ pub enum Pooling {
 }
 
 impl Pooling {
-    /// The vector `[D]`, of length 1, of a text whose hidden states are `hidden` `[T, D]`.
+    /// What `hidden` `[T, D]`, a text's states or some of them, comes to: `[D]`, not yet of length 1. The
+    /// mean of a text in pieces is that of theirs, weighted by rows.
     ///
     /// # Panics
     /// If `hidden` is not a positive number of rows of `width`.
@@ -45,7 +46,7 @@ impl Pooling {
             "{} numbers are not rows of {width}",
             hidden.len()
         );
-        let mut vector = match self {
+        match self {
             Self::Cls => hidden[..width].to_vec(),
             Self::Last => hidden[hidden.len() - width..].to_vec(),
             Self::Mean => {
@@ -56,14 +57,12 @@ impl Pooling {
                 let rows = (hidden.len() / width) as f64;
                 sums.iter().map(|sum| (sum / rows) as f32).collect()
             }
-        };
-        normalise(&mut vector);
-        vector
+        }
     }
 }
 
 /// Brings `vector` to length 1; a vector of zeros stays.
-fn normalise(vector: &mut [f32]) {
+pub fn normalise(vector: &mut [f32]) {
     let square = vector.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>();
     if square > 0.0 {
         let factor = square.sqrt().recip();
@@ -93,7 +92,9 @@ pub fn embed(
     let StageOutput::Hidden(hidden) = pipeline.run(tokens, LogitsWanted::None)? else {
         unreachable!("no logits were asked for")
     };
-    Ok(pooling.pool(&hidden, hidden.len() / tokens.len()))
+    let mut vector = pooling.pool(&hidden, hidden.len() / tokens.len());
+    normalise(&mut vector);
+    Ok(vector)
 }
 
 /// The files of sentence-transformers are a few lines each.
@@ -216,12 +217,18 @@ mod tests {
     #[test]
     fn each_pooling_takes_its_rows_and_the_vector_has_length_one() {
         let hidden = [3.0, 4.0, 0.0, 8.0, 3.0, 0.0];
-        assert_eq!(Pooling::Cls.pool(&hidden, 2), [0.6, 0.8]);
-        assert_eq!(Pooling::Last.pool(&hidden, 2), [1.0, 0.0]);
+        let vector = |pooling: Pooling, hidden: &[f32]| {
+            let mut vector = pooling.pool(hidden, 2);
+            normalise(&mut vector);
+            vector
+        };
+        assert_eq!(vector(Pooling::Cls, &hidden), [0.6, 0.8]);
+        assert_eq!(vector(Pooling::Last, &hidden), [1.0, 0.0]);
+        assert_eq!(Pooling::Mean.pool(&hidden, 2), [2.0, 4.0]);
         let root = 5_f32.sqrt();
-        let mean = Pooling::Mean.pool(&hidden, 2);
+        let mean = vector(Pooling::Mean, &hidden);
         assert!((mean[0] - 1.0 / root).abs() < 1e-6 && (mean[1] - 2.0 / root).abs() < 1e-6);
-        assert_eq!(Pooling::Mean.pool(&[0.0; 4], 2), [0.0; 2]);
+        assert_eq!(vector(Pooling::Mean, &[0.0; 4]), [0.0; 2]);
     }
 
     fn rules(files: &[(&str, &str)]) -> Result<EmbeddingRules, String> {

@@ -7,18 +7,22 @@ use crate::{
     choose::{Choice, ChoiceEnd, Chooser},
     error::StageError,
     grammar::GrammarError,
-    kv::KvCache,
+    kv::{CacheOptions, KvCache, PagePool},
     lora::Adapter,
     sample::{Guess, Sampler},
     speculate::Guesser,
     stage::{LogitsWanted, Stage, StageInput, StageOutput},
 };
-use std::ops::ControlFlow;
+use std::{
+    ops::ControlFlow,
+    sync::{Arc, Mutex, PoisonError},
+};
 
-/// Stages that cover a model, with the cache of one sequence.
+/// Stages that cover a model, with the cache of one sequence. Several pipelines may share the stages and
+/// run one after the other.
 #[derive(Debug)]
 pub struct Pipeline {
-    stages: Vec<(Stage, KvCache)>,
+    stages: Vec<(Arc<Mutex<Stage>>, KvCache)>,
 }
 
 /// Why a generation failed. What was generated before stands.
@@ -77,9 +81,23 @@ impl Pipeline {
         }
         let with_cache = |stage: Stage| {
             let cache = stage.new_cache(stage.span(), positions_max);
-            (stage, cache)
+            (Arc::new(Mutex::new(stage)), cache)
         };
         Ok(Self { stages: stages.into_iter().map(with_cache).collect() })
+    }
+
+    /// A pipeline over the same stages, for another sequence, whose cache counts in `pool`.
+    ///
+    /// # Errors
+    /// [`StageError`] if the pool has no room for it.
+    pub fn another(&self, pool: &PagePool, positions_max: u32) -> Result<Self, StageError> {
+        let options = CacheOptions { positions_max, element: None, share_prefixes: None };
+        let with_cache = |(stage, _): &(Arc<Mutex<Stage>>, KvCache)| {
+            let held = lock(stage);
+            let cache = held.new_cache_in(pool, held.span(), &options)?;
+            Ok((Arc::clone(stage), cache))
+        };
+        Ok(Self { stages: self.stages.iter().map(with_cache).collect::<Result<_, _>>()? })
     }
 
     /// How many positions the sequence may have.
@@ -135,13 +153,18 @@ impl Pipeline {
                 None => StageInput::Tokens(tokens),
                 Some(hidden) => StageInput::Hidden(hidden),
             };
-            match stage.run(input, cache, logits)? {
+            match lock(stage).run(input, cache, logits)? {
                 StageOutput::Hidden(output) => hidden = Some(output),
                 logits @ StageOutput::Logits(_) => return Ok(logits),
             }
         }
         Ok(StageOutput::Hidden(hidden.unwrap_or_default()))
     }
+}
+
+/// A stage's buffers hold nothing between runs, so one that panicked does no harm to the next.
+fn lock(stage: &Mutex<Stage>) -> std::sync::MutexGuard<'_, Stage> {
+    stage.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Answers `prompt` with at most `tokens_max` tokens, each given to `on_token` as it is drawn; ids of

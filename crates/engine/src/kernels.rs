@@ -4,20 +4,20 @@
 //! cut over the [`ThreadPool`], which loop order suits one token or a long prompt. Never decides
 //! what a model computes, never allocates a tensor, never reads a configuration.
 //!
-//! Weights stay as stored ([`Elements`]: f32, f16 or bf16) and are widened exactly; activations are
-//! f32 throughout and are never rounded to a narrower type.
+//! Weights are packed once ([`Matrix`]) and stay in the encoding they have: floats are widened exactly.
+//! Activations are f32 between operations. Inside a product with quantised weights they are rounded to
+//! bytes, and inside one on bf16 matrix units to two bf16 halves.
 //!
 //! # What is promised about bits
 //!
 //! *For one [`Isa`], the bits of an output row depend on that row's inputs alone*: not on how many
-//! rows share the call, on the number of threads or on what else the machine does. Each dot product
-//! keeps one vector of partial sums, walks its inputs upwards, and ends in one fixed reduction, in
-//! every loop order. So a prompt may be cut anywhere, and requests batched in any company, without
+//! rows share the call, on the number of threads or on what else the machine does. Each output is one chain
+//! of multiply-adds over rising inputs, in every loop order. So a prompt may be cut anywhere, and requests batched in any company, without
 //! changing an answer.
 //!
-//! Matrix products differ between instruction sets by rounding, within [`dot_tolerance`], and so does
-//! attention, which consists of them. Norms, rotations and gates have a single body compiled for each
-//! instruction set and agree to the bit everywhere.
+//! Matrix products agree to the bit between instruction sets, but for bf16 weights on matrix units
+//! ([`Isa::Amx`], within [`dot_tolerance`]). Norms, rotations and gates have a single body compiled for
+//! each instruction set and agree to the bit everywhere. Attention differs by rounding.
 
 mod activation;
 #[cfg(target_arch = "x86_64")]

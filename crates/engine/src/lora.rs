@@ -26,6 +26,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
 };
+use talka_base::AdapterId;
 
 /// Why an adapter was not loaded.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +88,7 @@ pub struct Adapter(Arc<Inner>);
 struct Inner {
     /// Tells it from other adapters of this process; never 0.
     number: u64,
+    id: AdapterId,
     name: String,
     warning: Option<String>,
     /// That of the model it was loaded for.
@@ -112,10 +114,16 @@ impl Adapter {
         kernels: &Kernels,
     ) -> Result<Self, AdapterError> {
         static NUMBER: AtomicU64 = AtomicU64::new(1);
-        let read::Read { name, warning, layers } = read::read(folder, architecture, base, kernels)?;
+        let read::Read { id, name, warning, layers } =
+            read::read(folder, architecture, base, kernels)?;
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let architecture = Arc::clone(architecture);
-        Ok(Self(Arc::new(Inner { number, name, warning, architecture, layers })))
+        Ok(Self(Arc::new(Inner { number, id, name, warning, architecture, layers })))
+    }
+
+    /// The same on every node that has these files.
+    pub fn id(&self) -> AdapterId {
+        self.0.id
     }
 
     /// The name of its folder.
@@ -216,6 +224,7 @@ mod tests {
         let change = LowRank { down, up, scale: 0.5 };
         Adapter(Arc::new(Inner {
             number,
+            id: AdapterId([0; 32]),
             name: String::new(),
             warning: None,
             architecture: Arc::new(architecture),

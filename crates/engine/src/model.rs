@@ -148,14 +148,18 @@ impl Model {
         &self.0.embedding
     }
 
-    /// The tokens of a text to be made a vector of: with the special ones around it, and cut to what
-    /// [`Self::embedding`] allows.
+    /// The tokens of a text to be made a vector of, with the special ones around it; cut to at most
+    /// `tokens_max`. [`Self::embedding`] says how many are allowed.
     ///
     /// # Errors
     /// [`TokenizerError::Encode`] if the tokenizer has no way to spell the text.
-    pub fn embedding_tokens(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
+    pub fn embedding_tokens(
+        &self,
+        text: &str,
+        tokens_max: u32,
+    ) -> Result<Vec<u32>, TokenizerError> {
         // As sentence-transformers does; a byte-level tokenizer would see the spaces.
-        self.0.tokenizer.encode_at_most(text.trim(), self.0.embedding.tokens_max as usize)
+        self.0.tokenizer.encode_at_most(text.trim(), tokens_max as usize)
     }
 
     /// Text to token ids and back.

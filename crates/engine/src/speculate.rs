@@ -2,7 +2,7 @@
 //!
 //! A pass over a few rows costs little more than over one where reading weights, or the way to other
 //! nodes, is what takes time. So somebody guesses the next tokens, the model computes logits after
-//! each, and the [`Chooser`](crate::Chooser) draws as ever: as long as it draws what was guessed, the
+//! each, and the [`Chooser`] draws as ever: as long as it draws what was guessed, the
 //! next row counts as well. Answers follow the same distribution as without guesses, and at
 //! temperature 0, or with looked-up guesses, they are the same tokens ([`crate::Sampler::verify`]).
 //!

@@ -123,6 +123,12 @@ impl Tokenizer {
         bytes.get(id as usize).map_or(&[], Vec::as_slice)
     }
 
+    /// Whether every token of both stands for the same bytes.
+    pub fn spells_as(&self, other: &Self) -> bool {
+        let bytes = |of: &Self| of.0.bytes.get_or_init(|| token_bytes(&of.0.tokenizer)).clone();
+        self.0.special == other.0.special && bytes(self) == bytes(other)
+    }
+
     /// Whether `id` is a special token (beginning, end, turn marker): never part of the text.
     pub fn is_special(&self, id: u32) -> bool {
         self.0.special.contains(&id)

@@ -134,7 +134,10 @@ impl ApiError {
             | Self::Form { param, .. }
             | Self::Unknown { param } => Some(param),
             Self::Generate(GenerateError::Parameter(error)) => Some(error.field),
-            Self::Generate(GenerateError::UnknownModel { .. }) => Some("model"),
+            Self::Generate(GenerateError::UnknownModel { .. } | GenerateError::Encoder { .. }) => {
+                Some("model")
+            }
+            Self::Generate(GenerateError::TextTooLong { .. }) => Some("input"),
             Self::Generate(GenerateError::UnknownToken { .. }) => Some("prompt"),
             Self::Generate(GenerateError::UnknownBias { .. }) => Some("logit_bias"),
             Self::Generate(GenerateError::Template { .. }) => Some("messages"),
@@ -167,7 +170,10 @@ fn generate_row(error: &GenerateError) -> Row {
         E::UnknownBias { .. } => row(S::BAD_REQUEST, CALLER, "unknown_token"),
         E::Grammar { .. } => row(S::BAD_REQUEST, CALLER, "invalid_grammar"),
         E::Template { .. } => row(S::BAD_REQUEST, CALLER, "template_refused"),
-        E::PromptTooLong { .. } => row(S::BAD_REQUEST, CALLER, "context_length_exceeded"),
+        E::Encoder { .. } => row(S::BAD_REQUEST, CALLER, "wrong_kind_of_model"),
+        E::TextTooLong { .. } | E::PromptTooLong { .. } => {
+            row(S::BAD_REQUEST, CALLER, "context_length_exceeded")
+        }
         E::InsufficientCredits { .. } => {
             row(S::PAYMENT_REQUIRED, "insufficient_quota", "insufficient_credits")
         }
@@ -250,6 +256,8 @@ mod tests {
             400,
             "context_length_exceeded",
         );
+        check(GenerateError::TextTooLong { found: 9, max: 8 }, 400, "context_length_exceeded");
+        check(GenerateError::Encoder { model: "m".into() }, 400, "wrong_kind_of_model");
         check(GenerateError::LedgerUnreachable { reason: "x".into() }, 503, "ledger_unreachable");
         check(GenerateError::Overloaded { running: 4 }, 429, "overloaded");
         check(AdminError::Invite { reason: "expired".into() }, 400, "invite_refused");

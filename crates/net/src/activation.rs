@@ -1,4 +1,4 @@
-//! The message that carries tokens, hidden states and logits between stages. Pure.
+//! The message that carries tokens, hidden states, logits and vectors between stages. Pure.
 //!
 //! Layout: one byte, the length of the header's canonical encoding; that encoding; the payload, raw
 //! and little-endian, row after row. The payload is copied once when a message is built and never
@@ -55,6 +55,11 @@ pub enum ActivationKind {
         /// Numbers per row.
         vocab: u32,
     },
+    /// `[T, width]` f32: what hidden states were pooled to, output of the last stage.
+    Vector {
+        /// Numbers per row.
+        width: u32,
+    },
 }
 
 impl ActivationKind {
@@ -63,7 +68,7 @@ impl ActivationKind {
         match self {
             Self::Tokens => None,
             Self::Hidden { dtype, .. } => Some(dtype),
-            Self::Logits { .. } => Some(WireType::F32),
+            Self::Logits { .. } | Self::Vector { .. } => Some(WireType::F32),
         }
     }
 
@@ -73,13 +78,16 @@ impl ActivationKind {
             Self::Tokens => 4,
             Self::Hidden { width, dtype } => width as u64 * dtype.bytes(),
             Self::Logits { vocab } => vocab as u64 * 4,
+            Self::Vector { width } => width as u64 * 4,
         }
     }
 
     fn check(self) -> Result<(), ActivationError> {
         match self {
             Self::Tokens => Ok(()),
-            Self::Hidden { width, .. } => bounded("width", width, WIDTH_MAX),
+            Self::Hidden { width, .. } | Self::Vector { width } => {
+                bounded("width", width, WIDTH_MAX)
+            }
             Self::Logits { vocab } => bounded("vocab", vocab, VOCAB_MAX),
         }
     }
@@ -173,7 +181,7 @@ pub fn encode_tokens(header: &ActivationHeader, tokens: &[u32]) -> Bytes {
     fill(header, tokens, |&token| token.to_le_bytes())
 }
 
-/// Builds a message of hidden states `[T, width]` or logits `[T, vocab]`, as `header` says. Each
+/// Builds a message of hidden states `[T, width]`, logits or vectors, as `header` says. Each
 /// number is rounded to nearest, ties to even, if its type on the wire is narrower than f32.
 ///
 /// # Panics
@@ -338,6 +346,7 @@ mod tests {
             Just(ActivationKind::Tokens),
             (1..40_u32, dtype).prop_map(|(width, dtype)| ActivationKind::Hidden { width, dtype }),
             (1..40_u32).prop_map(|vocab| ActivationKind::Logits { vocab }),
+            (1..40_u32).prop_map(|width| ActivationKind::Vector { width }),
         ]
     }
 

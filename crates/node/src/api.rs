@@ -4,7 +4,7 @@ mod types;
 
 pub use types::*;
 
-use crate::shell::{Shared, answer, desk::Desk, hub::HubInput, join, now, open, random};
+use crate::shell::{Shared, answer, desk::Desk, embed, hub::HubInput, join, now, open, random};
 use std::{
     collections::BTreeMap,
     fmt,
@@ -43,6 +43,14 @@ impl Api {
         answer::start(Arc::clone(&self.shared), request).await
     }
 
+    /// Makes vectors of texts. Dropping the future cancels what is under way.
+    ///
+    /// # Errors
+    /// [`GenerateError`], for any of the texts; those that were answered are paid for.
+    pub async fn embed(&self, request: EmbedRequest) -> Result<Embeddings, GenerateError> {
+        embed::run(Arc::clone(&self.shared), request).await
+    }
+
     /// The node at a glance.
     pub async fn status(&self) -> Status {
         let shared = &self.shared;
@@ -78,7 +86,7 @@ impl Api {
 
     fn reports(&self) -> Vec<ModelReport> {
         let view = self.shared.view.borrow();
-        let report = |known: &Arc<crate::shell::KnownModel>| {
+        let report = |known: &Arc<crate::shell::models::KnownModel>| {
             let served = view.served.get(&known.id).cloned().unwrap_or_default();
             let shape = *known.model.shape();
             let spans = served.iter().map(|(_, span)| *span);
@@ -97,6 +105,8 @@ impl Api {
                 weight_bytes: known.model.span_bytes(shape.span()),
                 coverage,
                 complete,
+                is_encoder: !known.model.is_decoder(),
+                adapters: known.adapters.iter().map(|known| known.name.clone()).collect(),
             }
         };
         let mut reports: Vec<_> = self.shared.models.iter().map(report).collect();

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 use talka_base::{Credits, LayerSpan};
-use talka_engine::{ModelError, ModelSource, quant::Encoding};
+use talka_engine::{AdapterError, ModelError, ModelSource, quant::Encoding};
 
 /// A model to serve.
 #[derive(Debug, Clone)]
@@ -13,6 +13,10 @@ pub struct ModelChoice {
     pub name: String,
     /// The layers to serve; chosen by the node if absent.
     pub span: Option<LayerSpan>,
+    /// Low-rank adapters to keep beside it: what requests call each, and its folder in PEFT's layout.
+    pub adapters: Vec<(String, PathBuf)>,
+    /// A smaller model with the same vocabulary that guesses for this one.
+    pub draft: Option<ModelSource>,
 }
 
 /// Of the memory a node offers, this part is for caches, the rest for weights.
@@ -89,8 +93,17 @@ pub enum StartError {
     /// The owner asked for layers that the model lacks.
     #[error("model {name} has layers 0..{layers}, found --layers {name}={span}")]
     NoSuchLayers { name: String, layers: u32, span: LayerSpan },
-    /// Two models under one name.
-    #[error("two models are called {name}, expected different names")]
+    /// An adapter's files are missing, wrong or for another model.
+    #[error("adapter {name}: {source}")]
+    Adapter { name: String, source: AdapterError },
+    /// A node tells the others of no more.
+    #[error("model {name} has {found} adapters, expected at most {max}")]
+    TooManyAdapters { name: String, found: usize, max: usize },
+    /// A draft model that cannot guess for the model.
+    #[error("{draft} cannot draft for {name}: {reason}")]
+    Draft { name: String, draft: String, reason: String },
+    /// Two models or adapters under one name.
+    #[error("{name} is given twice, expected different names")]
     DuplicateModel { name: String },
     /// A node without models has nothing to do.
     #[error("no model was given, expected at least one")]

@@ -3,6 +3,7 @@
 
 pub mod assign;
 pub mod directory;
+pub mod embed;
 pub mod head;
 pub mod invites;
 
@@ -10,7 +11,7 @@ use crate::wire::{Heartbeat, Offer};
 use assign::changes;
 use directory::Directory;
 use std::net::SocketAddr;
-use talka_base::{LayerSpan, ModelId, NodeId, Tick};
+use talka_base::{AdapterId, LayerSpan, ModelId, NodeId, Tick};
 use talka_plan::{Candidate, Placement, place};
 
 /// How often a node tells the others that it lives and what it serves, in milliseconds.
@@ -38,6 +39,8 @@ pub struct OwnModel {
     pub layers: u32,
     /// Weights of one layer, in bytes.
     pub layer_bytes: u64,
+    /// Adapters that can be added to its layers.
+    pub adapters: Vec<AdapterId>,
     /// The span the owner asked for, if any.
     pub pinned: Option<LayerSpan>,
     /// Spans ready to run here.
@@ -130,6 +133,12 @@ impl Core {
     pub fn served(&self, model: ModelId) -> Vec<(NodeId, LayerSpan)> {
         let own = self.models.iter().filter(|m| m.id == model).flat_map(|m| &m.serves);
         own.map(|span| (self.me, *span)).chain(self.directory.served(model)).collect()
+    }
+
+    /// Who can add which adapter to the layers it serves of `model`, this node included.
+    pub fn adapted(&self, model: ModelId) -> Vec<(NodeId, AdapterId)> {
+        let own = self.models.iter().filter(|m| m.id == model).flat_map(|m| &m.adapters);
+        own.map(|adapter| (self.me, *adapter)).chain(self.directory.adapted(model)).collect()
     }
 
     /// Memory this node offers for weights, in bytes.
@@ -259,6 +268,7 @@ impl Core {
             pinned: model.pinned,
             memory_bytes: self.memory_bytes / self.models.len() as u64,
             serves: model.serves.clone(),
+            adapters: model.adapters.clone(),
         }
     }
 }

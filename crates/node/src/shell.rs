@@ -1,33 +1,39 @@
 //! The world around [`core`](crate::core): clock, entropy, sockets, files, threads. No policy.
 //!
 //! `hub` is the task that owns the core and performs its effects; `links` opens and reads links;
-//! `stages` is the thread that computes; `answer` runs one request from prompt to settlement; `desk`
-//! keeps the ledger. They meet in [`Shared`].
+//! `stages` is the thread that computes; `answer` and `embed` run one request from prompt to bill, over
+//! sessions (`session`); `models` knows what requests may ask for; `desk` keeps the ledger, `orders` adds
+//! to it. They meet in [`Shared`].
 
 pub(crate) mod answer;
 pub(crate) mod desk;
+pub(crate) mod embed;
 pub(crate) mod hub;
 pub(crate) mod join;
 pub(crate) mod links;
+pub(crate) mod models;
 pub(crate) mod open;
+pub(crate) mod orders;
+pub(crate) mod session;
 pub(crate) mod stages;
 
 use crate::{
     config::{NodeConfig, StartError},
     wire::{Control, Flow, Payload, Step},
 };
-use answer::HeadEvent;
 use desk::Desk;
 use hub::{HubInput, View};
 use links::Links;
+use models::KnownModel;
+use session::HeadEvent;
 use stages::{Job, StageThread};
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, OnceLock, PoisonError, RwLock},
+    sync::{Arc, Mutex, PoisonError, RwLock},
     time::{SystemTime, UNIX_EPOCH},
 };
-use talka_base::{Keypair, MemberId, ModelId, NodeId, RequestId, Tick};
-use talka_engine::{Grammar, GrammarCompiler, GrammarError, GrammarState, Model};
+use talka_base::{Keypair, MemberId, NodeId, RequestId, Tick};
+use talka_engine::PagePool;
 use talka_net::Endpoint;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
@@ -52,6 +58,8 @@ pub(crate) struct Shared {
     pub(crate) hub: mpsc::Sender<HubInput>,
     pub(crate) view: watch::Receiver<View>,
     pub(crate) stages: StageThread,
+    /// The memory of all sequences' caches, those of draft models included.
+    pub(crate) pages: PagePool,
     /// Requests of this head that wait for logits and receipts.
     inboxes: Mutex<HashMap<RequestId, mpsc::UnboundedSender<HeadEvent>>>,
     /// Events sent to the founder that wait for its answer.
@@ -59,27 +67,6 @@ pub(crate) struct Shared {
     /// Held while the stored invitations are read and written.
     pub(crate) invites: Mutex<()>,
     pub(crate) admitted: Arc<Semaphore>,
-}
-
-/// A model whose files this node has.
-pub(crate) struct KnownModel {
-    pub(crate) name: String,
-    pub(crate) id: ModelId,
-    pub(crate) model: Model,
-    /// Made when a request first brings a grammar.
-    grammars: OnceLock<Result<GrammarCompiler, GrammarError>>,
-}
-
-impl KnownModel {
-    pub(crate) fn new(name: String, model: Model) -> Self {
-        Self { name, id: model.id(), model, grammars: OnceLock::new() }
-    }
-
-    /// Sorts the vocabulary when first called, which takes up to a second for the largest.
-    pub(crate) fn compile(&self, grammar: &Grammar) -> Result<GrammarState, GrammarError> {
-        let compiler = self.grammars.get_or_init(|| GrammarCompiler::new(&self.model));
-        compiler.as_ref().map_err(Clone::clone)?.compile(grammar)
-    }
 }
 
 impl Shared {
@@ -96,10 +83,6 @@ impl Shared {
         MemberId::from(self.me)
     }
 
-    pub(crate) fn model_by_id(&self, id: ModelId) -> Option<&Arc<KnownModel>> {
-        self.models.iter().find(|m| m.id == id)
-    }
-
     /// Sends `flow` to `to`, which may be this very node.
     pub(crate) fn deliver(&self, to: NodeId, flow: Flow) {
         if to == self.me {
@@ -114,8 +97,11 @@ impl Shared {
     pub(crate) fn receive(&self, from: NodeId, flow: Flow) {
         let (session, event) = match flow {
             Flow::Step(Step {
-                session, number, payload: Payload::Logits { values, .. }, ..
-            }) => (session, HeadEvent::Logits { from, step: number, values }),
+                session,
+                number,
+                payload: Payload::Logits { values, .. } | Payload::Vector(values),
+                ..
+            }) => (session, HeadEvent::Answer { from, step: number, values }),
             Flow::Receipt(receipt) => {
                 (receipt.claimed_value().request, HeadEvent::Receipt { from, receipt })
             }

@@ -8,10 +8,10 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use talka_base::{
-    CodecError, Encoded, LayerSpan, Membership, ModelId, NetworkId, NodeId, Receipt, RequestId,
-    Signed, decode, encode,
+    AdapterId, CodecError, Encoded, LayerSpan, Membership, ModelId, NetworkId, NodeId, Receipt,
+    RequestId, Signed, decode, encode,
 };
-use talka_engine::LogitsWanted;
+use talka_engine::{LogitsWanted, Pooling};
 use talka_ledger::{Entry, Event};
 use talka_net::{
     ActivationError, ActivationHeader, ActivationKind, WireType, activation, decode_activation,
@@ -24,6 +24,8 @@ pub const PEERS_MAX: usize = 1_024;
 /// Most models one node offers, and spans of each.
 const OFFERS_MAX: usize = 64;
 const SPANS_MAX: usize = 64;
+/// Most adapters of one model on a node.
+pub const ADAPTERS_MAX: usize = 64;
 /// Most hops of a route.
 pub const HOPS_MAX: usize = 255;
 /// Most bytes of logits in one answer, unless one row alone has more: a stage computes no more at
@@ -93,6 +95,8 @@ pub struct Offer {
     pub memory_bytes: u64,
     /// Spans ready to run.
     pub serves: Vec<LayerSpan>,
+    /// Adapters it can add to them.
+    pub adapters: Vec<AdapterId>,
 }
 
 /// Why the founder did not order an event.
@@ -175,6 +179,8 @@ pub struct Open {
     pub head: NodeId,
     /// The model.
     pub model: ModelId,
+    /// The adapter that every stage adds to it, if any.
+    pub adapter: Option<AdapterId>,
     /// Who runs which layers, in order.
     pub route: Vec<(NodeId, LayerSpan)>,
     /// Most positions the session will have.
@@ -202,6 +208,32 @@ pub enum Payload {
         /// V fastest.
         values: Vec<f32>,
     },
+    /// What the step's hidden states were pooled to, `[D]`, from the last stage to the head.
+    Vector(Vec<f32>),
+}
+
+/// What the head waits for after a step, from the last stage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// Logits after some rows, or nothing at all.
+    Logits(LogitsWanted),
+    /// What the rows are pooled to, not yet of length 1: so that a text may come in several steps.
+    Vector(Pooling),
+}
+
+impl Wanted {
+    /// All rows of the step go through a stage together.
+    pub fn is_whole(self) -> bool {
+        self == Self::Logits(LogitsWanted::All)
+    }
+
+    /// What the layers are asked for.
+    pub fn logits(self) -> LogitsWanted {
+        match self {
+            Self::Logits(wanted) => wanted,
+            Self::Vector(_) => LogitsWanted::None,
+        }
+    }
 }
 
 /// One step of a session.
@@ -216,8 +248,8 @@ pub struct Step {
     /// Absolute position of the first row. Lower than where the session stands if the head guessed
     /// tokens and some were wrong: a stage forgets what follows. See [`LogitsWanted::All`].
     pub position: u32,
-    /// After which rows the head waits for logits.
-    pub wants: LogitsWanted,
+    /// What the head waits for.
+    pub wants: Wanted,
     /// The rows.
     pub payload: Payload,
 }
@@ -279,7 +311,7 @@ pub enum WireError {
     #[error(transparent)]
     Activation(#[from] ActivationError),
     /// The first bytes name no kind of message.
-    #[error("flow message of kind {found:?}, expected 0, 1, 2 or 3")]
+    #[error("flow message of kind {found:?}, expected 0 to {}", STEPS.len())]
     Kind { found: Option<u8> },
     /// More of something than any honest node sends.
     #[error("{found} {what}, expected at most {max}")]
@@ -313,6 +345,8 @@ impl Heartbeat {
         at_most("offers", self.offers.len(), OFFERS_MAX)?;
         let spans = self.offers.iter().map(|offer| offer.serves.len()).max();
         at_most("spans of one model", spans.unwrap_or(0), SPANS_MAX)?;
+        let adapters = self.offers.iter().map(|offer| offer.adapters.len()).max();
+        at_most("adapters of one model", adapters.unwrap_or(0), ADAPTERS_MAX)?;
         check_peers(&self.peers)
     }
 }
@@ -329,21 +363,23 @@ fn at_most(what: &'static str, found: usize, max: usize) -> Result<(), WireError
 
 /// First byte of a flow message; the second is the hop.
 const NOTICE: u8 = 0;
-const STEP: u8 = 1;
-const STEP_WANTING_LAST: u8 = 2;
-const STEP_WANTING_ALL: u8 = 3;
+/// Steps, by what the head waits for; the first is number 1.
+const STEPS: [Wanted; 6] = [
+    Wanted::Logits(LogitsWanted::None),
+    Wanted::Logits(LogitsWanted::Last),
+    Wanted::Logits(LogitsWanted::All),
+    Wanted::Vector(Pooling::Mean),
+    Wanted::Vector(Pooling::Cls),
+    Wanted::Vector(Pooling::Last),
+];
 
 impl Flow {
     /// The bytes to send: kind, hop, then a notice or an activation message.
     pub fn to_bytes(&self) -> Bytes {
         let (kind, hop, body): (u8, u8, Bytes) = match self {
             Self::Step(step) => {
-                let kind = match step.wants {
-                    LogitsWanted::None => STEP,
-                    LogitsWanted::Last => STEP_WANTING_LAST,
-                    LogitsWanted::All => STEP_WANTING_ALL,
-                };
-                (kind, step.hop, step.body())
+                let kind = STEPS.iter().position(|wants| *wants == step.wants);
+                (1 + kind.expect("the list is complete") as u8, step.hop, step.body())
             }
             Self::Open { hop, open } => (NOTICE, *hop, encode(&Notice::Open(open.clone())).into()),
             Self::Close { hop, session } => (NOTICE, *hop, encode(&Notice::Close(*session)).into()),
@@ -361,13 +397,11 @@ impl Flow {
     pub fn from_bytes(bytes: Bytes) -> Result<Self, WireError> {
         let kind = bytes.first().copied();
         let hop = *bytes.get(1).ok_or(WireError::Kind { found: kind })?;
-        let wants = match bytes[0] {
-            NOTICE => return Self::from_notice(decode(&bytes[2..])?, hop),
-            STEP => LogitsWanted::None,
-            STEP_WANTING_LAST => LogitsWanted::Last,
-            STEP_WANTING_ALL => LogitsWanted::All,
-            found => return Err(WireError::Kind { found: Some(found) }),
-        };
+        if bytes[0] == NOTICE {
+            return Self::from_notice(decode(&bytes[2..])?, hop);
+        }
+        let wants = STEPS.get(usize::from(bytes[0] - 1)).copied();
+        let wants = wants.ok_or(WireError::Kind { found: kind })?;
         let (header, payload) = decode_activation(bytes.slice(2..))?;
         Ok(Self::Step(Step::from_parts(hop, wants, header, &payload)))
     }
@@ -409,10 +443,14 @@ impl Step {
                 let kind = ActivationKind::Logits { vocab: *vocab };
                 activation::encode_values(&header(values.len() / *vocab as usize, kind), values)
             }
+            Payload::Vector(values) => {
+                let width = u32::try_from(values.len()).expect("a vector is short");
+                activation::encode_values(&header(1, ActivationKind::Vector { width }), values)
+            }
         }
     }
 
-    fn from_parts(hop: u8, wants: LogitsWanted, header: ActivationHeader, payload: &[u8]) -> Self {
+    fn from_parts(hop: u8, wants: Wanted, header: ActivationHeader, payload: &[u8]) -> Self {
         let ActivationHeader { session, step: number, position, rows: _, kind } = header;
         let payload = match kind {
             ActivationKind::Tokens => Payload::Tokens(activation::read_tokens(payload)),
@@ -421,6 +459,9 @@ impl Step {
             }
             ActivationKind::Logits { vocab } => {
                 Payload::Logits { vocab, values: activation::read_values(WireType::F32, payload) }
+            }
+            ActivationKind::Vector { .. } => {
+                Payload::Vector(activation::read_values(WireType::F32, payload))
             }
         };
         Self { session, hop, number, position, wants, payload }
@@ -437,7 +478,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn step(payload: Payload, wants: LogitsWanted) -> Flow {
+    fn step(payload: Payload, wants: Wanted) -> Flow {
         let session = RequestId([7; 16]);
         Flow::Step(Step { session, hop: 3, number: 9, position: 40, wants, payload })
     }
@@ -446,16 +487,20 @@ mod tests {
     fn every_kind_of_flow_message_round_trips() {
         let session = RequestId([7; 16]);
         let messages = [
-            step(Payload::Tokens(vec![1, 2, 300]), LogitsWanted::All),
+            step(Payload::Tokens(vec![1, 2, 300]), Wanted::Logits(LogitsWanted::All)),
             step(
                 Payload::Hidden { width: 2, values: vec![1.5, -0.25, f32::MIN, 3.0] },
-                LogitsWanted::None,
+                Wanted::Logits(LogitsWanted::None),
             ),
-            step(Payload::Logits { vocab: 3, values: vec![0.1, -7.0, 2.0] }, LogitsWanted::Last),
+            step(
+                Payload::Logits { vocab: 3, values: vec![0.1, -7.0, 2.0] },
+                Wanted::Logits(LogitsWanted::Last),
+            ),
             step(
                 Payload::Logits { vocab: 2, values: vec![0.1, -7.0, 2.0, 0.5] },
-                LogitsWanted::All,
+                Wanted::Logits(LogitsWanted::All),
             ),
+            step(Payload::Vector(vec![0.5, -0.5]), Wanted::Vector(Pooling::Cls)),
             Flow::Close { hop: 1, session },
             Flow::Failed { session, hop: 2, reason: "no memory".into() },
         ];
@@ -496,7 +541,7 @@ mod tests {
         #[test]
         fn a_truncated_step_is_refused(values in proptest::collection::vec(any::<f32>(), 1..40)) {
             let width = values.len() as u32;
-            let bytes = step(Payload::Hidden { width, values }, LogitsWanted::Last).to_bytes();
+            let bytes = step(Payload::Hidden { width, values }, Wanted::Logits(LogitsWanted::Last)).to_bytes();
             for end in 0..bytes.len() {
                 prop_assert!(Flow::from_bytes(bytes.slice(..end)).is_err());
             }

@@ -2,7 +2,7 @@
 
 use crate::{
     env,
-    model_ref::{LayerChoice, ModelRef},
+    model_ref::{AdapterChoice, DraftChoice, LayerChoice, ModelRef},
     quantity::{self, Size},
 };
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::FalseyValueParser};
@@ -94,6 +94,14 @@ pub struct NodeArgs {
     /// Layers of a model to serve, half open [default: what the network lacks]; repeatable
     #[arg(long, value_name = "REF=A..B")]
     pub layers: Vec<LayerChoice>,
+    /// Low-rank adapter of a model to keep beside it, a folder in PEFT's layout; requests ask for
+    /// MODEL:NAME; repeatable
+    #[arg(long = "adapter", value_name = "[REF:]NAME=DIR")]
+    pub adapters: Vec<AdapterChoice>,
+    /// Smaller model of the same vocabulary that guesses ahead for a model, which then answers faster and
+    /// the same
+    #[arg(long = "draft", value_name = "[REF=]DRAFT")]
+    pub drafts: Vec<DraftChoice>,
     /// What people call this node [default: this computer's name]
     #[arg(long, value_name = "S")]
     pub name: Option<String>,

@@ -2,7 +2,10 @@
 
 use crate::{bundled::BARD, exit::UsageError, hub::Access};
 use anyhow::Result;
-use std::{path::Path, str::FromStr};
+use std::{
+    path::{Path, PathBuf},
+    str::FromStr,
+};
 use talka_hub::{HubRef, HubRefError, Needs, Pulled};
 use talka_node::{ModelChoice, ModelSource, base::LayerSpan};
 
@@ -145,44 +148,125 @@ impl FromStr for LayerChoice {
     }
 }
 
-/// The models a node shall serve, with the layers chosen for each.
+/// `[REF:]NAME=DIR`: an adapter of one model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdapterChoice {
+    /// As in `--model`, or the model's name; may be left out where there is one model.
+    pub model: Option<String>,
+    /// What requests call it.
+    pub name: String,
+    /// Where its files are.
+    pub folder: PathBuf,
+}
+
+impl FromStr for AdapterChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("expected [REF:]NAME=DIR such as pirate=./lora, found {text:?}");
+        let (whose, folder) = text.split_once('=').ok_or_else(wrong)?;
+        let (model, name) = match whose.rsplit_once(':') {
+            Some((model, name)) => (Some(model.to_owned()), name),
+            None => (None, whose),
+        };
+        if name.is_empty() || folder.is_empty() {
+            return Err(wrong());
+        }
+        Ok(Self { model, name: name.into(), folder: folder.into() })
+    }
+}
+
+/// `[REF=]DRAFT`: who guesses for one model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DraftChoice {
+    /// As in `--model`, or the model's name; may be left out where there is one model.
+    pub model: Option<String>,
+    /// The smaller model.
+    pub draft: ModelRef,
+}
+
+impl FromStr for DraftChoice {
+    type Err = ModelRefError;
+
+    fn from_str(text: &str) -> Result<Self, ModelRefError> {
+        match text.split_once('=') {
+            Some((model, draft)) => Ok(Self { model: Some(model.into()), draft: draft.parse()? }),
+            None => Ok(Self { model: None, draft: text.parse()? }),
+        }
+    }
+}
+
+/// What is said of models beside which they are.
+#[derive(Debug, Default)]
+pub struct Wishes<'a> {
+    /// `--layers`.
+    pub layers: &'a [LayerChoice],
+    /// `--adapter`.
+    pub adapters: &'a [AdapterChoice],
+    /// `--draft`, and where each is.
+    pub drafts: Vec<(&'a DraftChoice, ModelSource)>,
+}
+
+/// The models a node shall serve, with the layers, adapters and draft chosen for each.
 ///
 /// # Errors
-/// If two models share a name, or layers are given for none or twice.
-pub fn choose(
-    models: Vec<Located>,
-    layers: &[LayerChoice],
-) -> Result<Vec<ModelChoice>, UsageError> {
-    let mut used = vec![false; layers.len()];
+/// If two models share a name, or something is said of no model or twice.
+pub fn choose(models: Vec<Located>, wishes: Wishes<'_>) -> Result<Vec<ModelChoice>, UsageError> {
+    let typed: Vec<String> = models.iter().map(|model| model.typed.clone()).collect();
     let mut choices: Vec<ModelChoice> = Vec::with_capacity(models.len());
-    for Located { typed, name, source } in models {
+    for Located { name, source, .. } in models {
         if choices.iter().any(|choice| choice.name == name) {
             return Err(UsageError(format!(
                 "two models are called {name:?}, expected different names: rename a folder"
             )));
         }
-        let mut span = None;
-        for (layers, used) in layers.iter().zip(&mut used) {
-            if layers.model == typed || layers.model == name {
-                if span.replace(layers.span).is_some() {
-                    return Err(UsageError(format!(
-                        "--layers is given twice for {name:?}, expected one run of layers"
-                    )));
-                }
-                *used = true;
-            }
+        choices.push(ModelChoice { source, name, span: None, adapters: Vec::new(), draft: None });
+    }
+    for layers in wishes.layers {
+        let said = || format!("--layers {}={}", layers.model, layers.span);
+        let choice = place(&mut choices, &typed, Some(&layers.model), said)?;
+        if choice.span.replace(layers.span).is_some() {
+            return Err(twice("--layers", &choice.name, "one run of layers"));
         }
-        choices.push(ModelChoice { source, name, span });
     }
-    match used.iter().position(|used| !used) {
-        None => Ok(choices),
-        Some(at) => Err(UsageError(format!(
-            "--layers {}={} names no model of this command, expected one of: {}",
-            layers[at].model,
-            layers[at].span,
-            choices.iter().map(|c| c.name.as_str()).collect::<Vec<_>>().join(", ")
-        ))),
+    for adapter in wishes.adapters {
+        let said = || format!("--adapter {}={}", adapter.name, adapter.folder.display());
+        let choice = place(&mut choices, &typed, adapter.model.as_deref(), said)?;
+        if choice.adapters.iter().any(|(name, _)| *name == adapter.name) {
+            return Err(twice("--adapter", &adapter.name, "different names"));
+        }
+        choice.adapters.push((adapter.name.clone(), adapter.folder.clone()));
     }
+    for (draft, source) in wishes.drafts {
+        let said = || format!("--draft {}", draft.model.as_deref().unwrap_or_default());
+        let choice = place(&mut choices, &typed, draft.model.as_deref(), said)?;
+        if choice.draft.replace(source).is_some() {
+            return Err(twice("--draft", &choice.name, "one draft"));
+        }
+    }
+    Ok(choices)
+}
+
+fn twice(flag: &str, name: &str, expected: &str) -> UsageError {
+    UsageError(format!("{flag} is given twice for {name:?}, expected {expected}"))
+}
+
+/// The one of `choices`, typed as `typed`, that is meant by `model`: the only one if nothing is said.
+fn place<'a>(
+    choices: &'a mut [ModelChoice],
+    typed: &[String],
+    model: Option<&str>,
+    said: impl Fn() -> String,
+) -> Result<&'a mut ModelChoice, UsageError> {
+    let names: Vec<String> = choices.iter().map(|choice| choice.name.clone()).collect();
+    let found = match model {
+        None => (names.len() == 1).then_some(0),
+        Some(model) => (0..names.len()).find(|at| typed[*at] == model || names[*at] == model),
+    };
+    found.and_then(|at| choices.get_mut(at)).ok_or_else(|| {
+        let names = names.join(", ");
+        UsageError(format!("{} names no model of this command, expected one of: {names}", said()))
+    })
 }
 
 #[cfg(test)]
@@ -222,8 +306,11 @@ mod tests {
         let typed = model.to_str().expect("text").to_owned();
         let models = || vec![Located::bard(), super::folder(&typed).expect("a folder")];
 
-        let by_name = choose(models(), &layers(&["tiny=1..2"])).expect("known");
-        let by_ref = choose(models(), &layers(&[&format!("{typed}=1..2")])).expect("known");
+        let with_layers = |models: Vec<Located>, texts: &[&str]| {
+            choose(models, Wishes { layers: &layers(texts), ..Wishes::default() })
+        };
+        let by_name = with_layers(models(), &["tiny=1..2"]).expect("known");
+        let by_ref = with_layers(models(), &[&format!("{typed}=1..2")]).expect("known");
         for choices in [by_name, by_ref] {
             let spans = choices.iter().map(|c| (c.name.as_str(), c.span.map(|s| s.to_string())));
             let spans: Vec<_> = spans.collect();
@@ -231,7 +318,7 @@ mod tests {
         }
 
         let refused = |models: Vec<Located>, texts: &[&str]| {
-            choose(models, &layers(texts)).expect_err("refused").to_string()
+            with_layers(models, texts).expect_err("refused").to_string()
         };
         assert!(refused(models(), &["other=0..1"]).contains("expected one of: bard, tiny"));
         assert!(refused(models(), &["bard=0..1", "bard=1..2"]).contains("twice"));
@@ -239,5 +326,32 @@ mod tests {
         assert!(refused(twice, &[]).contains("two models"));
         let missing = super::folder("missing").expect_err("refused").to_string();
         assert!(missing.contains("config.json"), "{missing}");
+    }
+
+    #[test]
+    fn adapters_and_drafts_name_their_model_unless_there_is_one_only() {
+        let adapter: AdapterChoice = "bard:pirate=./a=b".parse().expect("an adapter");
+        let expected = (Some("bard".into()), "pirate".into(), PathBuf::from("./a=b"));
+        assert_eq!((adapter.model, adapter.name, adapter.folder), expected);
+        let plain: AdapterChoice = "pirate=./lora".parse().expect("an adapter");
+        assert_eq!(plain.model, None);
+        for wrong in ["pirate", "pirate=", "bard:=x", "=x"] {
+            assert!(wrong.parse::<AdapterChoice>().is_err(), "{wrong}");
+        }
+        let draft: DraftChoice = "tiny=bard".parse().expect("a draft");
+        assert_eq!((draft.model.as_deref(), &draft.draft), (Some("tiny"), &ModelRef::Bard));
+
+        let bard = || ModelSource::Bundled(&BARD);
+        let wishes = Wishes { drafts: vec![(&draft, bard())], ..Wishes::default() };
+        let refused = choose(vec![Located::bard()], wishes).expect_err("no such model");
+        assert!(refused.to_string().contains("--draft tiny names no model"), "{refused}");
+        let draft = DraftChoice { model: None, ..draft };
+        let adapters = [plain.clone(), AdapterChoice { name: "poet".into(), ..plain.clone() }];
+        let wishes = Wishes { adapters: &adapters, drafts: vec![(&draft, bard())], layers: &[] };
+        let choices = choose(vec![Located::bard()], wishes).expect("the only model");
+        assert_eq!((choices[0].adapters.len(), choices[0].draft.is_some()), (2, true));
+        let adapters = [plain.clone(), plain];
+        let wishes = Wishes { adapters: &adapters, ..Wishes::default() };
+        assert!(choose(vec![Located::bard()], wishes).is_err(), "one name twice");
     }
 }

@@ -1,6 +1,6 @@
 //! `x · wᵀ`, where nearly all time goes.
 //!
-//! Decides which body multiplies which weights ([`Body`]) and how panels are dealt out to threads.
+//! Decides which body multiplies which weights (`Body`) and how panels are dealt out to threads.
 //!
 //! - Floats are multiplied by [`dense`]: for each output one chain of fused multiply-adds over rising
 //!   inputs, so that every instruction set gives the same bits.

@@ -16,6 +16,7 @@ use std::{
     ops::Range,
     path::Path,
 };
+use talka_base::AdapterId;
 
 const CONFIG: &str = "adapter_config.json";
 const TENSORS: &str = "adapter_model.safetensors";
@@ -25,6 +26,7 @@ const WRAPPER: &str = "base_model.model.";
 
 /// What an adapter's files hold.
 pub(super) struct Read {
+    pub id: AdapterId,
     pub name: String,
     pub warning: Option<String>,
     pub layers: Vec<BTreeMap<LayerPart, LowRank>>,
@@ -51,7 +53,8 @@ pub(super) fn read(
     };
     let config = source.read(CONFIG, CONFIG_BYTES_MAX).map_err(small_file)?;
     let config = config.ok_or_else(|| missing(CONFIG))?;
-    let config: Map<String, Value> = serde_json::from_slice(&config)
+    let config_bytes = config;
+    let config: Map<String, Value> = serde_json::from_slice(&config_bytes)
         .map_err(|source| AdapterError::Json { file: CONFIG.into(), source })?;
     let settings = Settings::read(Fields::of(CONFIG, &config))?;
     let file = source.map(TENSORS).map_err(small_file)?.ok_or_else(|| missing(TENSORS))?;
@@ -64,7 +67,15 @@ pub(super) fn read(
     let warning = other.map(|other| {
         format!("the adapter says it was made for {other:.200}, and is used with {base}")
     });
-    Ok(Read { name: source.name(), warning, layers })
+    Ok(Read { id: id(&config_bytes, &file), name: source.name(), warning, layers })
+}
+
+/// What two nodes must have in common to run one session with an adapter.
+fn id(config: &[u8], tensors: &[u8]) -> AdapterId {
+    let mut hasher = blake3::Hasher::new_derive_key("talka adapter id, version 1");
+    // The length first, so that no two adapters spell the same bytes.
+    hasher.update(&(config.len() as u64).to_le_bytes()).update(config).update(tensors);
+    AdapterId(*hasher.finalize().as_bytes())
 }
 
 /// Errors of reading a file, in an adapter's words.

@@ -35,7 +35,7 @@ fn vectors_equal_those_of_sentence_transformers() {
         let mut pipeline = pipeline(&model, stages);
         for Expected { text, times, vector } in &expected {
             let text = vec![text.as_str(); *times].join(" ");
-            let tokens = model.embedding_tokens(&text).expect("tokens");
+            let tokens = model.embedding_tokens(&text, rules.tokens_max).expect("tokens");
             assert!(tokens.len() <= rules.tokens_max as usize);
             let found = embed(&mut pipeline, &tokens, rules.pooling).expect("a vector");
             let cosine: f64 = found.iter().zip(vector).map(|(a, b)| f64::from(a * b)).sum();

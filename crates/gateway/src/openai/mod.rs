@@ -1,4 +1,4 @@
-//! The OpenAI surface: `/v1/models`, `/v1/chat/completions`, `/v1/completions`.
+//! The OpenAI surface: `/v1/models`, `/v1/chat/completions`, `/v1/completions`, `/v1/embeddings`.
 //!
 //! Decides how a request in OpenAI's words becomes one in the node's ([`request`]) and how an answer
 //! goes back ([`answer`]). Departs from OpenAI where it would have to pretend: a parameter that would
@@ -11,6 +11,7 @@
 //! vLLM's `guided_*`, `min_tokens` and `ignore_eos` are understood as well (module `form`).
 
 pub mod answer;
+mod embeddings;
 mod form;
 mod logprobs;
 pub mod request;
@@ -39,6 +40,7 @@ pub fn routes() -> Router<Api> {
         .route("/v1/models/{*id}", get(model))
         .route("/v1/chat/completions", post(chat_completions))
         .route("/v1/completions", post(completions))
+        .route("/v1/embeddings", post(embeddings::embeddings))
 }
 
 async fn chat_completions(State(api): State<Api>, body: Fields) -> Result<Response, ApiError> {
@@ -58,11 +60,15 @@ async fn answer_call(api: &Api, call: Call) -> Result<Response, ApiError> {
     }
     let id = generations[0].request.to_string();
     let voice = Voice::new(surface, &generations[0], per_prompt, created_now());
-    let mut response =
-        respond(voice, generations, stream).await.unwrap_or_else(|e| e.into_response());
+    let response = respond(voice, generations, stream).await.unwrap_or_else(|e| e.into_response());
+    Ok(named(response, &id))
+}
+
+/// The response with its request's id.
+fn named(mut response: Response, id: &str) -> Response {
     let value = HeaderValue::try_from(id).expect("hexadecimal digits fit a header");
     response.headers_mut().insert(X_REQUEST_ID, value);
-    Ok(response)
+    response
 }
 
 /// A form that was refused is named as the caller named it.
@@ -114,18 +120,26 @@ struct ModelFacts {
     complete: bool,
     layers: u32,
     context: u32,
+    /// Text, or vectors: an encoder answers under `/v1/embeddings` only.
+    makes: &'static str,
+    /// The model that an adapter changes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parent: Option<String>,
 }
 
-impl From<ModelReport> for ModelObject {
-    fn from(report: ModelReport) -> Self {
+impl ModelObject {
+    fn of(report: &ModelReport, id: String) -> Self {
+        let parent = (id != report.name).then(|| report.name.clone());
         Self {
             talka: ModelFacts {
                 digest: report.id.to_string(),
                 complete: report.complete,
                 layers: report.shape.layers,
                 context: report.shape.context,
+                makes: if report.is_encoder { "vectors" } else { "text" },
+                parent,
             },
-            id: report.name,
+            id,
             object: "model",
             created: 0,
             owned_by: "talka",
@@ -133,22 +147,30 @@ impl From<ModelReport> for ModelObject {
     }
 }
 
+/// Each model, followed by its adapters, which are asked for like models.
+async fn objects(api: &Api) -> Vec<ModelObject> {
+    let reports = api.models().await;
+    let objects = reports.iter().flat_map(|report| {
+        let adapted = report.adapters.iter().map(|adapter| format!("{}:{adapter}", report.name));
+        let names = std::iter::once(report.name.clone()).chain(adapted);
+        names.map(move |name| ModelObject::of(report, name))
+    });
+    objects.collect()
+}
+
 async fn models(State(api): State<Api>) -> Json<ModelList> {
-    let data = api.models().await.into_iter().map(ModelObject::from).collect();
-    Json(ModelList { object: "list", data })
+    Json(ModelList { object: "list", data: objects(&api).await })
 }
 
 async fn model(
     State(api): State<Api>,
     Path(id): Path<String>,
 ) -> Result<Json<ModelObject>, ApiError> {
-    find_model(api.models().await, &id).map(|report| Json(report.into()))
-}
-
-fn find_model(models: Vec<ModelReport>, id: &str) -> Result<ModelReport, ApiError> {
-    let known = models.iter().map(|model| model.name.clone()).collect();
-    models
-        .into_iter()
-        .find(|model| model.name == id || model.id.to_string() == id)
-        .ok_or_else(|| GenerateError::UnknownModel { found: id.into(), known }.into())
+    let models = objects(&api).await;
+    let known = models.iter().map(|model| model.id.clone()).collect();
+    let is_it = |model: &ModelObject| {
+        model.id == id || (model.talka.parent.is_none() && model.talka.digest == id)
+    };
+    let found = models.into_iter().find(is_it);
+    found.map(Json).ok_or_else(|| GenerateError::UnknownModel { found: id, known }.into())
 }

@@ -110,7 +110,7 @@ pub fn chat(mut body: Fields) -> Result<Call, ApiError> {
 /// [`ApiError`] names the field at fault.
 pub fn text(mut body: Fields) -> Result<Call, ApiError> {
     let value: Value = body.required("prompt")?;
-    call(Surface::Text, prompts(value)?, body)
+    call(Surface::Text, prompts("prompt", value, CHOICES_MAX)?, body)
 }
 
 fn call(surface: Surface, prompts: Vec<Prompt>, mut body: Fields) -> Result<Call, ApiError> {
@@ -306,20 +306,20 @@ fn refuse_unsupported(body: &mut Fields) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Text, token ids, or an array of either: one prompt each.
-fn prompts(value: Value) -> Result<Vec<Prompt>, ApiError> {
-    let expected = format!("text, token ids, or an array of 1 to {CHOICES_MAX} of either");
+/// Text, token ids, or an array of at most `max` of either, under `name`: one prompt each.
+pub(super) fn prompts(name: &str, value: Value, max: usize) -> Result<Vec<Prompt>, ApiError> {
+    let expected = format!("text, token ids, or an array of 1 to {max} of either");
     let prompts = match &value {
         Value::String(text) => Some(vec![Prompt::Text(text.clone())]),
         Value::Array(items) => match items.as_slice() {
-            [Value::String(_) | Value::Array(_), ..] if items.len() <= CHOICES_MAX => {
+            [Value::String(_) | Value::Array(_), ..] if items.len() <= max => {
                 items.iter().map(prompt).collect()
             }
             ids => token_ids(ids).map(|prompt| vec![prompt]),
         },
         _ => None,
     };
-    prompts.ok_or_else(|| wrong("prompt", &value, &expected))
+    prompts.ok_or_else(|| wrong(name, &value, &expected))
 }
 
 fn prompt(value: &Value) -> Option<Prompt> {

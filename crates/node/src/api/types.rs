@@ -50,6 +50,37 @@ pub struct GenerateRequest {
     pub grammar: Option<Grammar>,
 }
 
+/// One request for vectors.
+#[derive(Debug, Clone)]
+pub struct EmbedRequest {
+    /// As [`GenerateRequest::model`].
+    pub model: String,
+    /// What to make vectors of, each on its own.
+    pub texts: Vec<Prompt>,
+    /// Longer texts are cut to so many tokens, special ones included, or to what the model takes if
+    /// that is less; refused if absent.
+    pub tokens_max: Option<u32>,
+}
+
+/// The vectors of some texts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Embeddings {
+    /// Names the first text's session in receipts and in the ledger.
+    pub request: RequestId,
+    /// The model's name.
+    pub model: String,
+    /// One for each text, `[D]`, of length 1.
+    pub vectors: Vec<Vec<f32>>,
+    /// Tokens of all texts.
+    pub prompt_tokens: u64,
+    /// What the caller's member paid.
+    pub cost: Credits,
+    /// Work of all stages.
+    pub flops: Flops,
+    /// Who ran which layers, in order, for the first text.
+    pub route: Vec<StageReport>,
+}
+
 /// Most alternatives that are reported for a token, OpenAI's limit.
 pub const LOGPROBS_MAX: u8 = 20;
 
@@ -215,6 +246,15 @@ pub enum GenerateError {
          and at least one is needed for the answer"
     )]
     PromptTooLong { prompt: u32, context: u32 },
+    /// A text is longer than its vector may be made of.
+    #[error(
+        "a text has {found} tokens, but the model makes vectors of at most {max}: send less, or ask \
+         for it to be cut"
+    )]
+    TextTooLong { found: u32, max: u32 },
+    /// The model has no next token to tell.
+    #[error("{model} is an encoder: it makes vectors of texts and continues none")]
+    Encoder { model: String },
     /// The member cannot pay the most that the request may cost.
     #[error("not enough credits: this request may cost up to {needed}, the balance is {held}")]
     InsufficientCredits { needed: Credits, held: Credits },
@@ -285,6 +325,10 @@ pub struct ModelReport {
     pub coverage: Vec<StageReport>,
     /// Whether a complete route exists now.
     pub complete: bool,
+    /// Whether it only makes vectors of texts.
+    pub is_encoder: bool,
+    /// Adapters of this node: requests ask for `MODEL:ADAPTER`.
+    pub adapters: Vec<String>,
 }
 
 /// One node of the network.

@@ -2,7 +2,7 @@
 
 use crate::wire::{ADDRESSES_MAX, Heartbeat, PEERS_MAX};
 use std::{collections::BTreeMap, net::SocketAddr};
-use talka_base::{LayerSpan, ModelId, NodeId, Tick};
+use talka_base::{AdapterId, LayerSpan, ModelId, NodeId, Tick};
 use talka_plan::Candidate;
 
 /// The nodes of a network but this one.
@@ -46,6 +46,12 @@ impl Directory {
     pub fn served(&self, model: ModelId) -> Vec<(NodeId, LayerSpan)> {
         let offers = self.live_offers(model);
         offers.flat_map(|(node, offer)| offer.serves.iter().map(move |s| (node, *s))).collect()
+    }
+
+    /// What adapters live nodes can add to `model`.
+    pub fn adapted(&self, model: ModelId) -> Vec<(NodeId, AdapterId)> {
+        let offers = self.live_offers(model);
+        offers.flat_map(|(node, offer)| offer.adapters.iter().map(move |a| (node, *a))).collect()
     }
 
     /// Live nodes that have the weights of `model`.

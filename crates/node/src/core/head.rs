@@ -11,7 +11,7 @@
 
 use crate::{
     api::{FinishReason, Piece, TokenReport},
-    wire::{GUESSES_MAX, LOGIT_BYTES_MAX},
+    wire::{GUESSES_MAX, LOGIT_BYTES_MAX, Wanted},
 };
 use talka_engine::{
     Choice, ChoiceEnd, Chooser, GrammarError, Guess, Guesser, LogitsWanted, Model, TextStream,
@@ -24,6 +24,11 @@ const CHUNK_BYTES: usize = 4 << 20;
 
 const _: () = assert!(talka_engine::speculate::GUESSES_MAX <= GUESSES_MAX as usize);
 
+/// Rows of hidden states `[_, width]` in one step at most.
+pub(super) fn chunk_rows(width: u32) -> usize {
+    (CHUNK_BYTES / (4 * width as usize)).max(1)
+}
+
 /// A piece of the sequence to be run through all layers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
@@ -33,8 +38,8 @@ pub struct Step {
     pub position: u32,
     /// The tokens.
     pub tokens: Vec<u32>,
-    /// After which tokens logits are wanted back.
-    pub wants: LogitsWanted,
+    /// What is wanted back.
+    pub wants: Wanted,
 }
 
 /// What comes of a set of logits.
@@ -56,18 +61,21 @@ pub enum Progress {
     },
 }
 
-/// Why a set of logits gives no token.
+/// Why an answer is none.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages say what the fields are")]
 pub enum HeadError {
     /// An answer to another step.
-    #[error("logits for step {found}, expected step {expected}")]
+    #[error("an answer to step {found}, expected step {expected}")]
     WrongStep { expected: u64, found: u64 },
-    /// Not the rows over the vocabulary that were asked for.
-    #[error("{found} logits, expected {expected}")]
+    /// An answer nobody waits for.
+    #[error("an answer to step {found}, which asks for none")]
+    Unasked { found: u64 },
+    /// Not as many numbers as were asked for.
+    #[error("{found} numbers, expected {expected}")]
     WrongWidth { expected: usize, found: usize },
     /// A stage computed nonsense.
-    #[error("the logits hold a value that is not a number")]
+    #[error("the answer holds a value that is not a number")]
     NotANumber,
     /// The caller's grammar leads nowhere. No stage is to blame.
     #[error(transparent)]
@@ -132,7 +140,10 @@ impl Head {
             number: i as u64,
             position: (i * rows) as u32,
             tokens: tokens.to_vec(),
-            wants: if i + 1 == count { LogitsWanted::Last } else { LogitsWanted::None },
+            wants: Wanted::Logits(match i + 1 == count {
+                true => LogitsWanted::Last,
+                false => LogitsWanted::None,
+            }),
         });
         self.next_step = count as u64;
         chunks.collect()
@@ -220,7 +231,7 @@ impl Head {
         let number = self.next_step;
         self.next_step += 1;
         self.rows = if wants == LogitsWanted::All { tokens.len() } else { 1 };
-        Step { number, position: position as u32, tokens, wants }
+        Step { number, position: position as u32, tokens, wants: Wanted::Logits(wants) }
     }
 
     /// Adds to `piece` how likely the prompt's tokens are that follow the open step's. The first
@@ -240,7 +251,7 @@ impl Head {
 
     /// Tokens of a prompt in one step.
     fn chunk_rows(&self) -> usize {
-        (CHUNK_BYTES / (4 * self.task.model.shape().hidden as usize)).max(1)
+        chunk_rows(self.task.model.shape().hidden)
     }
 
     /// Rows whose logits one answer may hold.
@@ -311,7 +322,7 @@ mod tests {
             .iter()
             .map(|s| (s.number, s.position as usize, s.tokens.len(), s.wants))
             .collect();
-        let [none, last] = [LogitsWanted::None, LogitsWanted::Last];
+        let [none, last] = [LogitsWanted::None, LogitsWanted::Last].map(Wanted::Logits);
         let expected = [(0, 0, rows, none), (1, rows, rows, none), (2, 2 * rows, 3, last)];
         assert_eq!(shape, expected);
     }
@@ -323,7 +334,8 @@ mod tests {
         for (number, position) in [(1, 3), (2, 4)] {
             let progress = head.logits(number - 1, &mut favour(40)).expect("the open step");
             let Progress::Next { step, .. } = progress else { panic!("ended: {progress:?}") };
-            let expected = Step { number, position, tokens: vec![40], wants: LogitsWanted::Last };
+            let wants = Wanted::Logits(LogitsWanted::Last);
+            let expected = Step { number, position, tokens: vec![40], wants };
             assert_eq!(step, expected);
         }
         let last = head.logits(2, &mut favour(40)).expect("the open step");
@@ -371,7 +383,7 @@ mod tests {
         head.start();
         let progress = head.logits(0, &mut favour(41)).expect("the open step");
         let Progress::Next { step, .. } = progress else { panic!("ended: {progress:?}") };
-        assert_eq!((step.position, step.wants), (6, LogitsWanted::All));
+        assert_eq!((step.position, step.wants), (6, Wanted::Logits(LogitsWanted::All)));
         assert_eq!(step.tokens[..3], [41, 42, 43], "what followed 40, 41 before");
 
         let mut rows = [42, 50].map(favour).concat();
@@ -391,7 +403,7 @@ mod tests {
         let prompt: Vec<u32> = (0..length as u32).map(|i| i % 7 + 5).collect();
         let mut head = Head::new(Task { prompt_logprobs: Some(1), ..task(prompt.clone(), &[], 0) });
         let first = head.start().remove(0);
-        assert_eq!((first.position, first.wants), (0, LogitsWanted::All));
+        assert_eq!((first.position, first.wants), (0, Wanted::Logits(LogitsWanted::All)));
         assert_eq!(first.tokens.len(), length - 2);
         let mut logits = favour(6).repeat(length - 2);
         let progress = head.logits(0, &mut logits).expect("the open step");

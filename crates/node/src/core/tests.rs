@@ -25,6 +25,7 @@ fn core(n: u8, pinned: Option<(u32, u32)>) -> Core {
         name: "m".into(),
         layers: LAYERS,
         layer_bytes: 10,
+        adapters: vec![],
         pinned: pinned.map(|(a, b)| LayerSpan::new(a, b).expect("test span")),
         serves: vec![],
         loading: vec![],

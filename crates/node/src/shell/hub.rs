@@ -1,6 +1,11 @@
 //! The task that owns the [`Core`]: feeds it what happens and performs what it decides.
 
-use super::{Shared, answer, desk::Desk, join, links, now};
+use super::{
+    Shared,
+    desk::Desk,
+    join, links, now,
+    orders::{describe, order},
+};
 use crate::{
     core::{Core, Effect, Input},
     shell::stages::Job,
@@ -12,7 +17,7 @@ use std::{
     sync::{Arc, PoisonError},
     time::Duration,
 };
-use talka_base::{LayerSpan, ModelId, NodeId, Tick};
+use talka_base::{AdapterId, LayerSpan, ModelId, NodeId, Tick};
 use talka_engine::kernels::Kernels;
 use talka_ledger::{Event, ReleaseReason};
 use tokio::{
@@ -63,6 +68,8 @@ pub(crate) struct View {
     pub(crate) nodes: Vec<NodeView>,
     /// Who serves what now.
     pub(crate) served: BTreeMap<ModelId, Vec<(NodeId, LayerSpan)>>,
+    /// Who can add which adapter to what it serves.
+    pub(crate) adapted: BTreeMap<ModelId, Vec<(NodeId, AdapterId)>>,
     /// Where the others are.
     pub(crate) introductions: Vec<(NodeId, Vec<SocketAddr>)>,
 }
@@ -78,6 +85,20 @@ pub(crate) struct NodeView {
 }
 
 impl View {
+    /// Who serves what of `model` and can add `adapter`, if one is wanted.
+    pub(crate) fn served_with(
+        &self,
+        model: ModelId,
+        adapter: Option<AdapterId>,
+    ) -> Vec<(NodeId, LayerSpan)> {
+        let mut served = self.served.get(&model).cloned().unwrap_or_default();
+        if let Some(adapter) = adapter {
+            let adapted = self.adapted.get(&model).map_or(&[][..], Vec::as_slice);
+            served.retain(|(node, _)| adapted.contains(&(*node, adapter)));
+        }
+        served
+    }
+
     /// What people call `node`.
     pub(crate) fn name_of(&self, node: NodeId) -> String {
         let found = self.nodes.iter().find(|n| n.node == node);
@@ -222,7 +243,8 @@ impl Hub {
         let models = self.core.models().iter();
         View {
             nodes: std::iter::once(me).chain(others).collect(),
-            served: models.map(|m| (m.id, self.core.served(m.id))).collect(),
+            served: models.clone().map(|m| (m.id, self.core.served(m.id))).collect(),
+            adapted: models.map(|m| (m.id, self.core.adapted(m.id))).collect(),
             introductions: self.core.directory().introductions(),
         }
     }
@@ -257,7 +279,7 @@ impl Hub {
             Control::Submit { id, event } => {
                 let shared = Arc::clone(shared);
                 tokio::spawn(async move {
-                    let result = answer::order(&shared, *event).await.map(Box::new);
+                    let result = order(&shared, *event).await.map(Box::new);
                     shared.links.send(peer, &Control::Ordered { id, result });
                 });
             }
@@ -300,8 +322,8 @@ fn release_expired(shared: &Arc<Shared>) {
         let shared = Arc::clone(shared);
         tokio::spawn(async move {
             let event = Event::Released { request, reason: ReleaseReason::Expired };
-            if let Err(refusal) = answer::order(&shared, event).await {
-                tracing::warn!(%request, reason = answer::describe(&refusal), "not released");
+            if let Err(refusal) = order(&shared, event).await {
+                tracing::warn!(%request, reason = describe(&refusal), "not released");
             }
         });
     }

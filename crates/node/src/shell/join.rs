@@ -4,7 +4,10 @@
 //! founder has opened its account by then. It takes over the whole ledger before it counts itself
 //! in: what the invitation names is the hash of the founding, so a wrong ledger is found out.
 
-use super::{Shared, answer, links, now};
+use super::{
+    Shared, links, now,
+    orders::{describe, order},
+};
 use crate::{
     api::AdminError,
     core::invites::InviteBook,
@@ -94,9 +97,9 @@ async fn admit(
     // A guest whose first try was cut short is in the ledger already.
     if !desk.read(|ledger| ledger.is_member_node(&guest)) {
         let event = Event::Joined { membership: membership.clone() };
-        match answer::order(shared, event).await {
+        match order(shared, event).await {
             Ok(_) | Err(Refusal::Duplicate { .. }) => {}
-            Err(refusal) => return Err(answer::describe(&refusal)),
+            Err(refusal) => return Err(describe(&refusal)),
         }
     }
     tracing::info!(guest = %guest.short(), "let a node in");

@@ -1,11 +1,12 @@
 //! From a configuration to a node ready to run.
 
 use super::{
-    HUB_QUEUE, KnownModel, REQUESTS_MAX, Shared,
+    HUB_QUEUE, REQUESTS_MAX, Shared,
     desk::{Desk, DeskError},
     hub::{Hub, HubInput, View},
     join,
     links::{Links, MEMBERSHIP_KEY},
+    models::KnownModel,
     now, random,
     stages::StageThread,
 };
@@ -23,7 +24,7 @@ use std::{
 };
 use talka_base::{Encoded, Keypair, NetworkId, NodeId, decode, encode};
 use talka_engine::{
-    Model,
+    PagePool,
     kernels::{Kernels, ThreadPool},
 };
 use talka_ledger::{Founding, Policy};
@@ -59,7 +60,7 @@ pub(super) async fn open(
     let identity = Identity::load_or_create(&config.data_dir.join("identity.key"), random())?;
     let keys = identity.keypair().clone();
     let kernels = Kernels::detect(ThreadPool::new(config.threads));
-    let models = open_models(&config)?;
+    let models = open_models(&config, &kernels)?;
     let endpoint = bind(&config, &store, &keys).await?;
     let (desk, mut peers) = match enter_network(&config, &store, &keys, &endpoint).await {
         Ok(entered) => entered,
@@ -71,26 +72,30 @@ pub(super) async fn open(
     peers.extend(known_peers(&config, &store)?);
 
     let memory = MemoryShare::of(config.memory_bytes);
-    let own = models.iter().map(|(known, choice)| own_model(known, choice.span)).collect();
-    let mut core = Core::new(NodeId(keys.public()), config.name.clone(), memory.weights, own);
+    let own = models.iter().map(|known| own_model(known)).collect();
+    let extra: u64 = models.iter().map(|known| known.extra_bytes()).sum();
+    let weights = memory.weights.saturating_sub(extra);
+    let mut core = Core::new(NodeId(keys.public()), config.name.clone(), weights, own);
     for (peer, addresses) in &peers {
         core.introduce(*peer, addresses);
     }
     let (view_sender, view) = watch::channel(View::default());
     let (hub, inputs) = mpsc::channel(HUB_QUEUE);
+    let pages = PagePool::new(memory.caches);
     let shared = Arc::new_cyclic(|weak| Shared {
         me: NodeId(keys.public()),
         keys,
         name: config.name.clone(),
         started_at: now(),
-        models: models.into_iter().map(|(known, _)| known).collect(),
+        models,
         store,
         desk: RwLock::new(Arc::new(desk)),
         endpoint,
         links: Links::default(),
         hub,
         view,
-        stages: StageThread::start(weak.clone(), memory.caches),
+        stages: StageThread::start(weak.clone(), pages.clone()),
+        pages,
         inboxes: Mutex::default(),
         submissions: Mutex::default(),
         invites: Mutex::default(),
@@ -99,42 +104,26 @@ pub(super) async fn open(
     Ok((shared, Hub { core, kernels, view: view_sender }, inputs))
 }
 
-type OpenedModel<'a> = (Arc<KnownModel>, &'a crate::config::ModelChoice);
-
-/// Opens every model and checks the tensors of the layers this node may be asked to serve: all of
-/// them, unless its owner named some. Their numbers are not read, so this is quick.
-fn open_models<'a>(config: &'a NodeConfig) -> Result<Vec<OpenedModel<'a>>, StartError> {
-    let mut models: Vec<OpenedModel<'_>> = Vec::new();
+fn open_models(config: &NodeConfig, kernels: &Kernels) -> Result<Vec<Arc<KnownModel>>, StartError> {
+    let mut models: Vec<Arc<KnownModel>> = Vec::new();
     for choice in &config.models {
-        let name = choice.name.clone();
-        if models.iter().any(|(known, _)| known.name == name) {
-            return Err(StartError::DuplicateModel { name });
+        if models.iter().any(|known| known.name == choice.name) {
+            return Err(StartError::DuplicateModel { name: choice.name.clone() });
         }
-        let wrong = |source| StartError::Model { name: name.clone(), source };
-        let model = match config.weights {
-            None => Model::open(choice.source.clone()),
-            Some(weights) => Model::open_as(choice.source.clone(), weights),
-        };
-        let model = model.map_err(wrong)?;
-        let layers = model.shape().layers;
-        if let Some(span) = choice.span.filter(|span| span.end() > layers) {
-            return Err(StartError::NoSuchLayers { name, layers, span });
-        }
-        model.check(choice.span.unwrap_or(model.shape().span())).map_err(wrong)?;
-        let known = KnownModel::new(name, model);
-        models.push((Arc::new(known), choice));
+        models.push(Arc::new(KnownModel::open(choice, config.weights, kernels)?));
     }
     if models.is_empty() { Err(StartError::NoModel) } else { Ok(models) }
 }
 
-fn own_model(known: &KnownModel, pinned: Option<talka_base::LayerSpan>) -> OwnModel {
+fn own_model(known: &KnownModel) -> OwnModel {
     let shape = known.model.shape();
     OwnModel {
         id: known.id,
         name: known.name.clone(),
         layers: shape.layers,
         layer_bytes: known.model.span_bytes(shape.span()) / u64::from(shape.layers),
-        pinned,
+        pinned: known.pinned,
+        adapters: known.adapters.iter().map(|known| known.adapter.id()).collect(),
         serves: Vec::new(),
         loading: Vec::new(),
         failed: Vec::new(),

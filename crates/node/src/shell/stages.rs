@@ -1,10 +1,11 @@
 //! The thread that computes: it owns the loaded stages and the sessions that run through them.
 //!
-//! Steps that wait go through the layers together ([`pass`]). Nothing here waits for a peer. A session is opened by a founder-signed reservation and by nothing else.
+//! Steps that wait go through the layers together ([`pass`]). Nothing here waits for a peer. A session is
+//! opened by a founder-signed reservation and by nothing else.
 
 mod pass;
 
-use super::{Shared, now};
+use super::{Shared, models::KnownModel, now};
 use crate::wire::{Flow, LOGIT_BYTES_MAX, Open, Payload, Step};
 use pass::Pending;
 use std::{
@@ -15,8 +16,8 @@ use std::{
         mpsc,
     },
 };
-use talka_base::{LayerSpan, ModelId, ModelShape, NodeId, Receipt, RequestId, Tick};
-use talka_engine::{CacheOptions, KvCache, LogitsWanted, PagePool, Stage, StageInput};
+use talka_base::{LayerSpan, ModelId, NodeId, Receipt, RequestId, Tick};
+use talka_engine::{CacheOptions, KvCache, PagePool, Stage, StageInput};
 use talka_ledger::Event;
 
 /// Sessions held at once.
@@ -55,12 +56,12 @@ pub(crate) struct StageThread {
 
 impl StageThread {
     /// Starts the thread. `shared` is not there yet when it starts; nothing is sent before it is.
-    pub(crate) fn start(shared: Weak<Shared>, cache_bytes_max: u64) -> Self {
+    pub(crate) fn start(shared: Weak<Shared>, pages: PagePool) -> Self {
         let (jobs, queue) = mpsc::channel();
         let held = Arc::new(AtomicUsize::new(0));
         let mut worker = Worker {
             shared,
-            pages: PagePool::new(cache_bytes_max),
+            pages,
             stages: HashMap::new(),
             sessions: HashMap::new(),
             waiting: VecDeque::new(),
@@ -101,9 +102,11 @@ struct Loaded {
 /// One hop of one request.
 struct Session {
     open: Box<Open>,
-    stage: (ModelId, LayerSpan),
+    stage: StageKey,
     /// Whether the model ends here.
     ends: bool,
+    /// Rows see later ones: an encoder's, whose text comes in one step.
+    sees_ahead: bool,
     upstream: NodeId,
     cache: KvCache,
     /// Steps that came and are not through.
@@ -158,11 +161,14 @@ impl Session {
 
 type SessionKey = (RequestId, u8);
 
+/// A loaded stage.
+type StageKey = (ModelId, LayerSpan);
+
 struct Worker {
     shared: Weak<Shared>,
     /// The memory of all sessions' caches.
     pages: PagePool,
-    stages: HashMap<(ModelId, LayerSpan), Loaded>,
+    stages: HashMap<StageKey, Loaded>,
     sessions: HashMap<SessionKey, Session>,
     /// Sessions with steps, the longest waiting first.
     waiting: VecDeque<SessionKey>,
@@ -233,7 +239,8 @@ impl Worker {
         hop: u8,
         open: Box<Open>,
     ) -> Result<(), String> {
-        let shape = check_ticket(shared, &open)?;
+        let known = check_ticket(shared, &open)?;
+        let shape = *known.model.shape();
         let index = usize::from(hop);
         let (_, span) = *open
             .route
@@ -248,7 +255,7 @@ impl Worker {
             return Err(format!("{SESSIONS_MAX} sessions are open, the most this node holds"));
         }
         let model = open.model;
-        let holds = |key: &(ModelId, LayerSpan)| key.0 == model && key.1.contains(span);
+        let holds = |key: &StageKey| key.0 == model && key.1.contains(span);
         let stage = self.stages.keys().copied().filter(holds).min_by_key(|key| key.1.len());
         let stage = stage.ok_or_else(|| format!("layers {span} are not loaded here any more"))?;
         let options = CacheOptions {
@@ -257,11 +264,17 @@ impl Worker {
             share_prefixes: Some(0),
         };
         let cache = self.stages[&stage].stage.new_cache_in(&self.pages, span, &options);
+        let mut cache = cache.map_err(|error| error.to_string())?;
+        if let Some(id) = open.adapter {
+            let adapter = known.adapter(id).ok_or("the adapter is not known here")?;
+            cache.set_adapter(Some(adapter.clone())).map_err(|error| error.to_string())?;
+        }
         let session = Session {
             stage,
             ends: span.end() == shape.layers,
+            sees_ahead: !known.model.is_decoder(),
             upstream: from,
-            cache: cache.map_err(|error| error.to_string())?,
+            cache,
             pending: VecDeque::new(),
             closing: false,
             logits: 0,
@@ -289,9 +302,11 @@ impl Worker {
         let input = match &step.payload {
             Payload::Tokens(tokens) => StageInput::Tokens(tokens),
             Payload::Hidden { values, .. } => StageInput::Hidden(values),
-            Payload::Logits { .. } => return Err("a stage was sent logits".into()),
+            Payload::Logits { .. } | Payload::Vector(_) => {
+                return Err("a stage was sent the answer of one".into());
+            }
         };
-        if session.ends && step.wants == LogitsWanted::All {
+        if session.ends && step.wants.is_whole() {
             session.check_logits(input)?;
         }
         session.pending.push_back(Pending::new(step));
@@ -374,8 +389,8 @@ impl Worker {
     }
 }
 
-/// The model's shape, if the founder holds credits for exactly this session.
-fn check_ticket(shared: &Shared, open: &Open) -> Result<ModelShape, String> {
+/// The model, if the founder holds credits for exactly this session.
+fn check_ticket(shared: &Shared, open: &Open) -> Result<Arc<KnownModel>, String> {
     let desk = shared.desk();
     let entry = open.ticket.verify_by(&desk.founder().0).map_err(|error| error.to_string())?;
     let Event::Reserved { reservation } = &entry.event else {
@@ -399,5 +414,5 @@ fn check_ticket(shared: &Shared, open: &Open) -> Result<ModelShape, String> {
     if desk.read(|ledger| ledger.is_closed(&open.session)) {
         return Err("the reservation was settled or released already".into());
     }
-    Ok(shape)
+    Ok(Arc::clone(known))
 }

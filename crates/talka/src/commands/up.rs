@@ -9,7 +9,7 @@ use crate::{
     exit::{Exit, UsageError},
     files,
     hub::{self, Access},
-    model_ref::{self, Located, ModelRef},
+    model_ref::{self, Located, ModelRef, Wishes},
     output,
     quantity::Size,
     suggest::{self, Suggestion},
@@ -105,7 +105,12 @@ async fn models(args: &NodeArgs, data_dir: &Path, joins: bool) -> Result<Vec<Mod
     if located.is_empty() {
         located.push(unchosen(args, &access, joins).await?);
     }
-    Ok(model_ref::choose(located, &args.layers)?)
+    let mut drafts = Vec::with_capacity(args.drafts.len());
+    for choice in &args.drafts {
+        drafts.push((choice, choice.draft.locate(&access).await?.source));
+    }
+    let wishes = Wishes { layers: &args.layers, adapters: &args.adapters, drafts };
+    Ok(model_ref::choose(located, wishes)?)
 }
 
 /// What is served where nobody said what: the largest model that is here, can be opened and fits,

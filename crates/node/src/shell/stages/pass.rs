@@ -4,13 +4,13 @@
 //! prompts share what room is left, so that a long one never holds up the others. Sessions join and leave
 //! between passes.
 
-use super::{Session, SessionKey, Worker, now};
+use super::{Session, SessionKey, StageKey, Worker, now};
 use crate::{
     shell::Shared,
-    wire::{Flow, GUESSES_MAX, Payload, Step},
+    wire::{Flow, GUESSES_MAX, Payload, Step, Wanted},
 };
-use talka_base::{LayerSpan, ModelId};
-use talka_engine::{BatchItem, LogitsWanted, StageInput, StageOutput};
+use talka_base::LayerSpan;
+use talka_engine::{BatchItem, LogitsWanted, Pooling, StageInput, StageOutput};
 
 /// Rows of one pass: enough to use each weight often, few enough to be over soon.
 const ROWS_MAX: usize = 256;
@@ -41,15 +41,13 @@ impl Pending {
         match &self.step.payload {
             Payload::Tokens(tokens) => tokens.len(),
             Payload::Hidden { values, .. } => values.len() / width as usize,
-            Payload::Logits { .. } => 0,
+            Payload::Logits { .. } | Payload::Vector(_) => 0,
         }
     }
-
-    /// A step whose every row is answered stays whole.
-    fn is_whole(&self) -> bool {
-        self.step.wants == LogitsWanted::All
-    }
 }
+
+/// A session that is in a pass, taken out of the table.
+type Member = (SessionKey, Session);
 
 /// What a session could do in a pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,8 +100,8 @@ impl Worker {
     }
 
     /// The sessions that wait for the stage whose turn it is, taken out of the table.
-    fn choose(&mut self) -> Option<((ModelId, LayerSpan), Vec<(SessionKey, Session)>)> {
-        let mut chosen = None::<((ModelId, LayerSpan), LayerSpan)>;
+    fn choose(&mut self) -> Option<(StageKey, Vec<Member>)> {
+        let mut chosen = None::<(StageKey, LayerSpan)>;
         let mut members = Vec::new();
         for key in std::mem::take(&mut self.waiting) {
             let Some(session) = self.sessions.get(&key) else { continue };
@@ -120,8 +118,8 @@ impl Worker {
     /// The outputs of those members that have rows in this pass.
     fn run_rows(
         &mut self,
-        stage: (ModelId, LayerSpan),
-        members: &mut [(SessionKey, Session)],
+        stage: StageKey,
+        members: &mut [Member],
         shares: &[usize],
     ) -> Vec<Option<Result<StageOutput, talka_engine::StageError>>> {
         let mut items = Vec::new();
@@ -152,10 +150,19 @@ impl Worker {
     }
 }
 
+/// Whether an answer needs nothing of rows that sequences before have computed, but for the last.
+fn may_adopt(wants: Wanted) -> bool {
+    match wants {
+        Wanted::Logits(logits) => logits != LogitsWanted::All,
+        Wanted::Vector(pooling) => pooling == Pooling::Last,
+    }
+}
+
 fn want(session: &Session) -> Want {
     let pending = session.pending.front().expect("a session that waits has a step");
     let rows = pending.rows(session.width) - pending.done;
-    Want { rows, whole: pending.is_whole() }
+    // A step whose every row is answered stays whole, and a text whose rows see later ones.
+    Want { rows, whole: pending.step.wants.is_whole() || session.sees_ahead }
 }
 
 impl Session {
@@ -170,10 +177,12 @@ impl Session {
                 StageInput::Hidden(&values[range.start * width..range.end * width])
             }
             Payload::Tokens(tokens) => StageInput::Tokens(&tokens[range]),
-            Payload::Logits { .. } => unreachable!("such a step was refused when it came"),
+            Payload::Logits { .. } | Payload::Vector(_) => {
+                unreachable!("such a step was refused when it came")
+            }
         };
         let ends = self.ends;
-        let logits = if is_last && ends { pending.step.wants } else { LogitsWanted::None };
+        let logits = if is_last && ends { pending.step.wants.logits() } else { LogitsWanted::None };
         BatchItem { input, cache: &mut self.cache, logits }
     }
 
@@ -194,7 +203,7 @@ impl Session {
             StageOutput::Logits(values) => Some(values),
             StageOutput::Hidden(values) => {
                 // The end of the model keeps nothing of a prompt that goes on.
-                if next.is_some() {
+                if next.is_some() || matches!(pending.step.wants, Wanted::Vector(_)) {
                     pending.hidden.extend(values);
                 }
                 None
@@ -206,16 +215,19 @@ impl Session {
         }
         let Pending { step, hidden, .. } = self.pending.pop_front().expect("it was there");
         let rows = self.cache.len() - step.position;
-        let guesses = if step.wants == LogitsWanted::All { rows - 1 } else { 0 };
-        self.rewindable = guesses.min(GUESSES_MAX);
-        let (to, payload) = match (values, next) {
-            (Some(values), _) => {
-                self.logits += if step.wants == LogitsWanted::All { rows } else { 1 };
+        let is_answered_whole = step.wants.is_whole();
+        self.rewindable = if is_answered_whole { (rows - 1).min(GUESSES_MAX) } else { 0 };
+        let (to, payload) = match (values, next, step.wants) {
+            (Some(values), ..) => {
+                self.logits += if is_answered_whole { rows } else { 1 };
                 (self.open.head, Payload::Logits { vocab: self.vocab, values })
             }
-            (None, Some(next)) => (next, Payload::Hidden { width, values: hidden }),
+            (None, Some(next), _) => (next, Payload::Hidden { width, values: hidden }),
+            (None, None, Wanted::Vector(pooling)) => {
+                (self.open.head, Payload::Vector(pooling.pool(&hidden, width as usize)))
+            }
             // The last stage, and the head wants nothing yet.
-            (None, None) => return Ok(()),
+            (None, None, Wanted::Logits(_)) => return self.start_step(),
         };
         let step = Step { hop: hop.saturating_add(1), payload, ..step };
         shared.deliver(to, Flow::Step(step));
@@ -230,7 +242,7 @@ impl Session {
         self.rewind(position)?;
         let pending = self.pending.front_mut().expect("it is still there");
         match &pending.step.payload {
-            Payload::Tokens(tokens) if self.ends && pending.step.wants != LogitsWanted::All => {
+            Payload::Tokens(tokens) if self.ends && may_adopt(pending.step.wants) => {
                 pending.done = self.cache.adopt(tokens);
             }
             _ => {}

@@ -1,0 +1,221 @@
+//! The models a node knows, and what requests call them: `MODEL`, or `MODEL:ADAPTER`.
+
+use super::Shared;
+use crate::{
+    api::GenerateError,
+    config::{ModelChoice, StartError},
+    wire::ADAPTERS_MAX,
+};
+use std::sync::{Arc, OnceLock};
+use talka_base::{AdapterId, LayerSpan, ModelId};
+use talka_engine::{
+    Adapter, Drafter, Grammar, GrammarCompiler, GrammarError, GrammarState, Guesser, LookUp, Model,
+    PagePool, Pipeline, kernels::Kernels, quant::Encoding,
+};
+
+/// Positions of the pipeline that requests' own ones are made from, and that is never run.
+const PATTERN_POSITIONS: u32 = 1;
+
+/// A model whose files this node has.
+pub(crate) struct KnownModel {
+    pub(crate) name: String,
+    pub(crate) id: ModelId,
+    pub(crate) model: Model,
+    /// The span its owner pinned.
+    pub(crate) pinned: Option<LayerSpan>,
+    pub(crate) adapters: Vec<KnownAdapter>,
+    draft: Option<Draft>,
+    /// Made when a request first brings a grammar.
+    grammars: OnceLock<Result<GrammarCompiler, GrammarError>>,
+}
+
+/// A resident adapter.
+pub(crate) struct KnownAdapter {
+    pub(crate) name: String,
+    pub(crate) adapter: Adapter,
+}
+
+/// A smaller model that guesses what this one will say.
+struct Draft {
+    pattern: Pipeline,
+    /// What a guess costs, as a part of this model's pass: both are bound by reading weights.
+    cost: f64,
+    bytes: u64,
+}
+
+/// What a request asks for.
+#[derive(Clone)]
+pub(crate) struct Chosen {
+    pub(crate) known: Arc<KnownModel>,
+    /// Its name and itself.
+    pub(crate) adapter: Option<(String, Adapter)>,
+}
+
+impl Chosen {
+    /// As requests call it.
+    pub(crate) fn name(&self) -> String {
+        match &self.adapter {
+            None => self.known.name.clone(),
+            Some((adapter, _)) => format!("{}:{adapter}", self.known.name),
+        }
+    }
+
+    /// What stages know the adapter by.
+    pub(crate) fn adapter_id(&self) -> Option<AdapterId> {
+        self.adapter.as_ref().map(|(_, adapter)| adapter.id())
+    }
+}
+
+impl KnownModel {
+    /// Opens a model with its adapters and draft, and checks the tensors of the layers this node may be
+    /// asked to serve: all of them, unless its owner named some. Their numbers are not read, so this is
+    /// quick; adapters and drafts are loaded whole.
+    pub(crate) fn open(
+        choice: &ModelChoice,
+        weights: Option<Encoding>,
+        kernels: &Kernels,
+    ) -> Result<Self, StartError> {
+        let name = choice.name.clone();
+        let wrong = |source| StartError::Model { name: name.clone(), source };
+        let open = |source| match weights {
+            None => Model::open(source),
+            Some(weights) => Model::open_as(source, weights),
+        };
+        let model = open(choice.source.clone()).map_err(wrong)?;
+        let layers = model.shape().layers;
+        if let Some(span) = choice.span.filter(|span| span.end() > layers) {
+            return Err(StartError::NoSuchLayers { name, layers, span });
+        }
+        model.check(choice.span.unwrap_or(model.shape().span())).map_err(wrong)?;
+        let found = choice.adapters.len();
+        if found > ADAPTERS_MAX {
+            return Err(StartError::TooManyAdapters { name, found, max: ADAPTERS_MAX });
+        }
+        let mut adapters: Vec<KnownAdapter> = Vec::new();
+        for (adapter_name, folder) in &choice.adapters {
+            let name = format!("{name}:{adapter_name}");
+            if adapters.iter().any(|known| known.name == *adapter_name) {
+                return Err(StartError::DuplicateModel { name });
+            }
+            let adapter = model.adapter(folder, kernels);
+            let adapter =
+                adapter.map_err(|source| StartError::Adapter { name: name.clone(), source })?;
+            if let Some(warning) = adapter.warning() {
+                tracing::warn!(adapter = name, "{warning}");
+            }
+            adapters.push(KnownAdapter { name: adapter_name.clone(), adapter });
+        }
+        let draft = choice.draft.clone().map(|source| {
+            let draft = open(source).map_err(wrong)?;
+            Draft::load(&name, &model, &draft, kernels)
+        });
+        let (id, draft) = (model.id(), draft.transpose()?);
+        Ok(Self {
+            name,
+            id,
+            model,
+            pinned: choice.span,
+            adapters,
+            draft,
+            grammars: OnceLock::new(),
+        })
+    }
+
+    /// The resident adapter with this id.
+    pub(crate) fn adapter(&self, id: AdapterId) -> Option<&Adapter> {
+        self.adapters.iter().map(|known| &known.adapter).find(|adapter| adapter.id() == id)
+    }
+
+    /// Sorts the vocabulary when first called, which takes up to a second for the largest.
+    pub(crate) fn compile(&self, grammar: &Grammar) -> Result<GrammarState, GrammarError> {
+        let compiler = self.grammars.get_or_init(|| GrammarCompiler::new(&self.model));
+        compiler.as_ref().map_err(Clone::clone)?.compile(grammar)
+    }
+
+    /// Whoever guesses for an answer of at most `positions_max` positions, prompt included: the draft model,
+    /// else, or where `pool` has no room for its cache, what was said before.
+    pub(crate) fn guesser(&self, pool: &PagePool, positions_max: u32) -> Guesser {
+        let drafter = self.draft.as_ref().and_then(|draft| {
+            let pipeline = draft.pattern.another(pool, positions_max).ok()?;
+            Some(Guesser::Drafter(Box::new(Drafter::new(pipeline, draft.cost))))
+        });
+        // Looked-up guesses change no draw, so every request may have them.
+        drafter.unwrap_or(Guesser::LookUp(LookUp::default()))
+    }
+
+    /// What adapters and draft take of the memory for weights, in bytes.
+    pub(crate) fn extra_bytes(&self) -> u64 {
+        let adapters = self.adapters.iter().map(|known| known.adapter.bytes() as u64);
+        adapters.sum::<u64>() + self.draft.as_ref().map_or(0, |draft| draft.bytes)
+    }
+
+    /// Whether guesses take time, so that they must not be made where others wait.
+    pub(crate) fn drafts(&self) -> bool {
+        self.draft.is_some()
+    }
+}
+
+impl Draft {
+    fn load(
+        name: &str,
+        model: &Model,
+        draft: &Model,
+        kernels: &Kernels,
+    ) -> Result<Self, StartError> {
+        let refused = |reason: &str| StartError::Draft {
+            name: name.into(),
+            draft: draft.name().into(),
+            reason: reason.into(),
+        };
+        if !draft.is_decoder() || !model.is_decoder() {
+            return Err(refused("one of the two is an encoder, which continues no text"));
+        }
+        let same_size = draft.shape().vocab == model.shape().vocab;
+        if !same_size || !draft.tokenizer().spells_as(model.tokenizer()) {
+            return Err(refused(
+                "their vocabularies differ, expected a smaller model of one family",
+            ));
+        }
+        let span = draft.shape().span();
+        let wrong = |source| StartError::Model { name: draft.name().into(), source };
+        let stage = draft.stage(span, kernels).map_err(wrong)?;
+        let pattern = Pipeline::new(vec![stage], PATTERN_POSITIONS).expect("it is the whole model");
+        let bytes = draft.span_bytes(span);
+        let cost = bytes as f64 / model.span_bytes(model.shape().span()) as f64;
+        Ok(Self { pattern, cost, bytes })
+    }
+}
+
+impl Shared {
+    pub(crate) fn model_by_id(&self, id: ModelId) -> Option<&Arc<KnownModel>> {
+        self.models.iter().find(|m| m.id == id)
+    }
+
+    /// The model, and the adapter if the name has one: `MODEL` or `MODEL:ADAPTER`.
+    pub(crate) fn choose(&self, name: &str) -> Result<Chosen, GenerateError> {
+        let find = |name: &str| {
+            self.models.iter().find(|m| m.name == name || m.id.to_string() == name).cloned()
+        };
+        if let Some(known) = find(name) {
+            return Ok(Chosen { known, adapter: None });
+        }
+        let with_adapter = name.rsplit_once(':').and_then(|(model, adapter)| {
+            let known = find(model)?;
+            let found = known.adapters.iter().find(|known| known.name == adapter)?;
+            let adapter = Some((found.name.clone(), found.adapter.clone()));
+            Some(Chosen { known, adapter })
+        });
+        with_adapter.ok_or_else(|| GenerateError::UnknownModel {
+            found: name.to_owned(),
+            known: self.models.iter().flat_map(|known| known.names()).collect(),
+        })
+    }
+}
+
+impl KnownModel {
+    /// Everything that requests may call it.
+    pub(crate) fn names(&self) -> impl Iterator<Item = String> + '_ {
+        let adapted = self.adapters.iter().map(|known| format!("{}:{}", self.name, known.name));
+        std::iter::once(self.name.clone()).chain(adapted)
+    }
+}

@@ -130,13 +130,15 @@ function models(list) {
   if (!list.length) return [el("p", "hint", "No model is known here. Start one with ", el("code", "", "talka up --model REF"), ".")];
   return list.map((model) => {
     const { layers, context, precision } = model.shape;
+    const makes = model.is_encoder ? " · makes vectors, not text" : "";
+    const beside = model.adapters.length ? ` · with adapters ${model.adapters.join(", ")}` : "";
     const facts = `${layers} layers, ${bytes(model.weight_bytes)} ${precision}, context ${context}`;
     const missing = gaps(model.coverage, layers);
     const stages = el("ul", "",
       ...model.coverage.map((stage) => stageRow("", stage.name, stage.span, layers)),
       ...missing.map((gap) => stageRow("missing", "served by nobody", gap, layers)));
     const state = model.complete ? "ready" : "incomplete: cannot answer yet";
-    return el("article", "model", el("h3", "", model.name), el("p", "meta", `${state} · ${facts}`), stages);
+    return el("article", "model", el("h3", "", model.name), el("p", "meta", `${state} · ${facts}${makes}${beside}`), stages);
   });
 }
 
@@ -178,6 +180,13 @@ function members(report) {
   ];
 }
 
+/** What a chat may ask: models that continue text, alone and with each adapter. */
+function answering(models) {
+  const named = ({ name, complete, adapters }) =>
+    [name, ...adapters.map((adapter) => `${name}:${adapter}`)].map((name) => ({ name, complete }));
+  return models.filter((model) => !model.is_encoder).flatMap(named);
+}
+
 function modelChoice(list) {
   const chosen = $("model").value;
   const options = list.map((model) => {
@@ -211,7 +220,7 @@ async function refresh() {
   show("models", status.models, models);
   show("nodes", calmed(peers), nodes);
   show("credits", credits, members);
-  show("model", status.models.map(({ name, complete }) => ({ name, complete })), modelChoice);
+  show("model", answering(status.models), modelChoice);
   $("key-form").hidden = true;
   $("facts").hidden = false;
   pulse("alive", "running");

@@ -193,15 +193,22 @@ impl Client {
         self.get(&format!("/api/ledger/{height}/proof")).await
     }
 
-    /// The model called `chosen`, else the first that a complete route serves, else the first.
+    /// The model called `chosen`, alone or with an adapter; else the first that continues text and that a
+    /// complete route serves, else the first.
     ///
     /// # Errors
     /// [`ClientError::NoModel`] if none is chosen and none is known.
     pub async fn pick(&self, chosen: Option<&str>) -> Result<Picked, ClientError> {
         let models = self.models().await?;
         let found = match chosen {
-            Some(name) => models.iter().find(|model| model.name == name),
-            None => models.iter().find(|model| model.complete).or(models.first()),
+            Some(name) => models.iter().find(|model| {
+                let adapter = name.strip_prefix(&model.name);
+                adapter.is_some_and(|adapter| adapter.is_empty() || adapter.starts_with(':'))
+            }),
+            None => {
+                let answers = |model: &&ModelReport| model.complete && !model.is_encoder;
+                models.iter().find(answers).or(models.first())
+            }
         };
         let context = found.map(|model| model.shape.context);
         let name = chosen.map(String::from).or_else(|| found.map(|model| model.name.clone()));

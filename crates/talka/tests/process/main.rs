@@ -5,6 +5,7 @@
 
 mod alone;
 mod asking;
+mod beside;
 mod crash;
 mod death;
 mod harness;

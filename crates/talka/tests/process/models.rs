@@ -75,6 +75,17 @@ pub fn truncated_bard(parent: &Path, name: &str, keep: usize) -> String {
     folder.to_str().expect("the path is text").to_owned()
 }
 
+/// A copy of bard in `parent/NAME` that ends after its first layer.
+pub fn shallow_bard(parent: &Path, name: &str) -> String {
+    let folder = copy_of_bard(parent, name);
+    let file = folder.join("config.json");
+    let config = fs::read(&file).expect("a configuration");
+    let mut config: Value = serde_json::from_slice(&config).expect("JSON");
+    config["num_hidden_layers"] = 1.into();
+    fs::write(&file, config.to_string()).expect("written");
+    folder.to_str().expect("the path is text").to_owned()
+}
+
 fn copy_of_bard(parent: &Path, name: &str) -> PathBuf {
     let folder = parent.join(name);
     fs::create_dir(&folder).expect("a new folder");

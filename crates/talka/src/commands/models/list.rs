@@ -53,6 +53,11 @@ fn print_served(models: &[ModelReport]) -> Result<()> {
             state(model).into(),
             served_by(model).join(", "),
         ]);
+        for adapter in &model.adapters {
+            let mut row = <[String; 6]>::default();
+            row[0] = format!("{}:{adapter}", model.name);
+            table.row(row);
+        }
     }
     Ok(table.print()?)
 }

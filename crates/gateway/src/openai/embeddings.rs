@@ -175,9 +175,9 @@ mod tests {
         let texts = |input: Value| {
             call(json!({"model": "m", "input": input})).expect("a request").request.texts
         };
-        let [a, b] = ["a", "b"].map(|text| Prompt::Text(text.into()));
-        assert_eq!(texts(json!("a")), [a.clone()]);
-        assert_eq!(texts(json!(["a", "b"])), [a, b]);
+        let text = |text: &str| Prompt::Text(text.into());
+        assert_eq!(texts(json!("a")), [text("a")]);
+        assert_eq!(texts(json!(["a", "b"])), ["a", "b"].map(text));
         assert_eq!(texts(json!([1, 2])), [Prompt::Tokens(vec![1, 2])]);
         let lists = [Prompt::Tokens(vec![1]), Prompt::Tokens(vec![2, 3])];
         assert_eq!(texts(json!([[1], [2, 3]])), lists);

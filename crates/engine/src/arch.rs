@@ -22,7 +22,7 @@ mod read;
 
 use crate::{
     config::{ConfigError, Fields},
-    kernels::AttentionRule,
+    kernels::{Activation, AttentionRule},
     quant::Encoding,
     rope::Rope,
 };
@@ -164,15 +164,6 @@ pub(crate) struct FeedForward {
     /// Inner features of a layer without experts.
     pub width: u32,
     pub experts: Option<Experts>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Activation {
-    Silu,
-    /// With the normal distribution itself.
-    Gelu,
-    /// With its approximation by a hyperbolic tangent.
-    GeluTanh,
 }
 
 /// A mixture of experts (Shazeer et al. 2017; Jiang et al. 2024).

@@ -36,9 +36,9 @@ mod norm;
 mod pool;
 mod rope;
 
-use crate::arch::Activation;
 use std::sync::Arc;
 
+pub(crate) use activation::Activation;
 pub use attention::{
     AttentionRule, AttentionSequence, CacheElement, PAGE_POSITIONS, Page, PageShape,
 };

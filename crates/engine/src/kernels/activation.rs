@@ -3,7 +3,16 @@
 use super::isa::{Isa, compiled_for};
 use super::math::{exp, tanh};
 use super::pool::ThreadPool;
-use crate::arch::Activation;
+
+/// The curve between the two linear maps of a feed-forward.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Activation {
+    Silu,
+    /// With the normal distribution itself.
+    Gelu,
+    /// With its approximation by a hyperbolic tangent.
+    GeluTanh,
+}
 
 /// Elements per chunk handed to a thread: a few microseconds of work.
 const CHUNK: usize = 8_192;

@@ -5,6 +5,7 @@
 
 mod bench;
 mod cargo;
+mod fuzz;
 mod layering;
 mod test;
 
@@ -32,6 +33,15 @@ enum Command {
     Layering,
     /// Rewrite the golden files from the code, to be reviewed like code
     Bless,
+    /// Feed wrong bytes to every decoder of files and messages, and stop at the first that fails
+    #[command(after_help = "Example: cargo xtask fuzz gguf --minutes 10")]
+    Fuzz {
+        /// One of fuzz/fuzz_targets; all of them without
+        target: Option<String>,
+        /// How long each runs
+        #[arg(long, default_value_t = 1)]
+        minutes: u32,
+    },
     /// Measure speed; `cargo xtask bench` alone measures the engine
     #[command(disable_help_flag = true)]
     Bench {
@@ -46,6 +56,7 @@ fn main() -> ExitCode {
         Command::Test { fast } => test::run(fast),
         Command::Layering => layering::run(),
         Command::Bless => test::bless(),
+        Command::Fuzz { target, minutes } => fuzz::run(target.as_deref(), minutes),
         Command::Bench { arguments } => bench::run(&arguments),
     };
     match done {

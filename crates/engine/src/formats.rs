@@ -8,6 +8,7 @@
 //! leave the folder, and a header that lies about its file is refused.
 
 mod gguf;
+mod gguf_cuts;
 mod gguf_model;
 mod gguf_tokenizer;
 mod safetensors;

@@ -70,6 +70,9 @@ pub enum GgufError {
     /// Metadata of another kind than it must be.
     #[error("has metadata {key:?} = {found}, expected {expected}")]
     Wrong { key: String, found: String, expected: &'static str },
+    /// Cut otherwise, a text would become tokens that the model does not mean by it.
+    #[error("cuts text as {found:?} (tokenizer.ggml.pre), supported are: {supported}")]
+    PreTokenizer { found: String, supported: String },
 }
 
 /// A value of metadata.

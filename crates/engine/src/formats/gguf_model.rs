@@ -259,7 +259,12 @@ fn config(metadata: &Metadata, table: &TensorTable) -> Result<Map<String, Json>,
     put("norm_topk_prob", Some(json!(true)));
     put("rope_scaling", scaling(metadata, name)?);
     put("type_vocab_size", rows(table, "token_types.weight"));
-    put("vocab_size", rows(table, "token_embd.weight"));
+    // A file may hold a vocabulary alone.
+    let tokens = || match metadata.get("tokenizer.ggml.tokens") {
+        Some(Value::Array(list)) => Some(json!(list.len())),
+        _ => None,
+    };
+    put("vocab_size", rows(table, "token_embd.weight").or_else(tokens));
     put("tie_word_embeddings", Some(json!(table.get("output.weight").is_none())));
     put("attention_bias", Some(json!(table.get("blk.0.attn_q.bias").is_some())));
     if family.starts_with("gemma") {

@@ -1,11 +1,11 @@
 //! The tokenizer in a GGUF file, spelt as the `tokenizer.json` that means the same.
 //!
 //! Three kinds: byte-level BPE (`gpt2`), sentencepiece BPE by scores (`llama`), and word pieces (`bert`).
-//! The regular expressions that cut text before BPE are not in the file, only a name for them
-//! (`tokenizer.ggml.pre`); names that are not known here cut as GPT-2 does.
+//! What cuts text before BPE is [`super::gguf_cuts`]'s.
 
 use super::{
     gguf::{GgufError, Value},
+    gguf_cuts::{PreTokenizer, byte_level_step},
     gguf_model::Metadata,
 };
 use serde_json::{Map, Value as Json, json};
@@ -156,62 +156,22 @@ fn byte_level(metadata: &Metadata) -> Result<Json, GgufError> {
     let vocabulary = Vocabulary::read(metadata)?;
     let missing = || GgufError::Missing { key: MERGES.into(), expected: "a list of merges" };
     let merges = metadata.texts(MERGES)?.ok_or_else(missing)?;
-    let pre = metadata.text("tokenizer.ggml.pre")?.unwrap_or("default");
-    // Llama 3 takes words that are tokens whole, whatever merges would make of them.
-    let whole = matches!(pre, "llama-bpe" | "llama-v3" | "llama3" | "falcon3");
-    let template =
-        template(metadata, &vocabulary, flags(metadata, [whole, false])?, ["bos", "eos"])?;
+    let pre = metadata.text("tokenizer.ggml.pre")?;
+    let pre = PreTokenizer::find(pre, metadata.text("general.architecture")?)?;
+    let flags = flags(metadata, [pre.begins, false])?;
+    let template = template(metadata, &vocabulary, flags, ["bos", "eos"])?;
     Ok(json!({
         "version": "1.0",
         "added_tokens": vocabulary.added(),
-        "normalizer": if pre == "qwen2" { json!({"type": "NFC"}) } else { Json::Null },
-        "pre_tokenizer": { "type": "Sequence", "pretokenizers": cuts(pre) },
+        "normalizer": if pre.composes { json!({"type": "NFC"}) } else { Json::Null },
+        "pre_tokenizer": pre.json(),
         "post_processor": template,
         "decoder": byte_level_step(false),
         "model": {
             "type": "BPE", "vocab": vocabulary.ids(), "merges": merges,
-            "ignore_merges": whole, "byte_fallback": false, "fuse_unk": false,
+            "ignore_merges": pre.whole_words, "byte_fallback": false, "fuse_unk": false,
         },
     }))
-}
-
-fn byte_level_step(use_regex: bool) -> Json {
-    json!({
-        "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true,
-        "use_regex": use_regex,
-    })
-}
-
-/// How text is cut before BPE.
-fn cuts(pre: &str) -> Vec<Json> {
-    let split = |pattern: &str| {
-        json!({
-            "type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated",
-            "invert": false,
-        })
-    };
-    /// Words, numbers of up to so many digits, punctuation, line ends, other space.
-    macro_rules! modern {
-        ($digits:literal) => {
-            concat!(
-                r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}",
-                $digits,
-                r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-            )
-        };
-    }
-    match pre {
-        "llama-bpe" | "llama-v3" | "llama3" | "falcon3" | "dbrx" | "smaug-bpe" => {
-            vec![split(modern!("{1,3}")), byte_level_step(false)]
-        }
-        "qwen2" | "deepseek-r1-qwen" | "stablelm2" => {
-            vec![split(modern!("")), byte_level_step(false)]
-        }
-        "smollm" | "starcoder" | "refact" | "command-r" | "codeshell" => {
-            vec![json!({"type": "Digits", "individual_digits": true}), byte_level_step(true)]
-        }
-        _ => vec![byte_level_step(true)],
-    }
 }
 
 /// Sentencepiece merges the pair with the best score; a list of merges in that order does the same.

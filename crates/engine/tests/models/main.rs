@@ -7,6 +7,8 @@
 mod choose;
 mod damage;
 mod gguf;
+mod gguf_file;
+mod gguf_tokenizer;
 mod golden;
 mod lora;
 mod minilm;

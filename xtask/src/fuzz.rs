@@ -159,7 +159,7 @@ fn command(target: &Target, minutes: u32) -> Command {
     command.arg(target.name).arg(corpus(target)).args(target.seeds);
     command.arg("--");
     command.arg(format!("-max_total_time={}", minutes.saturating_mul(60)));
-    command.arg(format!("-max_len={}", target.bytes_max));
+    command.args([format!("-max_len={}", target.bytes_max), "-len_control=0".into()]);
     command.arg(format!("-timeout={INPUT_SECONDS_MAX}"));
     // Nothing here leaks by design, and a search of all memory after every input costs most of the time.
     command.arg("-detect_leaks=0");

@@ -50,8 +50,8 @@ impl Tokenizer {
     /// A smaller tokenizer is fine: checkpoints pad their vocabulary to a round number.
     ///
     /// # Errors
-    /// [`TokenizerError::Parse`], or [`TokenizerError::Vocabulary`] naming the largest id if the
-    /// model does not know it.
+    /// [`TokenizerError::Parse`], or [`TokenizerError::Vocabulary`] naming the largest id, or one that
+    /// is put around every text, if the model does not know it.
     pub fn from_bytes(bytes: &[u8], vocab: u32) -> Result<Self, TokenizerError> {
         let mut tokenizer = tokenizers::Tokenizer::from_bytes(bytes)
             .map_err(|source| TokenizerError::Parse { source })?;
@@ -61,6 +61,14 @@ impl Tokenizer {
             .with_padding(None);
         let largest = tokenizer.get_vocab(true).into_iter().max_by_key(|(_, id)| *id);
         if let Some((token, found)) = largest.filter(|(_, id)| *id >= vocab) {
+            return Err(TokenizerError::Vocabulary { token, found, vocab });
+        }
+        // What is put around a text has ids of its own.
+        let around = tokenizer.encode_fast("", true);
+        let around = around.map_err(|source| TokenizerError::Encode { source })?;
+        let pairs = around.get_tokens().iter().zip(around.get_ids());
+        if let Some((token, id)) = pairs.into_iter().find(|(_, id)| **id >= vocab) {
+            let (token, found) = (token.clone(), *id);
             return Err(TokenizerError::Vocabulary { token, found, vocab });
         }
         let added = tokenizer.get_added_tokens_decoder().into_iter();

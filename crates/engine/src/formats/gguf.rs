@@ -29,6 +29,9 @@ pub enum GgufError {
         "is truncated: {what} needs {wanted} bytes at {at}, {left} are left; download it again"
     )]
     Truncated { what: &'static str, wanted: u64, at: usize, left: usize },
+    /// More before the tensors than any model has.
+    #[error("has a header of more than {max} {what}")]
+    HeaderTooLarge { what: &'static str, max: u64 },
     /// A text that is none.
     #[error("has {what} that is no UTF-8 at byte {at}")]
     Text { what: &'static str, at: usize },
@@ -61,9 +64,18 @@ pub enum GgufError {
     /// Two share bytes.
     #[error("has tensors {first} and {second} in the same place")]
     Overlap { first: String, second: String },
-    /// Parts that do not belong together.
+    /// Not the first of its parts.
     #[error("is part {found} of {count}, expected {expected}: name the first part")]
     Part { found: u64, count: u64, expected: String },
+    /// Another part, or one of another model, under this name.
+    #[error(
+        "says it is part {found} (counted from 0) of {count}, its name says {expected}: the parts are \
+         mixed up; download them again"
+    )]
+    OtherPart { found: u64, count: u64, expected: String },
+    /// Parts with fewer or more tensors than the first announces.
+    #[error("announces {expected} tensors, its parts hold {found}; download them again")]
+    TensorCount { expected: u64, found: u64 },
     /// Metadata that a model needs.
     #[error("lacks metadata {key:?}, expected {expected}")]
     Missing { key: String, expected: &'static str },
@@ -86,6 +98,11 @@ pub(super) enum Value {
     Array(Vec<Value>),
 }
 
+/// The largest published header (262,144 tokens, as many merges) takes 16 MB.
+const HEADER_BYTES_MAX: u64 = 256 << 20;
+/// Values of all arrays: each takes up to 32 bytes of memory, whatever it takes in the file.
+const VALUES_MAX: u64 = 1 << 23;
+
 /// What one file holds.
 #[derive(Debug)]
 pub(super) struct Gguf {
@@ -100,7 +117,7 @@ impl Gguf {
     /// Reads the header of `bytes`.
     pub fn read(bytes: FileBytes) -> Result<Self, GgufError> {
         let file = Arc::new(bytes);
-        let mut cursor = Cursor { bytes: &file, at: 0 };
+        let mut cursor = Cursor { bytes: &file, at: 0, values_left: VALUES_MAX };
         let magic = cursor.take(4, "the magic number")?;
         if magic != b"GGUF" {
             let found = String::from_utf8_lossy(magic).into_owned();
@@ -215,6 +232,7 @@ fn check_overlap(tensors: &[(String, Tensor)]) -> Result<(), GgufError> {
 struct Cursor<'a> {
     bytes: &'a [u8],
     at: usize,
+    values_left: u64,
 }
 
 impl<'a> Cursor<'a> {
@@ -222,6 +240,9 @@ impl<'a> Cursor<'a> {
         let left = self.bytes.len() - self.at;
         if length > left as u64 {
             return Err(GgufError::Truncated { what, wanted: length, at: self.at, left });
+        }
+        if self.at as u64 + length > HEADER_BYTES_MAX {
+            return Err(GgufError::HeaderTooLarge { what: "bytes", max: HEADER_BYTES_MAX });
         }
         let taken = &self.bytes[self.at..self.at + length as usize];
         self.at += length as usize;
@@ -275,6 +296,10 @@ impl<'a> Cursor<'a> {
             let what = "an array";
             return Err(GgufError::Truncated { what, wanted: count, at: self.at, left });
         }
+        self.values_left = self
+            .values_left
+            .checked_sub(count)
+            .ok_or(GgufError::HeaderTooLarge { what: "values", max: VALUES_MAX })?;
         (0..count).map(|_| self.plain(key, kind)).collect::<Result<_, _>>().map(Value::Array)
     }
 

@@ -43,35 +43,67 @@ const ARCHITECTURES: [(&str, &str); 11] = [
     ("neurollm", "neurollm"),
 ];
 
+const SPLIT_NO: &str = "split.no";
+const SPLIT_COUNT: &str = "split.count";
+
 /// Opens the file at `path` and the other parts of its model.
 pub(crate) fn open(path: &Path) -> Result<GgufModel, ModelError> {
     let file = path.display().to_string();
     let wrong = |source| ModelError::Gguf { file: file.clone(), source };
     let first = read(path)?;
     let metadata = Metadata(first.metadata.clone());
-    let parts = metadata.unsigned("split.count").map_err(wrong)?.unwrap_or(1);
-    let mut table = TensorTable::default();
-    first.move_into(&mut table)?;
-    if parts > 1 {
-        let own = metadata.unsigned("split.no").map_err(wrong)?.unwrap_or(0);
-        if own != 0 {
-            let expected = "part 0".into();
-            return Err(wrong(GgufError::Part { found: own, count: parts, expected }));
-        }
-        for part in 1..parts {
-            let path = part_path(path, part, parts).ok_or_else(|| {
-                let expected = "a name that ends in -00001-of-0000N.gguf".into();
-                wrong(GgufError::Part { found: own, count: parts, expected })
-            })?;
-            read(&path)?.move_into(&mut table)?;
-        }
-    }
+    let table = join(path, first, &metadata)?;
     let config = config(&metadata, &table).map_err(|error| error.name(&file))?;
     let architecture = architecture(&metadata, &config, &table).map_err(|e| e.name(&file))?;
     let tokenizer = gguf_tokenizer::read(&metadata).map_err(wrong)?;
     let eos_ids = gguf_tokenizer::eos_ids(&metadata).map_err(wrong)?;
     let tokenizer_config = gguf_tokenizer::config(&metadata).map_err(wrong)?;
     Ok(GgufModel { config, architecture, table, tokenizer, tokenizer_config, eos_ids })
+}
+
+/// The tensors of `first` and of the parts that it announces, which must be those that their names say.
+fn join(path: &Path, first: Gguf, metadata: &Metadata) -> Result<TensorTable, ModelError> {
+    let wrong = |source| ModelError::Gguf { file: path.display().to_string(), source };
+    let count = metadata.unsigned(SPLIT_COUNT).map_err(wrong)?.unwrap_or(1);
+    let mut table = TensorTable::default();
+    let mut tensors = first.tensors.len() as u64;
+    first.move_into(&mut table)?;
+    if count <= 1 {
+        return Ok(table);
+    }
+    let found = metadata.unsigned(SPLIT_NO).map_err(wrong)?.unwrap_or(0);
+    if found != 0 {
+        return Err(wrong(GgufError::Part { found, count, expected: "part 0".into() }));
+    }
+    for part in 1..count {
+        let path = part_path(path, part, count).ok_or_else(|| {
+            let expected = "a name that ends in -00001-of-0000N.gguf".into();
+            wrong(GgufError::Part { found, count, expected })
+        })?;
+        let gguf = read(&path)?;
+        check_part(&gguf, part, count)
+            .map_err(|source| ModelError::Gguf { file: path.display().to_string(), source })?;
+        tensors += gguf.tensors.len() as u64;
+        gguf.move_into(&mut table)?;
+    }
+    match metadata.unsigned("split.tensors.count").map_err(wrong)? {
+        Some(expected) if expected != tensors => {
+            Err(wrong(GgufError::TensorCount { expected, found: tensors }))
+        }
+        _ => Ok(table),
+    }
+}
+
+/// Whether a part says of itself what its name does.
+fn check_part(gguf: &Gguf, part: u64, count: u64) -> Result<(), GgufError> {
+    let metadata = Metadata(gguf.metadata.clone());
+    let number = |key| Ok::<_, GgufError>(metadata.unsigned(key)?.unwrap_or(0));
+    let found = [number(SPLIT_NO)?, number(SPLIT_COUNT)?];
+    if found == [part, count] {
+        return Ok(());
+    }
+    let expected = format!("{part} of {count}");
+    Err(GgufError::OtherPart { found: found[0], count: found[1], expected })
 }
 
 fn read(path: &Path) -> Result<Gguf, ModelError> {

@@ -273,3 +273,82 @@ fn numbers_that_are_none_are_refused_with_their_tensor() {
         assert!(error.to_string().starts_with(&format!("tensor {name} holds a number")), "{error}");
     }
 }
+
+/// The message of opening the model after its table of tensors was changed in place.
+fn with_table(change: impl FnOnce(&mut serde_json::Map<String, serde_json::Value>)) -> String {
+    message(|copy| {
+        let bytes = copy.read("model.safetensors");
+        let (length, rest) = bytes.split_first_chunk().expect("a length");
+        let (table, data) = rest.split_at(u64::from_le_bytes(*length) as usize);
+        let mut table = serde_json::from_slice(table).expect("a table");
+        change(&mut table);
+        let table = serde_json::to_vec(&table).expect("JSON");
+        let length = (table.len() as u64).to_le_bytes();
+        copy.write("model.safetensors", [&length, &table[..], data].concat());
+    })
+}
+
+#[test]
+fn tensors_that_overlap_or_leave_gaps_are_refused() {
+    const NAME: &str = "model.norm.weight";
+    const HEADER: &str = "model.safetensors is truncated or no safetensors file: ";
+    let moved = |change: fn(u64, u64) -> [u64; 2]| {
+        with_table(|table| {
+            let place = &mut table[NAME]["data_offsets"];
+            let at = |n: usize| place[n].as_u64().expect("a number");
+            *place = json!(change(at(0), at(1)));
+        })
+    };
+    for found in [
+        moved(|start, end| [start - 64, end - 64]),
+        moved(|start, end| [start - 64, end]),
+        moved(|start, end| [start, end + 64]),
+        moved(|start, end| [end, start]),
+        moved(|_, _| [u64::MAX - 255, u64::MAX]),
+        with_table(|table| table[NAME]["shape"] = json!([65])),
+        with_table(|table| table[NAME]["shape"] = json!([u64::MAX, 2])),
+        with_table(|table| table[NAME]["dtype"] = json!("F7")),
+        with_table(|table| drop(table.remove(NAME))),
+    ] {
+        assert!(found.starts_with(HEADER), "{found}");
+    }
+}
+
+#[test]
+fn shards_may_not_hold_a_tensor_twice_nor_the_index_be_a_shard() {
+    const INDEX: &str = "model.safetensors.index.json";
+    let itself = message(|copy| {
+        copy.write(INDEX, json!({"weight_map": {"model.norm.weight": INDEX}}).to_string());
+    });
+    assert!(itself.starts_with(&format!("the shard index names {INDEX:?}")), "{itself}");
+    let twice = message(|copy| {
+        copy.write("again.safetensors", copy.read("model.safetensors"));
+        let map = json!({"model.norm.weight": "model.safetensors", "lm_head.weight": "again.safetensors"});
+        copy.write(INDEX, json!({"weight_map": map}).to_string());
+    });
+    assert!(twice.ends_with("is stored twice"), "{twice}");
+    let neither = message(|copy| {
+        copy.write("odd.safetensors", copy.read("config.json"));
+        copy.write(INDEX, json!({"weight_map": {"x": "odd.safetensors"}}).to_string());
+    });
+    assert!(
+        neither.starts_with("odd.safetensors is truncated or no safetensors file"),
+        "{neither}"
+    );
+}
+
+#[test]
+fn what_a_tokenizer_puts_around_a_text_must_be_tokens_of_the_model() {
+    let found = message(|copy| {
+        copy.edit_json("tokenizer.json", |fields| {
+            let special = json!({"id": "<s>", "ids": [320], "tokens": ["<s>"]});
+            let single = json!([{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]);
+            let around = json!({
+                "type": "TemplateProcessing", "single": single, "pair": single,
+                "special_tokens": {"<s>": special},
+            });
+            fields.insert("post_processor".into(), around);
+        });
+    });
+    assert!(found.contains("token \"<s>\" with id 320, expected ids below"), "{found}");
+}

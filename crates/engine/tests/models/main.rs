@@ -7,6 +7,7 @@
 mod choose;
 mod damage;
 mod gguf;
+mod gguf_damage;
 mod gguf_file;
 mod gguf_tokenizer;
 mod golden;

@@ -225,38 +225,53 @@ pub(super) unsafe fn bf16_2x2(
     }
 }
 
-/// Two tiles of signed bytes with two of unsigned ones, `depth` inputs each, one after the other in
-/// memory: `sums[u]` is the product of the two tiles `u`.
+/// Makes register `SUM`, 0 to 3, the product of a tile of signed bytes with another, each `depth` inputs deep
+/// and one piece of memory.
+///
+/// The compiler never uses tile registers of its own accord: [`store`] finds there what this left.
 ///
 /// # Safety
-/// A [`Config`] of that depth must be alive, and two tiles of each readable.
+/// A [`Config`] of that depth must be alive, and both tiles readable.
 #[inline(always)]
-pub(super) unsafe fn bytes_2(a: *const u8, b: *const u8, depth: usize, sums: &mut [Sums<i32>; 2]) {
-    // A tile of weights takes as many bytes as one of activations.
-    let tile = depth * TILE;
-    // SAFETY: reads the tiles named, writes `sums`.
+pub(super) unsafe fn multiply_bytes<const SUM: usize>(
+    (a, b): (*const u8, *const u8),
+    depth: usize,
+) {
+    const { assert!(SUM < 4) };
+    // SAFETY: reads the tiles named.
     unsafe {
         asm!(
-            "tilezero tmm0",
-            "tilezero tmm1",
-            "tileloadd tmm4, [{a0} + {depth}*1]",
-            "tileloadd tmm6, [{b0} + {row}*1]",
-            "tdpbsud tmm0, tmm4, tmm6",
-            "tileloadd tmm5, [{a1} + {depth}*1]",
-            "tileloadd tmm7, [{b1} + {row}*1]",
-            "tdpbsud tmm1, tmm5, tmm7",
-            "tilestored [{sums} + {row}*1], tmm0",
-            "tilestored [{sums} + {row}*1 + 1024], tmm1",
-            a0 = in(reg) a,
-            b0 = in(reg) b,
-            a1 = in(reg) a.wrapping_add(tile),
-            b1 = in(reg) b.wrapping_add(tile),
+            "tilezero tmm{sum}",
+            "tileloadd tmm{left}, [{a} + {depth}*1]",
+            "tileloadd tmm{right}, [{b} + {row}*1]",
+            "tdpbssd tmm{sum}, tmm{left}, tmm{right}",
+            sum = const SUM,
+            left = const 4 + SUM % 2,
+            right = const 6 + SUM % 2,
+            a = in(reg) a,
+            b = in(reg) b,
             depth = in(reg) depth,
             row = in(reg) 64_usize,
-            sums = in(reg) sums.as_mut_ptr(),
-            out("tmm0") _, out("tmm1") _,
-            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-            options(nostack),
+            options(nostack, preserves_flags, readonly),
+        );
+    }
+}
+
+/// Writes register `SUM`.
+///
+/// # Safety
+/// A [`Config`] must be alive.
+#[inline(always)]
+pub(super) unsafe fn store<const SUM: usize>(sums: &mut Sums<i32>) {
+    const { assert!(SUM < 4) };
+    // SAFETY: writes `sums`.
+    unsafe {
+        asm!(
+            "tilestored [{sums} + {row}*1], tmm{sum}",
+            sum = const SUM,
+            sums = in(reg) sums,
+            row = in(reg) 64_usize,
+            options(nostack, preserves_flags),
         );
     }
 }

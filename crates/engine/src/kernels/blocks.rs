@@ -10,6 +10,60 @@ use super::pool::ThreadPool;
 use crate::quant::{Block, Encoding};
 use half::f16;
 
+/// Evaluates `$body` with the type `$kind` standing for `$encoding`, which is a quantised one.
+macro_rules! with_kind {
+    ($encoding:expr, $kind:ident => $body:expr) => {{
+        use $crate::kernels::blocks::kinds;
+        use $crate::quant::Encoding;
+        match $encoding {
+            Encoding::Q8_0 => {
+                type $kind = kinds::Q8_0;
+                $body
+            }
+            Encoding::Q4_0 => {
+                type $kind = kinds::Q4_0;
+                $body
+            }
+            Encoding::Q4_1 => {
+                type $kind = kinds::Q4_1;
+                $body
+            }
+            Encoding::Q5_0 => {
+                type $kind = kinds::Q5_0;
+                $body
+            }
+            Encoding::Q5_1 => {
+                type $kind = kinds::Q5_1;
+                $body
+            }
+            Encoding::Q2_K => {
+                type $kind = kinds::Q2_K;
+                $body
+            }
+            Encoding::Q3_K => {
+                type $kind = kinds::Q3_K;
+                $body
+            }
+            Encoding::Q4_K => {
+                type $kind = kinds::Q4_K;
+                $body
+            }
+            Encoding::Q5_K => {
+                type $kind = kinds::Q5_K;
+                $body
+            }
+            Encoding::Q6_K => {
+                type $kind = kinds::Q6_K;
+                $body
+            }
+            Encoding::F32 | Encoding::F16 | Encoding::Bf16 => {
+                unreachable!("floats are not held in blocks")
+            }
+        }
+    }};
+}
+pub(super) use with_kind;
+
 /// Inputs that share one scale of the activations, and one chunk of codes.
 pub(super) const CHUNK: usize = 32;
 
@@ -102,21 +156,10 @@ impl Blocks {
         let mut buffer = allocate(count * panel_bytes)?;
         let row_bytes = bytes.len() / rows;
         each_panel(pool, buffer.as_mut(), panel_bytes, &|panel, out| {
-            let (codes, scales) = out.split_at_mut(code_bytes);
             let rows = panel_rows(panel, rows);
-            let rows = bytes[rows.start * row_bytes..rows.end * row_bytes].chunks_exact(row_bytes);
-            let mut block = Block::default();
-            for (n, row) in rows.enumerate() {
-                for (index, bytes) in row.chunks_exact(encoding.block_bytes()).enumerate() {
-                    block.read(encoding, bytes);
-                    put_scales(scheme, &block, n, &mut scales[index * scheme.scale_bytes()..]);
-                    for (chunk, group) in block.codes[..scheme.block].chunks(CHUNK).enumerate() {
-                        let chunk = index * scheme.block / CHUNK + chunk;
-                        let at = chunk * scheme.chunk_bytes();
-                        put_codes(scheme.bits, group, n, &mut codes[at..][..scheme.chunk_bytes()]);
-                    }
-                }
-            }
+            let rows = &bytes[rows.start * row_bytes..rows.end * row_bytes];
+            let (codes, scales) = out.split_at_mut(code_bytes);
+            with_kind!(encoding, K => pack_panel::<K>(rows, row_bytes, codes, scales));
         });
         Ok(Self { buffer, scheme, encoding, count, cols })
     }
@@ -185,6 +228,37 @@ impl Panel<'_> {
     }
 }
 
+/// Packs rows of blocks into the two parts of a panel, which are zero.
+fn pack_panel<K: Kind>(rows: &[u8], row_bytes: usize, codes: &mut [u8], scales: &mut [u8]) {
+    /// Inputs of each row that are packed before those of the next, so that what is written stays in the
+    /// nearest cache.
+    const TOGETHER: usize = 256;
+    let scheme = const { K::SCHEME };
+    let blocks = TOGETHER / scheme.block;
+    let code_bytes = scheme.block / CHUNK * scheme.chunk_bytes();
+    let parts = codes.chunks_mut(blocks * code_bytes);
+    let parts = parts.zip(scales.chunks_mut(blocks * scheme.scale_bytes()));
+    let mut block = Block::default();
+    for (part, (codes, scales)) in parts.enumerate() {
+        for (n, row) in rows.chunks_exact(row_bytes).enumerate() {
+            let row = &row[part * blocks * const { K::ENCODING.block_bytes() }..];
+            let places = codes.chunks_exact_mut(code_bytes);
+            let places = places.zip(scales.chunks_exact_mut(scheme.scale_bytes()));
+            for (bytes, (codes, scales)) in
+                row.chunks_exact(const { K::ENCODING.block_bytes() }).zip(places)
+            {
+                block.read(K::ENCODING, bytes);
+                put_scales(scheme, &block, n, scales);
+                let planes = codes.chunks_exact_mut(scheme.chunk_bytes());
+                for (codes, planes) in block.codes.as_chunks::<CHUNK>().0.iter().zip(planes) {
+                    put_codes(scheme.bits, codes, n, planes);
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
 fn put_scales(scheme: Scheme, block: &Block, n: usize, out: &mut [u8]) {
     let kinds = 1 + usize::from(scheme.has_min);
     let (floats, integers) = out[..scheme.scale_bytes()].split_at_mut(kinds * PANEL_ROWS * 2);
@@ -205,7 +279,8 @@ fn put_scales(scheme: Scheme, block: &Block, n: usize, out: &mut [u8]) {
 }
 
 /// Adds the codes of row `n` to the planes of a chunk, which are zero where they go.
-fn put_codes(bits: usize, codes: &[u8], n: usize, planes: &mut [u8]) {
+#[inline(always)]
+fn put_codes(bits: usize, codes: &[u8; CHUNK], n: usize, planes: &mut [u8]) {
     // Four inputs of a row lie side by side and move as one.
     let mut quads = [0; CHUNK / 4];
     for (quad, codes) in quads.iter_mut().zip(codes.as_chunks::<4>().0) {
@@ -231,6 +306,7 @@ fn put_codes(bits: usize, codes: &[u8], n: usize, planes: &mut [u8]) {
 
 /// Writes codes of `BITS` bits of row `n`: a plane takes as many registers, the codes of the others lie
 /// above those of the first.
+#[inline(always)]
 fn put<const BITS: usize>(plane: &mut [u8], quads: [u32; CHUNK / 4], n: usize) {
     let (places, _) = plane.as_chunks_mut::<4>();
     for vector in 0..BITS {
@@ -241,6 +317,7 @@ fn put<const BITS: usize>(plane: &mut [u8], quads: [u32; CHUNK / 4], n: usize) {
 }
 
 /// Writes one bit of each code of row `n`: a mask of a register has a bit for each byte.
+#[inline(always)]
 fn put_bits(plane: &mut [u8], quads: [u32; CHUNK / 4], n: usize) {
     for (vector, quad) in quads.into_iter().enumerate() {
         let four = quad | quad >> 7 | quad >> 14 | quad >> 21;
@@ -299,62 +376,9 @@ fn add_bits<const SHIFT: usize>(plane: &[u8], out: &mut [u8; CHUNK_CODES]) {
 
 /// A [`Scheme`] that the compiler knows.
 pub(super) trait Kind {
+    const ENCODING: Encoding;
     const SCHEME: Scheme;
 }
-
-/// Evaluates `$body` with the type `$kind` standing for `$encoding`, which is a quantised one.
-macro_rules! with_kind {
-    ($encoding:expr, $kind:ident => $body:expr) => {{
-        use $crate::kernels::blocks::kinds;
-        use $crate::quant::Encoding;
-        match $encoding {
-            Encoding::Q8_0 => {
-                type $kind = kinds::Q8_0;
-                $body
-            }
-            Encoding::Q4_0 => {
-                type $kind = kinds::Q4_0;
-                $body
-            }
-            Encoding::Q4_1 => {
-                type $kind = kinds::Q4_1;
-                $body
-            }
-            Encoding::Q5_0 => {
-                type $kind = kinds::Q5_0;
-                $body
-            }
-            Encoding::Q5_1 => {
-                type $kind = kinds::Q5_1;
-                $body
-            }
-            Encoding::Q2_K => {
-                type $kind = kinds::Q2_K;
-                $body
-            }
-            Encoding::Q3_K => {
-                type $kind = kinds::Q3_K;
-                $body
-            }
-            Encoding::Q4_K => {
-                type $kind = kinds::Q4_K;
-                $body
-            }
-            Encoding::Q5_K => {
-                type $kind = kinds::Q5_K;
-                $body
-            }
-            Encoding::Q6_K => {
-                type $kind = kinds::Q6_K;
-                $body
-            }
-            Encoding::F32 | Encoding::F16 | Encoding::Bf16 => {
-                unreachable!("floats are not held in blocks")
-            }
-        }
-    }};
-}
-pub(super) use with_kind;
 
 /// One type for each quantised encoding.
 #[allow(non_camel_case_types, reason = "the names that everybody knows them by")]
@@ -365,6 +389,7 @@ pub(super) mod kinds {
         ($($name:ident)*) => {$(
             pub(in super::super) struct $name;
             impl Kind for $name {
+                const ENCODING: Encoding = Encoding::$name;
                 const SCHEME: Scheme = Scheme::of(Encoding::$name);
             }
         )*};

@@ -115,14 +115,24 @@ impl Product<'_> {
         let width = PANEL_ROWS.min(self.n - column);
         // SAFETY: the caller's promise.
         let out = unsafe { self.out.slice(row * self.n + column, width) };
-        match self.write {
-            Write::Set => out.copy_from_slice(&sums[..width]),
-            Write::Add => {
-                for (out, sum) in out.iter_mut().zip(sums) {
-                    *out += sum;
-                }
-            }
+        // Whole panels by themselves: as many numbers as a register has need no loop.
+        match (self.write, out.first_chunk_mut::<PANEL_ROWS>()) {
+            (Write::Set, Some(out)) => *out = *sums,
+            (Write::Set, None) => out.copy_from_slice(&sums[..width]),
+            (Write::Add, Some(out)) => (0..PANEL_ROWS).for_each(|n| out[n] += sums[n]),
+            (Write::Add, None) => (0..width).for_each(|n| out[n] += sums[n]),
         }
+    }
+
+    /// Starts to bring nearer what [`Product::write`] will write: rows lie far apart, and a processor does
+    /// not foresee them.
+    #[inline(always)]
+    #[cfg(target_arch = "x86_64")]
+    fn fetch(&self, row: usize, panel: usize) {
+        use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
+        let address = self.out.address(row * self.n + panel * PANEL_ROWS);
+        // SAFETY: a prefetch changes nothing, and there need not be anything to fetch.
+        unsafe { _mm_prefetch::<_MM_HINT_ET0>(address.cast()) };
     }
 
     /// Cuts `panels` panels of `panel_bytes` into ranges, one job each.

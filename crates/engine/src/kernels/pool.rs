@@ -318,6 +318,12 @@ impl<T> SharedSlice<T> {
         Self { start: slice.as_mut_ptr(), length: slice.len() }
     }
 
+    /// Where element `at` lies, which need not be there.
+    #[inline(always)]
+    pub(super) fn address(&self, at: usize) -> *const T {
+        self.start.wrapping_add(at)
+    }
+
     /// The elements `from..from + length`.
     ///
     /// # Panics

@@ -12,6 +12,7 @@ use super::super::memory::Scratch;
 use super::super::pool::{SharedSlice, ThreadPool};
 use super::{Product, STREAMS};
 use half::bf16;
+use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
 use std::cell::Cell;
 use std::ops::Range;
 
@@ -175,10 +176,10 @@ impl Work<'_> {
                 // SAFETY: as in `narrow`; each pair of panels has sums of its own.
                 unsafe {
                     let _config = Config::new(TILE, TILE_BYTES / TILE);
-                    for pair in range {
+                    for pair in range.clone() {
                         let waiting =
                             (self.steps > SLAB_STEPS).then(|| shared.slice(pair * pairs, pairs));
-                        self.panel_pair(pair * 2, steps.clone(), waiting);
+                        self.panel_pair(pair * 2, range.end * 2, steps.clone(), waiting);
                     }
                 }
             });
@@ -187,13 +188,16 @@ impl Work<'_> {
     }
 
     /// Panels `at` and the next with all blocks, over the inputs of `steps`. Sums start from and end in
-    /// `waiting`, if these are not all inputs.
+    /// `waiting`, if these are not all inputs. Fetches the two panels after, if they come before `end`.
     ///
     /// # Safety
-    /// A [`Config`] of full tiles must be alive; nobody else may touch these columns of the output.
+    /// AVX-512 must be available and a [`Config`] of full tiles alive; nobody else may touch these columns of
+    /// the output.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
     unsafe fn panel_pair(
         &self,
         at: usize,
+        end: usize,
         steps: Range<usize>,
         mut waiting: Option<&mut [[Sums<f32>; 4]]>,
     ) {
@@ -208,10 +212,17 @@ impl Work<'_> {
             if steps.start == 0 {
                 sums.iter_mut().for_each(|sums| sums.0.as_flattened_mut().fill(0.0));
             }
+            let is_last = steps.end == self.steps;
+            if is_last {
+                self.fetch_places(block, pair);
+            }
+            if at + 2 < end {
+                self.fetch_panels(at + 2, steps.clone(), block);
+            }
             let a = [self.block(block, steps.start), self.block(block + 1, steps.start)];
             // SAFETY: the tiles named are there; the caller's promises.
             unsafe { amx::bf16_2x2(a, panels, steps.len(), sums) };
-            if steps.end == self.steps {
+            if is_last {
                 for (index, sums) in sums.iter().enumerate() {
                     if at + index % 2 < self.panels.count {
                         // SAFETY: the caller's promise.
@@ -222,10 +233,36 @@ impl Work<'_> {
         }
     }
 
+    /// Starts to bring nearer where the sums of two blocks will go.
+    #[inline(always)]
+    fn fetch_places(&self, block: usize, panels: [usize; 2]) {
+        let rows = block * ROWS..((block + 2) * ROWS).min(self.rows);
+        for row in rows {
+            panels.iter().for_each(|panel| self.product.fetch(self.start + row, *panel));
+        }
+    }
+
+    /// Starts to bring nearer the share of the tiles of panels `at` and the next that falls to two blocks,
+    /// of all blocks.
+    #[inline(always)]
+    fn fetch_panels(&self, at: usize, steps: Range<usize>, block: usize) {
+        let bytes = steps.len() * TILE_BYTES;
+        let share = (bytes * 2).div_ceil(self.blocks).next_multiple_of(64);
+        let from = block / 2 * share;
+        for panel in at..self.panels.count.min(at + 2) {
+            let tiles = self.panel(panel, steps.start);
+            for line in (from..bytes.min(from + share)).step_by(64) {
+                // SAFETY: a prefetch changes nothing.
+                unsafe { _mm_prefetch::<_MM_HINT_T1>(tiles.wrapping_add(line).cast()) };
+            }
+        }
+    }
+
     /// Writes the sums of one block of activations with one panel.
     ///
     /// # Safety
     /// Nobody else may touch these elements of the output meanwhile.
+    #[inline(always)]
     unsafe fn write(&self, block: usize, panel: usize, sums: &Sums<f32>) {
         let first = block * ROWS;
         let rows = self.rows.saturating_sub(first).min(ROWS);

@@ -150,7 +150,7 @@ fn quantised_products_have_the_same_bits_everywhere() {
         for (t, n, blocks) in
             [(1, 1, 1), (1, 70, 3), (2, 17, 2), (3, 80, 1), (4, 65, 5), (5, 33, 1)]
                 .into_iter()
-                .chain([(8, 48, 3), (17, 20, 2), (40, 16, 1)])
+                .chain([(8, 48, 3), (9, 33, 37), (17, 20, 2), (40, 16, 1)])
         {
             check_quantised(encoding, t, n, blocks * block);
         }

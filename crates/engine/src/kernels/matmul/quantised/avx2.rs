@@ -61,7 +61,7 @@ unsafe fn rows_of<K: Kind>(
                     for (r, out) in out.iter_mut().enumerate().take(rows) {
                         let x = activations.codes.as_ptr().add((row + r) * k + unit * scheme.sub);
                         let at = (row + r) * units + unit;
-                        let sum = dot::<K>(codes, x, *activations.sums.get_unchecked(at));
+                        let sum = dot::<K>(codes, x, *activations.starts.get_unchecked(at));
                         let product = _mm256_mul_ps(_mm256_cvtepi32_ps(sum), scale);
                         let x_scale =
                             *activations.scales.get_unchecked((row + r) * (k / CHUNK) + chunk);
@@ -79,15 +79,15 @@ unsafe fn rows_of<K: Kind>(
     }
 }
 
-/// The integer sums of eight rows over one sub-block; `x_sum` is the sum of its activations.
+/// The integer sums of eight rows over one sub-block, from `start` on, which takes the offset away.
 #[inline(always)]
-unsafe fn dot<K: Kind>(codes: *const u8, x: *const i8, x_sum: i32) -> __m256i {
+unsafe fn dot<K: Kind>(codes: *const u8, x: *const i8, start: i32) -> __m256i {
     let scheme = const { K::SCHEME };
     // SAFETY: the caller's promises.
     unsafe {
         let ones = _mm256_set1_epi16(1);
-        // Whole bytes are made signed below, which takes their offset away.
-        let start = if scheme.bits == 8 { 0 } else { -scheme.offset * x_sum };
+        // Whole bytes are made signed below and have no offset any more.
+        let start = if scheme.bits == 8 { 0 } else { start };
         let mut sum = _mm256_set1_epi32(start);
         for quad in 0..scheme.sub / 4 {
             let codes = _mm256_loadu_si256(codes.add(quad * 64).cast());

@@ -66,6 +66,7 @@ unsafe fn group_of<K: Kind, const T: usize, const P: usize>(
         panels[p] = work.blocks.panel(group.panel(p));
     }
     let activations = work.activations;
+    let panel_bytes = work.blocks.panel_bytes();
     // SAFETY: every chunk and row named is there; the caller has the instructions.
     unsafe {
         let mut out = [[_mm512_setzero_ps(); P]; T];
@@ -75,6 +76,10 @@ unsafe fn group_of<K: Kind, const T: usize, const P: usize>(
                 for line in 0..scheme.chunk_bytes() / 64 {
                     _mm_prefetch::<_MM_HINT_T0>(planes.wrapping_add(AHEAD + line * 64).cast());
                 }
+                // Scales end a panel: those of the next are a whole panel away.
+                let ahead = chunk * CHUNK * scheme.scale_bytes() / scheme.block;
+                let ahead = panels[p].scales.as_ptr().wrapping_add(ahead + panel_bytes);
+                _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
                 let codes = unpack::<K>(planes);
                 for sub in 0..subs {
                     let unit = chunk * subs + sub;
@@ -83,11 +88,11 @@ unsafe fn group_of<K: Kind, const T: usize, const P: usize>(
                         let x = activations.codes.as_ptr().add((row + t) * k + chunk * CHUNK);
                         let at = (row + t) * units + unit;
                         let start = if scheme.offset == 0 {
-                            0
+                            _mm512_setzero_si512()
                         } else {
-                            -scheme.offset * activations.sums.get_unchecked(at)
+                            _mm512_set1_epi32(*activations.starts.get_unchecked(at))
                         };
-                        let mut sums = [_mm512_set1_epi32(start), _mm512_setzero_si512()];
+                        let mut sums = [start, _mm512_setzero_si512()];
                         for quad in sub * quads..(sub + 1) * quads {
                             let x = _mm512_set1_epi32(x.cast::<i32>().add(quad).read_unaligned());
                             sums[quad % 2] = _mm512_dpbusd_epi32(sums[quad % 2], codes[quad], x);

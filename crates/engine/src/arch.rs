@@ -242,8 +242,9 @@ impl Architecture {
         }
         if let Some(experts) = &self.feed_forward.experts {
             let expected = || format!("1 to {}, the number of experts", experts.count);
-            if experts.count == 0 || experts.count > EXPERTS_MAX {
-                let expected = format!("1 to {EXPERTS_MAX}");
+            let max = EXPERTS_MAX.min(EXPERTS_OF_ALL_LAYERS_MAX / shape.layers);
+            if experts.count == 0 || experts.count > max {
+                let expected = format!("1 to {max} in a model of {} layers", shape.layers);
                 return Err(fields.wrong("num_experts", experts.count, expected));
             }
             if experts.used == 0 || experts.used > experts.count {
@@ -410,3 +411,6 @@ fn family(fields: Fields<'_>) -> Result<(&'static str, ReadFamily), ConfigError>
 
 /// More experts than any published layer has.
 const EXPERTS_MAX: u32 = 4096;
+/// Nearly three times those of the largest published model (61 layers of 384): each is looked up by name
+/// before any weight is, so that two large numbers in a file of settings must not make billions.
+const EXPERTS_OF_ALL_LAYERS_MAX: u32 = 1 << 16;

@@ -90,6 +90,20 @@ fn absent_files_and_wrong_settings_are_named() {
     );
 }
 
+/// A fuzzer's find: every expert of every layer was looked up, for minutes.
+#[test]
+fn experts_are_bounded_over_all_layers() {
+    let found = message(|copy| {
+        copy.edit_json("config.json", |fields| {
+            fields.insert("model_type".into(), json!("qwen3_moe"));
+            fields.insert("num_hidden_layers".into(), json!(4096));
+            fields.insert("num_experts".into(), json!(4096));
+        });
+    });
+    let expected = "num_experts = 4096, expected 1 to 16 in a model of 4096 layers";
+    assert!(found.contains(expected), "{found}");
+}
+
 #[test]
 fn an_index_may_not_leave_its_folder_or_lie() {
     let index = |shard: &str| {

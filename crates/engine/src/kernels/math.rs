@@ -5,7 +5,8 @@
 /// eˣ within 2 units in the last place; 0 far below, infinite far above, NaN for NaN.
 ///
 /// Cephes' `expf`: `x = n ln 2 + r` with `|r| ≤ ln 2 / 2`, a polynomial for `eʳ`, and `2ⁿ` put into the
-/// exponent. No branch and no call, and the same bits on every machine, unlike [`f32::exp`].
+/// exponent. No branch and no call, and the same bits on every machine, unlike [`f32::exp`]. No check of a
+/// cast or of an integer's range either: one would keep the compiler from evaluating many at once.
 #[inline(always)]
 pub(super) fn exp(x: f32) -> f32 {
     /// Beyond these the result is 0 or infinite; inside, `2ⁿ` is made of two normal factors.
@@ -18,7 +19,8 @@ pub(super) fn exp(x: f32) -> f32 {
     const LN_2_LOW: f32 = -2.121_944_4e-4;
 
     let clamped = x.clamp(LOWEST, HIGHEST);
-    let n = (clamped * std::f32::consts::LOG2_E + ROUND) - ROUND;
+    let rounded = clamped * std::f32::consts::LOG2_E + ROUND;
+    let n = rounded - ROUND;
     let r = (clamped - n * LN_2_HIGH) - n * LN_2_LOW;
     let mut series = 1.987_569_1e-4;
     series = series * r + 1.398_2e-3;
@@ -28,16 +30,16 @@ pub(super) fn exp(x: f32) -> f32 {
     series = series * r + 0.5;
     let power = (series * r * r + r) + 1.0;
     // Two factors, because 2ⁿ alone may lie outside the normal numbers when the product does not.
-    // The cast is in range after the clamp; a NaN becomes 0 there and comes back through `power`.
-    let n = n as i32;
+    // The bits of `rounded` end in those of `n`; of a NaN they make some factors, and `power` stays a NaN.
+    let n = rounded.to_bits().wrapping_sub(ROUND.to_bits()).cast_signed();
     let half = n >> 1;
-    power * power_of_two(half) * power_of_two(n - half)
+    power * power_of_two(half) * power_of_two(n.wrapping_sub(half))
 }
 
 /// 2ⁿ for `-126 ≤ n ≤ 127`.
 #[inline(always)]
 fn power_of_two(n: i32) -> f32 {
-    f32::from_bits(((n + 127) << 23) as u32)
+    f32::from_bits(n.wrapping_add(127).cast_unsigned() << 23)
 }
 
 /// tanh x within 3 units in the last place; NaN for NaN. As [`exp`]: no branch, the same bits everywhere.

@@ -174,7 +174,12 @@ pub(super) unsafe fn bf16_1x4(
     }
 }
 
-/// Two blocks of activations with two panels of bf16 weights: adds to `sums`, a0·b0, a0·b1, a1·b0, a1·b1.
+/// Bytes that [`bf16_2x2`] fetches with each step.
+pub(super) const FETCH_BYTES: usize = 256;
+
+/// Two blocks of activations with two panels of bf16 weights: a0·b0, a0·b1, a1·b0, a1·b1 go to `sums`, added to
+/// what was there unless `is_first`. Starts to bring nearer as many times [`FETCH_BYTES`] from `next` on as there
+/// are steps.
 ///
 /// # Safety
 /// A [`Config`] of 16 rows and depth 64 must be alive, and `steps` tiles of each readable.
@@ -183,24 +188,37 @@ pub(super) unsafe fn bf16_2x2(
     a: [*const u8; 2],
     panels: [*const u8; 2],
     steps: usize,
+    next: *const u8,
+    is_first: bool,
     sums: &mut [Sums<f32>; 4],
 ) {
-    // SAFETY: reads the tiles named, reads and writes `sums`.
+    // SAFETY: reads the tiles named, reads and writes `sums`; what is fetched need not be readable.
     unsafe {
         asm!(
+            "tilezero tmm0",
+            "tilezero tmm1",
+            "tilezero tmm2",
+            "tilezero tmm3",
+            "test {is_first:e}, {is_first:e}",
+            "jnz 2f",
             "tileloadd tmm0, [{sums} + {row}*1]",
             "tileloadd tmm1, [{sums} + {row}*1 + 1024]",
             "tileloadd tmm2, [{sums} + {row}*1 + 2048]",
             "tileloadd tmm3, [{sums} + {row}*1 + 3072]",
             "2:",
+            "prefetcht1 [{next}]",
+            "prefetcht1 [{next} + 64]",
             "tileloadd tmm6, [{b0} + {row}*1]",
             "tileloadd tmm4, [{a0} + {row}*1]",
             "tdpbf16ps tmm0, tmm4, tmm6",
             "tileloadd tmm5, [{a1} + {row}*1]",
             "tdpbf16ps tmm2, tmm5, tmm6",
+            "prefetcht1 [{next} + 128]",
+            "prefetcht1 [{next} + 192]",
             "tileloadd tmm7, [{b1} + {row}*1]",
             "tdpbf16ps tmm1, tmm4, tmm7",
             "tdpbf16ps tmm3, tmm5, tmm7",
+            "add {next}, {fetched}",
             "add {a0}, 1024",
             "add {a1}, 1024",
             "add {b0}, 1024",
@@ -216,6 +234,9 @@ pub(super) unsafe fn bf16_2x2(
             b0 = inout(reg) panels[0] => _,
             b1 = inout(reg) panels[1] => _,
             steps = inout(reg) steps => _,
+            next = inout(reg) next => _,
+            fetched = const FETCH_BYTES,
+            is_first = in(reg) u32::from(is_first),
             sums = in(reg) sums.as_mut_ptr(),
             row = in(reg) 64_usize,
             out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,

@@ -255,6 +255,16 @@ fn interleave<const UNIT: usize>(rows: &[u8], row_bytes: usize, panel: &mut [u8]
     for start in (0..row_bytes).step_by(BLOCK) {
         let end = row_bytes.min(start + BLOCK);
         let out = &mut panel[start * PANEL_ROWS..];
+        #[cfg(target_arch = "x86_64")]
+        if UNIT == 4 && end == start + BLOCK && transpose::is_possible(rows, row_bytes) {
+            for at in (0..BLOCK).step_by(transpose::WIDTH) {
+                // SAFETY: it is possible, and sixteen rows have as many bytes after `start + at`.
+                unsafe {
+                    transpose::run(&rows[start + at..], row_bytes, &mut out[at * PANEL_ROWS..])
+                };
+            }
+            continue;
+        }
         for (n, row) in rows.chunks_exact(row_bytes).enumerate() {
             let (units, rest) = row[start..end].as_chunks::<UNIT>();
             let (places, _) = out.as_chunks_mut::<UNIT>();
@@ -263,6 +273,68 @@ fn interleave<const UNIT: usize>(rows: &[u8], row_bytes: usize, panel: &mut [u8]
             }
             if !rest.is_empty() {
                 places[units.len() * PANEL_ROWS + n][..rest.len()].copy_from_slice(rest);
+            }
+        }
+    }
+}
+
+/// Sixteen units of four bytes of sixteen rows at once.
+#[cfg(target_arch = "x86_64")]
+mod transpose {
+    use super::PANEL_ROWS;
+    use std::arch::x86_64::*;
+
+    /// Bytes of each row.
+    pub const WIDTH: usize = 64;
+
+    /// Whether the processor can, and the panel is full.
+    #[inline(always)]
+    pub fn is_possible(rows: &[u8], row_bytes: usize) -> bool {
+        rows.len() == PANEL_ROWS * row_bytes && is_x86_feature_detected!("avx512f")
+    }
+
+    /// # Safety
+    /// AVX-512 must be available.
+    ///
+    /// # Panics
+    /// If there are fewer than sixteen rows of [`WIDTH`] bytes, or places for them.
+    #[target_feature(enable = "avx512f")]
+    pub unsafe fn run(rows: &[u8], row_bytes: usize, out: &mut [u8]) {
+        assert!(rows.len() >= (PANEL_ROWS - 1) * row_bytes + WIDTH);
+        assert!(out.len() >= PANEL_ROWS * WIDTH);
+        // Registers as 4 x 4 squares of units: first within squares, then the squares.
+        // SAFETY: the bytes are there, as just checked.
+        let rows: [__m512i; PANEL_ROWS] = std::array::from_fn(|n| unsafe {
+            _mm512_loadu_si512(rows.as_ptr().add(n * row_bytes).cast())
+        });
+        for column in 0..4 {
+            // Lane `l` of `fours[i]` has unit `4 l + column` of rows `4 i` to `4 i + 3`.
+            let fours: [__m512i; 4] = std::array::from_fn(|i| {
+                let [a, b, c, d] = [0, 1, 2, 3].map(|n| rows[4 * i + n]);
+                let (ab, cd) = if column < 2 {
+                    (_mm512_unpacklo_epi32(a, b), _mm512_unpacklo_epi32(c, d))
+                } else {
+                    (_mm512_unpackhi_epi32(a, b), _mm512_unpackhi_epi32(c, d))
+                };
+                if column % 2 == 0 {
+                    _mm512_unpacklo_epi64(ab, cd)
+                } else {
+                    _mm512_unpackhi_epi64(ab, cd)
+                }
+            });
+            let [a, b, c, d] = fours;
+            let even = [(a, b), (c, d)].map(|(a, b)| _mm512_shuffle_i32x4::<0b10_00_10_00>(a, b));
+            let odd = [(a, b), (c, d)].map(|(a, b)| _mm512_shuffle_i32x4::<0b11_01_11_01>(a, b));
+            let lanes = [
+                _mm512_shuffle_i32x4::<0b10_00_10_00>(even[0], even[1]),
+                _mm512_shuffle_i32x4::<0b10_00_10_00>(odd[0], odd[1]),
+                _mm512_shuffle_i32x4::<0b11_01_11_01>(even[0], even[1]),
+                _mm512_shuffle_i32x4::<0b11_01_11_01>(odd[0], odd[1]),
+            ];
+            for (lane, units) in lanes.into_iter().enumerate() {
+                let at = (4 * lane + column) * WIDTH;
+                // SAFETY: there is room, as checked above.
+                unsafe { _mm512_storeu_si512(out.as_mut_ptr().add(at).cast(), units) };
             }
         }
     }

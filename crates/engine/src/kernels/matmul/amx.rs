@@ -5,14 +5,13 @@
 //! touch each other, and a sum that leaves its tile comes back as it was: a row's bits depend neither on
 //! its company nor on how the work is cut.
 
-use super::super::amx::{self, Config, Sums, TILE, TILE_BYTES};
+use super::super::amx::{self, Config, FETCH_BYTES, Sums, TILE, TILE_BYTES};
 use super::super::isa::{Isa, compiled_for};
 use super::super::matrix::{PANEL_ROWS, Panels, TILE_COLS};
 use super::super::memory::Scratch;
 use super::super::pool::{SharedSlice, ThreadPool};
 use super::{Product, STREAMS};
 use half::bf16;
-use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
 use std::cell::Cell;
 use std::ops::Range;
 
@@ -176,10 +175,10 @@ impl Work<'_> {
                 // SAFETY: as in `narrow`; each pair of panels has sums of its own.
                 unsafe {
                     let _config = Config::new(TILE, TILE_BYTES / TILE);
-                    for pair in range.clone() {
+                    for pair in range {
                         let waiting =
                             (self.steps > SLAB_STEPS).then(|| shared.slice(pair * pairs, pairs));
-                        self.panel_pair(pair * 2, range.end * 2, steps.clone(), waiting);
+                        self.panel_pair(pair * 2, steps.clone(), waiting);
                     }
                 }
             });
@@ -188,7 +187,7 @@ impl Work<'_> {
     }
 
     /// Panels `at` and the next with all blocks, over the inputs of `steps`. Sums start from and end in
-    /// `waiting`, if these are not all inputs. Fetches the two panels after, if they come before `end`.
+    /// `waiting`, if these are not all inputs. Fetches the two panels after them.
     ///
     /// # Safety
     /// AVX-512 must be available and a [`Config`] of full tiles alive; nobody else may touch these columns of
@@ -197,7 +196,6 @@ impl Work<'_> {
     unsafe fn panel_pair(
         &self,
         at: usize,
-        end: usize,
         steps: Range<usize>,
         mut waiting: Option<&mut [[Sums<f32>; 4]]>,
     ) {
@@ -209,19 +207,14 @@ impl Work<'_> {
                 None => &mut here,
                 Some(waiting) => &mut waiting[block / 2],
             };
-            if steps.start == 0 {
-                sums.iter_mut().for_each(|sums| sums.0.as_flattened_mut().fill(0.0));
-            }
             let is_last = steps.end == self.steps;
             if is_last {
                 self.fetch_places(block, pair);
             }
-            if at + 2 < end {
-                self.fetch_panels(at + 2, steps.clone(), block);
-            }
             let a = [self.block(block, steps.start), self.block(block + 1, steps.start)];
+            let next = self.share(at + 2, &steps, block);
             // SAFETY: the tiles named are there; the caller's promises.
-            unsafe { amx::bf16_2x2(a, panels, steps.len(), sums) };
+            unsafe { amx::bf16_2x2(a, panels, steps.len(), next, steps.start == 0, sums) };
             if is_last {
                 for (index, sums) in sums.iter().enumerate() {
                     if at + index % 2 < self.panels.count {
@@ -242,20 +235,14 @@ impl Work<'_> {
         }
     }
 
-    /// Starts to bring nearer the share of the tiles of panels `at` and the next that falls to two blocks,
-    /// of all blocks.
+    /// Where the share of the tiles of panels `at` and the next begins that is fetched while two blocks are
+    /// multiplied: with a full slab of rows, all shares make both panels.
     #[inline(always)]
-    fn fetch_panels(&self, at: usize, steps: Range<usize>, block: usize) {
+    fn share(&self, at: usize, steps: &Range<usize>, block: usize) -> *const u8 {
+        let offset = block / 2 * steps.len() * FETCH_BYTES;
         let bytes = steps.len() * TILE_BYTES;
-        let share = (bytes * 2).div_ceil(self.blocks).next_multiple_of(64);
-        let from = block / 2 * share;
-        for panel in at..self.panels.count.min(at + 2) {
-            let tiles = self.panel(panel, steps.start);
-            for line in (from..bytes.min(from + share)).step_by(64) {
-                // SAFETY: a prefetch changes nothing.
-                unsafe { _mm_prefetch::<_MM_HINT_T1>(tiles.wrapping_add(line).cast()) };
-            }
-        }
+        let panel = (at + offset / bytes).min(self.panels.count - 1);
+        self.panel(panel, steps.start).wrapping_add(offset % bytes)
     }
 
     /// Writes the sums of one block of activations with one panel.

@@ -302,34 +302,33 @@ mod transpose {
     pub unsafe fn run(rows: &[u8], row_bytes: usize, out: &mut [u8]) {
         assert!(rows.len() >= (PANEL_ROWS - 1) * row_bytes + WIDTH);
         assert!(out.len() >= PANEL_ROWS * WIDTH);
-        // Registers as 4 x 4 squares of units: first within squares, then the squares.
-        // SAFETY: the bytes are there, as just checked.
-        let rows: [__m512i; PANEL_ROWS] = std::array::from_fn(|n| unsafe {
-            _mm512_loadu_si512(rows.as_ptr().add(n * row_bytes).cast())
-        });
-        for column in 0..4 {
-            // Lane `l` of `fours[i]` has unit `4 l + column` of rows `4 i` to `4 i + 3`.
-            let fours: [__m512i; 4] = std::array::from_fn(|i| {
-                let [a, b, c, d] = [0, 1, 2, 3].map(|n| rows[4 * i + n]);
-                let (ab, cd) = if column < 2 {
-                    (_mm512_unpacklo_epi32(a, b), _mm512_unpacklo_epi32(c, d))
-                } else {
-                    (_mm512_unpackhi_epi32(a, b), _mm512_unpackhi_epi32(c, d))
-                };
-                if column % 2 == 0 {
-                    _mm512_unpacklo_epi64(ab, cd)
-                } else {
-                    _mm512_unpackhi_epi64(ab, cd)
-                }
-            });
-            let [a, b, c, d] = fours;
-            let even = [(a, b), (c, d)].map(|(a, b)| _mm512_shuffle_i32x4::<0b10_00_10_00>(a, b));
-            let odd = [(a, b), (c, d)].map(|(a, b)| _mm512_shuffle_i32x4::<0b11_01_11_01>(a, b));
+        let mut from = [_mm512_setzero_si512(); PANEL_ROWS];
+        for (n, from) in from.iter_mut().enumerate() {
+            // SAFETY: the bytes are there, as just checked.
+            *from = unsafe { _mm512_loadu_si512(rows.as_ptr().add(n * row_bytes).cast()) };
+        }
+        // Registers are rows of 4 x 4 squares of units: these are turned first, then the square of squares.
+        // Lane `l` of `fours[column][i]` has unit `4 l + column` of rows `4 i` to `4 i + 3`.
+        let mut fours = [[_mm512_setzero_si512(); 4]; 4];
+        for (i, [a, b, c, d]) in from.as_chunks::<4>().0.iter().copied().enumerate() {
+            let low = [_mm512_unpacklo_epi32(a, b), _mm512_unpacklo_epi32(c, d)];
+            let high = [_mm512_unpackhi_epi32(a, b), _mm512_unpackhi_epi32(c, d)];
+            fours[0][i] = _mm512_unpacklo_epi64(low[0], low[1]);
+            fours[1][i] = _mm512_unpackhi_epi64(low[0], low[1]);
+            fours[2][i] = _mm512_unpacklo_epi64(high[0], high[1]);
+            fours[3][i] = _mm512_unpackhi_epi64(high[0], high[1]);
+        }
+        /// Picks lanes 0 and 2 of both, or lanes 1 and 3.
+        const EVEN: i32 = 0b10_00_10_00;
+        const ODD: i32 = 0b11_01_11_01;
+        for (column, [a, b, c, d]) in fours.into_iter().enumerate() {
+            let even = [_mm512_shuffle_i32x4::<EVEN>(a, b), _mm512_shuffle_i32x4::<EVEN>(c, d)];
+            let odd = [_mm512_shuffle_i32x4::<ODD>(a, b), _mm512_shuffle_i32x4::<ODD>(c, d)];
             let lanes = [
-                _mm512_shuffle_i32x4::<0b10_00_10_00>(even[0], even[1]),
-                _mm512_shuffle_i32x4::<0b10_00_10_00>(odd[0], odd[1]),
-                _mm512_shuffle_i32x4::<0b11_01_11_01>(even[0], even[1]),
-                _mm512_shuffle_i32x4::<0b11_01_11_01>(odd[0], odd[1]),
+                _mm512_shuffle_i32x4::<EVEN>(even[0], even[1]),
+                _mm512_shuffle_i32x4::<EVEN>(odd[0], odd[1]),
+                _mm512_shuffle_i32x4::<ODD>(even[0], even[1]),
+                _mm512_shuffle_i32x4::<ODD>(odd[0], odd[1]),
             ];
             for (lane, units) in lanes.into_iter().enumerate() {
                 let at = (4 * lane + column) * WIDTH;

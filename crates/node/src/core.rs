@@ -28,6 +28,9 @@ const _: () = assert!(SILENCE_MS_MAX > 3 * HEARTBEAT_MS);
 /// time from the first value to the second.
 const REDIAL_MS: (u64, u64) = (1_000, 8_000);
 
+/// Pause before a node whose link broke is dialled, in milliseconds: it may well be there.
+const REDIAL_FIRST_MS: u64 = 100;
+
 /// A model whose weights this node has.
 #[derive(Debug, Clone)]
 pub struct OwnModel {
@@ -61,6 +64,8 @@ pub enum Input {
     LinkDown { peer: NodeId },
     /// A node could not be reached.
     DialFailed { peer: NodeId },
+    /// A linked node did not answer when asked whether it is there.
+    Unresponsive { peer: NodeId },
     /// A node said what it is and does.
     Heard { peer: NodeId, heartbeat: Heartbeat },
     /// A span was loaded.
@@ -168,12 +173,13 @@ impl Core {
     ///
     /// Same state and inputs give the same effects.
     pub fn step(&mut self, now: Tick, input: Input, out: &mut Vec<Effect>) {
+        let mut gone = Vec::new();
         match input {
             Input::LinkUp { peer } => {
                 self.directory.link_up(peer, now);
                 out.push(Effect::Tell(peer, self.heartbeat()));
             }
-            Input::LinkDown { peer } => self.directory.link_down(peer, now, REDIAL_MS.0),
+            Input::LinkDown { peer } => self.directory.link_down(peer, now, REDIAL_FIRST_MS),
             Input::DialFailed { peer } => self.directory.dial_failed(peer, now, REDIAL_MS),
             Input::Heard { peer, heartbeat } => {
                 for (known, addresses) in &heartbeat.peers {
@@ -184,9 +190,13 @@ impl Core {
             Input::Loaded { model, span } => self.loaded(model, span, true),
             Input::LoadFailed { model, span } => self.loaded(model, span, false),
             Input::Addresses(addresses) => self.addresses = addresses,
+            Input::Unresponsive { peer } => {
+                gone.extend(self.directory.is_linked(peer).then_some(peer))
+            }
             Input::Tick => {}
         }
-        for peer in self.directory.silent(now, SILENCE_MS_MAX) {
+        gone.extend(self.directory.silent(now, SILENCE_MS_MAX));
+        for peer in gone {
             self.directory.link_down(peer, now, REDIAL_MS.0);
             out.push(Effect::Sever { peer });
         }

@@ -2,8 +2,8 @@
 //!
 //! `hub` is the task that owns the core and performs its effects; `links` opens and reads links;
 //! `stages` is the thread that computes; `answer` and `embed` run one request from prompt to bill, over
-//! sessions (`session`); `models` knows what requests may ask for; `desk` keeps the ledger, `orders` adds
-//! to it. They meet in [`Shared`].
+//! sessions (`session`); `probe` asks whether a node is there; `models` knows what requests may ask
+//! for; `desk` keeps the ledger, `orders` adds to it. They meet in [`Shared`].
 
 pub(crate) mod answer;
 pub(crate) mod desk;
@@ -14,6 +14,7 @@ pub(crate) mod links;
 pub(crate) mod models;
 pub(crate) mod open;
 pub(crate) mod orders;
+pub(crate) mod probe;
 pub(crate) mod session;
 pub(crate) mod stages;
 
@@ -66,6 +67,7 @@ pub(crate) struct Shared {
     pub(crate) submissions: Mutex<HashMap<u64, oneshot::Sender<desk::OrderResult>>>,
     /// Held while the stored invitations are read and written.
     pub(crate) invites: Mutex<()>,
+    pub(crate) probes: probe::Probes,
     pub(crate) admitted: Arc<Semaphore>,
 }
 
@@ -83,6 +85,11 @@ impl Shared {
         MemberId::from(self.me)
     }
 
+    /// Whether something sent to `node` now would leave this one.
+    pub(crate) fn reaches(&self, node: NodeId) -> bool {
+        node == self.me || self.links.is_open(node)
+    }
+
     /// Sends `flow` to `to`, which may be this very node.
     pub(crate) fn deliver(&self, to: NodeId, flow: Flow) {
         if to == self.me {
@@ -98,15 +105,16 @@ impl Shared {
         let (session, event) = match flow {
             Flow::Step(Step {
                 session,
+                leg,
                 number,
                 payload: Payload::Logits { values, .. } | Payload::Vector(values),
                 ..
-            }) => (session, HeadEvent::Answer { from, step: number, values }),
+            }) => (session, HeadEvent::Answer { from, attempt: leg.attempt, step: number, values }),
             Flow::Receipt(receipt) => {
                 (receipt.claimed_value().request, HeadEvent::Receipt { from, receipt })
             }
-            Flow::Failed { session, hop, reason } => {
-                (session, HeadEvent::Failed { from, hop, reason })
+            Flow::Failed { session, leg, reason } => {
+                (session, HeadEvent::Failed { from, leg, reason })
             }
             work => return self.stages.send(Job::Flow { from, flow: work }),
         };

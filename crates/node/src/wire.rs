@@ -156,6 +156,12 @@ pub enum Control {
         /// The entry, durable on the founder's disk.
         result: Result<Box<Signed<Entry>>, Refusal>,
     },
+    /// "Answer at once."
+    Ping(u64),
+    /// The answer, with the same number.
+    Pong(u64),
+    /// "This node does not answer me: see for yourself."
+    Suspect(NodeId),
     /// "Send me the ledger from this height on."
     EntriesWanted {
         /// First height wanted.
@@ -170,6 +176,33 @@ impl Encoded for Control {
     const SIZE_MAX: usize = 4 << 20;
 }
 
+/// Which stage of which route of a request a message is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Leg {
+    /// Counts the routes of the request from 0: one more each time a stage is lost.
+    pub attempt: u8,
+    /// Counts the hops of the route from 0.
+    pub hop: u8,
+}
+
+impl Leg {
+    /// The one after it on the same route.
+    pub fn next(self) -> Self {
+        Self { hop: self.hop.saturating_add(1), ..self }
+    }
+}
+
+/// One stage of a session's route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteHop {
+    /// Who runs it.
+    pub node: NodeId,
+    /// The layers.
+    pub span: LayerSpan,
+    /// It knows nothing of the session yet. Otherwise it goes on from what an earlier route left there.
+    pub fresh: bool,
+}
+
 /// Opens a session on every stage of a route; travels down the chain ahead of the first step.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Open {
@@ -182,7 +215,10 @@ pub struct Open {
     /// The adapter that every stage adds to it, if any.
     pub adapter: Option<AdapterId>,
     /// Who runs which layers, in order.
-    pub route: Vec<(NodeId, LayerSpan)>,
+    pub route: Vec<RouteHop>,
+    /// Positions whose answers the head has. Stages that are not fresh hold them; the others get them from
+    /// the stage before, or from the head.
+    pub held: u32,
     /// Most positions the session will have.
     pub positions_max: u32,
     /// The founder's entry that reserves the credits: no stage works without it.
@@ -241,8 +277,8 @@ impl Wanted {
 pub struct Step {
     /// The session.
     pub session: RequestId,
-    /// Index of the hop this is for.
-    pub hop: u8,
+    /// Where it is.
+    pub leg: Leg,
     /// Counts the session's steps from 0.
     pub number: u64,
     /// Absolute position of the first row. Lower than where the session stands if the head guessed
@@ -259,8 +295,8 @@ pub struct Step {
 pub enum Flow {
     /// Down the chain.
     Open {
-        /// Index of the hop this is for.
-        hop: u8,
+        /// The stage this is for.
+        leg: Leg,
         /// What is opened.
         open: Box<Open>,
     },
@@ -268,10 +304,17 @@ pub enum Flow {
     Step(Step),
     /// Down the chain: no more steps; receipts are wanted.
     Close {
-        /// Index of the hop this is for.
-        hop: u8,
+        /// The stage this is for.
+        leg: Leg,
         /// The session.
         session: RequestId,
+    },
+    /// From the head to a stage: whatever it holds of routes before this one is not needed.
+    Abandon {
+        /// The session.
+        session: RequestId,
+        /// The first attempt that is.
+        before: u8,
     },
     /// From a stage to the head: what it did.
     Receipt(Signed<Receipt>),
@@ -279,8 +322,8 @@ pub enum Flow {
     Failed {
         /// The session.
         session: RequestId,
-        /// Index of the hop that failed.
-        hop: u8,
+        /// The stage that failed.
+        leg: Leg,
         /// Why, for people.
         reason: String,
     },
@@ -293,6 +336,7 @@ enum Notice {
     Close(RequestId),
     Receipt(Signed<Receipt>),
     Failed { session: RequestId, reason: String },
+    Abandon(RequestId),
 }
 
 impl Encoded for Notice {
@@ -361,8 +405,9 @@ fn at_most(what: &'static str, found: usize, max: usize) -> Result<(), WireError
     if found <= max { Ok(()) } else { Err(WireError::TooMany { what, found, max }) }
 }
 
-/// First byte of a flow message; the second is the hop.
+/// First byte of a flow message; the second is the attempt, the third the hop.
 const NOTICE: u8 = 0;
+const HEADER_BYTES: usize = 3;
 /// Steps, by what the head waits for; the first is number 1.
 const STEPS: [Wanted; 6] = [
     Wanted::Logits(LogitsWanted::None),
@@ -374,48 +419,59 @@ const STEPS: [Wanted; 6] = [
 ];
 
 impl Flow {
-    /// The bytes to send: kind, hop, then a notice or an activation message.
+    /// The bytes to send: kind, attempt, hop, then a notice or an activation message.
     pub fn to_bytes(&self) -> Bytes {
-        let (kind, hop, body): (u8, u8, Bytes) = match self {
+        let nowhere = Leg { attempt: 0, hop: 0 };
+        let (kind, leg, body): (u8, Leg, Bytes) = match self {
             Self::Step(step) => {
                 let kind = STEPS.iter().position(|wants| *wants == step.wants);
-                (1 + kind.expect("the list is complete") as u8, step.hop, step.body())
+                (1 + kind.expect("the list is complete") as u8, step.leg, step.body())
             }
-            Self::Open { hop, open } => (NOTICE, *hop, encode(&Notice::Open(open.clone())).into()),
-            Self::Close { hop, session } => (NOTICE, *hop, encode(&Notice::Close(*session)).into()),
-            Self::Receipt(receipt) => (NOTICE, 0, encode(&Notice::Receipt(receipt.clone())).into()),
-            Self::Failed { session, hop, reason } => {
+            Self::Open { leg, open } => (NOTICE, *leg, encode(&Notice::Open(open.clone())).into()),
+            Self::Close { leg, session } => (NOTICE, *leg, encode(&Notice::Close(*session)).into()),
+            Self::Receipt(receipt) => {
+                (NOTICE, nowhere, encode(&Notice::Receipt(receipt.clone())).into())
+            }
+            Self::Failed { session, leg, reason } => {
                 let notice = Notice::Failed { session: *session, reason: shorten(reason) };
-                (NOTICE, *hop, encode(&notice).into())
+                (NOTICE, *leg, encode(&notice).into())
+            }
+            Self::Abandon { session, before } => {
+                let leg = Leg { attempt: *before, hop: 0 };
+                (NOTICE, leg, encode(&Notice::Abandon(*session)).into())
             }
         };
-        [&[kind, hop], body.as_ref()].concat().into()
+        [&[kind, leg.attempt, leg.hop], body.as_ref()].concat().into()
     }
 
     /// # Errors
     /// [`WireError`]; the sender is to blame.
     pub fn from_bytes(bytes: Bytes) -> Result<Self, WireError> {
-        let kind = bytes.first().copied();
-        let hop = *bytes.get(1).ok_or(WireError::Kind { found: kind })?;
-        if bytes[0] == NOTICE {
-            return Self::from_notice(decode(&bytes[2..])?, hop);
+        let found = bytes.first().copied();
+        let Some(&[kind, attempt, hop]) = bytes.first_chunk::<HEADER_BYTES>() else {
+            return Err(WireError::Kind { found });
+        };
+        let leg = Leg { attempt, hop };
+        if kind == NOTICE {
+            return Self::from_notice(decode(&bytes[HEADER_BYTES..])?, leg);
         }
-        let wants = STEPS.get(usize::from(bytes[0] - 1)).copied();
-        let wants = wants.ok_or(WireError::Kind { found: kind })?;
-        let (header, payload) = decode_activation(bytes.slice(2..))?;
-        Ok(Self::Step(Step::from_parts(hop, wants, header, &payload)))
+        let wants = STEPS.get(usize::from(kind - 1)).copied();
+        let wants = wants.ok_or(WireError::Kind { found })?;
+        let (header, payload) = decode_activation(bytes.slice(HEADER_BYTES..))?;
+        Ok(Self::Step(Step::from_parts(leg, wants, header, &payload)))
     }
 
-    fn from_notice(notice: Notice, hop: u8) -> Result<Self, WireError> {
+    fn from_notice(notice: Notice, leg: Leg) -> Result<Self, WireError> {
         Ok(match notice {
             Notice::Open(open) => {
                 at_most("hops", open.route.len(), HOPS_MAX)?;
-                Self::Open { hop, open }
+                Self::Open { leg, open }
             }
-            Notice::Close(session) => Self::Close { hop, session },
+            Notice::Close(session) => Self::Close { leg, session },
             Notice::Receipt(receipt) => Self::Receipt(receipt),
+            Notice::Abandon(session) => Self::Abandon { session, before: leg.attempt },
             Notice::Failed { session, reason } => {
-                Self::Failed { session, hop, reason: shorten(&reason) }
+                Self::Failed { session, leg, reason: shorten(&reason) }
             }
         })
     }
@@ -450,7 +506,7 @@ impl Step {
         }
     }
 
-    fn from_parts(hop: u8, wants: Wanted, header: ActivationHeader, payload: &[u8]) -> Self {
+    fn from_parts(leg: Leg, wants: Wanted, header: ActivationHeader, payload: &[u8]) -> Self {
         let ActivationHeader { session, step: number, position, rows: _, kind } = header;
         let payload = match kind {
             ActivationKind::Tokens => Payload::Tokens(activation::read_tokens(payload)),
@@ -464,7 +520,7 @@ impl Step {
                 Payload::Vector(activation::read_values(WireType::F32, payload))
             }
         };
-        Self { session, hop, number, position, wants, payload }
+        Self { session, leg, number, position, wants, payload }
     }
 }
 
@@ -480,7 +536,14 @@ mod tests {
 
     fn step(payload: Payload, wants: Wanted) -> Flow {
         let session = RequestId([7; 16]);
-        Flow::Step(Step { session, hop: 3, number: 9, position: 40, wants, payload })
+        Flow::Step(Step {
+            session,
+            leg: Leg { attempt: 1, hop: 3 },
+            number: 9,
+            position: 40,
+            wants,
+            payload,
+        })
     }
 
     #[test]
@@ -501,8 +564,9 @@ mod tests {
                 Wanted::Logits(LogitsWanted::All),
             ),
             step(Payload::Vector(vec![0.5, -0.5]), Wanted::Vector(Pooling::Cls)),
-            Flow::Close { hop: 1, session },
-            Flow::Failed { session, hop: 2, reason: "no memory".into() },
+            Flow::Close { leg: Leg { attempt: 2, hop: 1 }, session },
+            Flow::Abandon { session, before: 3 },
+            Flow::Failed { session, leg: Leg { attempt: 0, hop: 2 }, reason: "no memory".into() },
         ];
         for message in messages {
             assert_eq!(Flow::from_bytes(message.to_bytes()), Ok(message));

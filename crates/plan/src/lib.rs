@@ -6,7 +6,7 @@ pub mod placement;
 pub mod route;
 
 pub use placement::{Candidate, Placement, place};
-pub use route::{Hop, find_route};
+pub use route::{Hop, find_route, mend_route};
 
 use talka_base::LayerSpan;
 

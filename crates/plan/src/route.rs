@@ -15,9 +15,7 @@ pub struct Hop {
     pub span: LayerSpan,
 }
 
-/// A route over `0..layers` from what live nodes serve, or the run of layers nobody serves.
-///
-/// Among spans that reach equally far, `local` wins, as it costs no hop; then the lowest id.
+/// A route over `0..layers`, as [`cover`] finds it.
 ///
 /// # Errors
 /// The first gap.
@@ -26,8 +24,41 @@ pub fn find_route(
     served: &[(NodeId, LayerSpan)],
     local: NodeId,
 ) -> Result<Vec<Hop>, LayerSpan> {
+    cover(LayerSpan::new(0, layers).expect("a model has layers"), served, local)
+}
+
+/// `route` with each hop that is not served any more covered by others. Hops that are stay as they are:
+/// their stages know the session.
+///
+/// # Errors
+/// The first gap.
+pub fn mend_route(
+    route: &[Hop],
+    served: &[(NodeId, LayerSpan)],
+    local: NodeId,
+) -> Result<Vec<Hop>, LayerSpan> {
+    let mut hops = Vec::with_capacity(route.len());
+    for hop in route {
+        if served.iter().any(|(node, span)| *node == hop.node && span.contains(hop.span)) {
+            hops.push(*hop);
+        } else {
+            hops.extend(cover(hop.span, served, local)?);
+        }
+    }
+    Ok(hops)
+}
+
+/// Hops over `wanted` from what live nodes serve, or the run of layers nobody serves.
+///
+/// Among spans that reach equally far, `local` wins, as it costs no hop; then the lowest id.
+fn cover(
+    wanted: LayerSpan,
+    served: &[(NodeId, LayerSpan)],
+    local: NodeId,
+) -> Result<Vec<Hop>, LayerSpan> {
+    let layers = wanted.end();
     let mut hops = Vec::new();
-    let mut reached = 0;
+    let mut reached = wanted.start();
     while reached < layers {
         let best = served.iter().filter(|(_, span)| span.contains_layer(reached)).max_by_key(
             |(node, span)| (span.end().min(layers), *node == local, std::cmp::Reverse(*node)),
@@ -80,6 +111,24 @@ mod tests {
         check(&[], Err("0..8"));
         check(&[(1, 0, 3), (2, 5, 8)], Err("3..5"));
         check(&[(1, 0, 7)], Err("7..8"));
+    }
+
+    #[test]
+    fn a_route_is_mended_where_it_is_broken_only() {
+        let span = |a, b| LayerSpan::new(a, b).expect("test span");
+        let hop = |id, a, b| Hop { node: NodeId([id; 32]), span: span(a, b) };
+        let served = |spans: &[(u8, u32, u32)]| -> Vec<_> {
+            spans.iter().map(|&(id, a, b)| (NodeId([id; 32]), span(a, b))).collect()
+        };
+        let route = [hop(1, 0, 2), hop(2, 2, 4), hop(3, 4, 6)];
+        let local = NodeId([9; 32]);
+        let now = served(&[(1, 0, 2), (1, 0, 3), (3, 4, 6), (3, 3, 6), (4, 0, 6)]);
+        let expected = [hop(1, 0, 2), hop(4, 2, 4), hop(3, 4, 6)];
+        assert_eq!(mend_route(&route, &now, local), Ok(expected.to_vec()));
+        let expected = [hop(1, 0, 2), hop(1, 2, 3), hop(3, 3, 4), hop(3, 4, 6)];
+        assert_eq!(mend_route(&route, &now[..4], local), Ok(expected.to_vec()));
+        assert_eq!(mend_route(&route, &now[..3], local), Err(span(3, 4)));
+        assert_eq!(mend_route(&route, &[], local), Err(span(0, 2)));
     }
 
     proptest! {

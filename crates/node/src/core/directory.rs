@@ -119,6 +119,11 @@ impl Directory {
         known.heartbeat = Some(heartbeat);
     }
 
+    /// Whether a link to `node` is open.
+    pub(super) fn is_linked(&self, node: NodeId) -> bool {
+        self.nodes.get(&node).is_some_and(|known| known.linked)
+    }
+
     /// Linked nodes that were not heard for `silence_ms_max`.
     pub(super) fn silent(&self, now: Tick, silence_ms_max: u64) -> Vec<NodeId> {
         let is_silent = |known: &Known| {

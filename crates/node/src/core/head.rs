@@ -25,7 +25,7 @@ const CHUNK_BYTES: usize = 4 << 20;
 const _: () = assert!(talka_engine::speculate::GUESSES_MAX <= GUESSES_MAX as usize);
 
 /// Rows of hidden states `[_, width]` in one step at most.
-pub(super) fn chunk_rows(width: u32) -> usize {
+pub fn chunk_rows(width: u32) -> usize {
     (CHUNK_BYTES / (4 * width as usize)).max(1)
 }
 
@@ -114,13 +114,15 @@ pub struct Head {
     /// Tokens of a prompt that is scored, sent so far.
     scored: usize,
     next_step: u64,
+    /// Steps that are not answered yet.
+    open: Vec<Step>,
 }
 
 impl Head {
     /// A generation.
     pub fn new(task: Task) -> Self {
         let said = task.prompt.clone();
-        Self { task, said, guesses: Vec::new(), rows: 1, scored: 0, next_step: 0 }
+        Self { task, said, guesses: Vec::new(), rows: 1, scored: 0, next_step: 0, open: Vec::new() }
     }
 
     /// Tokens chosen so far.
@@ -145,8 +147,16 @@ impl Head {
                 false => LogitsWanted::None,
             }),
         });
+        self.open = chunks.collect();
         self.next_step = count as u64;
-        chunks.collect()
+        self.open.clone()
+    }
+
+    /// What has to be run again where stages lost it: the steps that are not answered, and the tokens before
+    /// them.
+    pub fn unanswered(&self) -> (&[u32], &[Step]) {
+        let held = self.open.first().map_or(0, |step| step.position as usize);
+        (&self.said[..held], &self.open)
     }
 
     /// Chooses tokens from the answer to the open step: `[1, V]`, or `[T, V]` if it asked for all.
@@ -231,7 +241,10 @@ impl Head {
         let number = self.next_step;
         self.next_step += 1;
         self.rows = if wants == LogitsWanted::All { tokens.len() } else { 1 };
-        Step { number, position: position as u32, tokens, wants: Wanted::Logits(wants) }
+        let wants = Wanted::Logits(wants);
+        let step = Step { number, position: position as u32, tokens, wants };
+        self.open = vec![step.clone()];
+        step
     }
 
     /// Adds to `piece` how likely the prompt's tokens are that follow the open step's. The first

@@ -228,7 +228,13 @@ impl Run {
             let (step, logits) = match self.session.answer(self.events.closed()).await {
                 Ok(answer) => answer,
                 Err(NoAnswer::Abandoned) => break Ending::Abandoned,
-                Err(NoAnswer::Broken(error)) => break Ending::Broken(error),
+                Err(NoAnswer::Broken(error)) => {
+                    let (held, steps) = head.unanswered();
+                    match self.session.mend(error, held, steps).await {
+                        Ok(()) => continue,
+                        Err(error) => break Ending::Broken(error),
+                    }
+                }
             };
             let progress;
             (head, progress) = self.take_in(head, step, logits).await;

@@ -111,8 +111,9 @@ async fn one(
         Ok(session) => session,
         Err(error) => return Some(Err(error)),
     };
-    let (mut embedder, steps) = Embedder::new(&chosen.known.model, text);
-    steps.into_iter().for_each(|step| session.send(step));
+    let model = &chosen.known.model;
+    let (mut embedder, steps) = Embedder::new(model, text);
+    steps.iter().for_each(|step| session.send(step.clone()));
     let vector = loop {
         let wrong = match session.answer(caller.closed()).await {
             Ok((step, values)) => match embedder.vector(step, &values) {
@@ -120,7 +121,14 @@ async fn one(
                 Ok(Some(vector)) => break Some(vector),
                 Err(error) => session.wrong(error.to_string()),
             },
-            Err(NoAnswer::Broken(error)) => error,
+            Err(NoAnswer::Broken(error)) => {
+                // The whole text again: it is short.
+                embedder = Embedder::new(model, text).0;
+                match session.mend(error, &[], &steps).await {
+                    Ok(()) => continue,
+                    Err(error) => error,
+                }
+            }
             Err(NoAnswer::Abandoned) => break None,
         };
         session.release().await;

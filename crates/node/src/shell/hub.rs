@@ -44,6 +44,10 @@ pub(crate) enum HubInput {
     DialFailed {
         peer: NodeId,
     },
+    /// It did not answer a question.
+    Unresponsive {
+        peer: NodeId,
+    },
     Control {
         peer: NodeId,
         message: Box<Control>,
@@ -144,6 +148,9 @@ pub(crate) async fn run(shared: Arc<Shared>, mut hub: Hub, mut inputs: mpsc::Rec
             Some(HubInput::LinkDown { peer, reason }) => {
                 tracing::info!(peer = %peer.short(), reason, "link closed");
                 hub.step(&shared, Input::LinkDown { peer });
+            }
+            Some(HubInput::Unresponsive { peer }) => {
+                hub.step(&shared, Input::Unresponsive { peer });
             }
             Some(HubInput::DialFailed { peer }) => hub.step(&shared, Input::DialFailed { peer }),
             Some(HubInput::Loaded { model, span, success: true }) => {
@@ -288,6 +295,9 @@ impl Hub {
                 if let Some(waiting) = waiting.remove(&id) {
                     let _ = waiting.send(result.map(|entry| *entry));
                 }
+            }
+            Control::Ping(_) | Control::Pong(_) | Control::Suspect(_) => {
+                unreachable!("whoever reads a link answers these")
             }
             Control::Ordered { .. }
             | Control::Hello(_)

@@ -1,6 +1,6 @@
 //! Opens, greets and reads links. After the greeting a link belongs to a node of the network.
 
-use super::{Shared, hub::HubInput, join};
+use super::{Shared, hub::HubInput, join, probe};
 use crate::wire::{Control, Flow, Hello};
 use bytes::Bytes;
 use std::{
@@ -253,7 +253,7 @@ async fn serve(
 }
 
 /// Hands on what a peer sends; returns why it ended.
-async fn read(shared: &Shared, receiver: &mut LinkReceiver) -> String {
+async fn read(shared: &Arc<Shared>, receiver: &mut LinkReceiver) -> String {
     let peer = receiver.peer();
     loop {
         let (lane, bytes) = match receiver.recv().await {
@@ -262,6 +262,18 @@ async fn read(shared: &Shared, receiver: &mut LinkReceiver) -> String {
         };
         let outcome = match lane {
             Lane::Control => match Control::from_bytes(&bytes) {
+                Ok(Control::Ping(id)) => {
+                    shared.links.send(peer, &Control::Pong(id));
+                    Ok(())
+                }
+                Ok(Control::Pong(id)) => {
+                    shared.probes.answered(peer, id);
+                    Ok(())
+                }
+                Ok(Control::Suspect(node)) => {
+                    probe::suspect(shared, node);
+                    Ok(())
+                }
                 Ok(message) => {
                     let message = Box::new(message);
                     if shared.hub.send(HubInput::Control { peer, message }).await.is_err() {

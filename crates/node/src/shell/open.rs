@@ -7,7 +7,9 @@ use super::{
     join,
     links::{Links, MEMBERSHIP_KEY},
     models::KnownModel,
-    now, random,
+    now,
+    probe::Probes,
+    random,
     stages::StageThread,
 };
 use crate::{
@@ -99,6 +101,7 @@ pub(super) async fn open(
         inboxes: Mutex::default(),
         submissions: Mutex::default(),
         invites: Mutex::default(),
+        probes: Probes::default(),
         admitted: Arc::new(Semaphore::new(REQUESTS_MAX)),
     });
     Ok((shared, Hub { core, kernels, view: view_sender }, inputs))

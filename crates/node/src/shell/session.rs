@@ -3,32 +3,46 @@
 //!
 //! Nothing is computed before the founder holds the credits; nothing is charged unless every stage
 //! signed for the same work. What steps say and what answers mean is [`core`](crate::core)'s.
+//!
+//! A session outlives its stages. When no answer comes for a while, the nodes of the route are asked whether
+//! they are there; where one is lost, the session is opened anew over another route ([`HeadSession::mend`]).
+//! Stages that are on both routes go on from what they hold. Only the last route's stages sign, so
+//! nothing is paid twice.
 
 use super::{
     Shared,
     models::{Chosen, KnownModel},
     now,
     orders::{describe, order},
-    random,
+    probe, random,
 };
 use crate::{
     api::{GenerateError, StageReport},
-    core::head::Step as HeadStep,
-    wire::{Flow, Open, Payload, Refusal, Step},
+    core::head::{Step as HeadStep, chunk_rows},
+    wire::{Flow, Leg, Open, Payload, Refusal, RouteHop, Step, Wanted},
 };
-use std::{sync::Arc, time::Duration};
-use talka_base::{Credits, Flops, NodeId, Receipt, RequestId, Signed};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use talka_base::{AdapterId, Credits, Flops, NodeId, Receipt, RequestId, Signed};
+use talka_engine::LogitsWanted;
 use talka_ledger::{Cancellation, Entry, Event, ReleaseReason, Reservation, Settlement};
-use talka_plan::{Hop, find_route};
+use talka_plan::{Hop, find_route, mend_route};
 use tokio::{
     sync::mpsc,
-    time::{Instant, timeout_at},
+    task::JoinSet,
+    time::{Instant, sleep, timeout_at},
 };
 
 /// While layers move, a request waits this long for a complete route.
 const ROUTE_TIME_MAX: Duration = Duration::from_secs(3);
 /// A stage that lives answers a step within this time, however long the prompt.
 const STEP_TIME_MAX: Duration = Duration::from_secs(120);
+/// After this long without an answer the route's nodes are asked whether they are there; then again after
+/// twice as long. Asking a node that is busy costs one small message.
+const PATIENCE_MIN: Duration = Duration::from_millis(250);
+/// A session without a route is given up after this long.
+const MEND_TIME_MAX: Duration = Duration::from_secs(10);
+/// Pause before a route that could not be opened is tried again.
+const MEND_PAUSE: Duration = Duration::from_millis(50);
 /// Stages sign their receipts within this time.
 const RECEIPT_TIME_MAX: Duration = Duration::from_secs(3);
 
@@ -36,9 +50,9 @@ const RECEIPT_TIME_MAX: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 pub(crate) enum HeadEvent {
     /// The answer to a step: logits, or a vector.
-    Answer { from: NodeId, step: u64, values: Vec<f32> },
+    Answer { from: NodeId, attempt: u8, step: u64, values: Vec<f32> },
     /// A stage gave up.
-    Failed { from: NodeId, hop: u8, reason: String },
+    Failed { from: NodeId, leg: Leg, reason: String },
     /// A stage signed.
     Receipt { from: NodeId, receipt: Signed<Receipt> },
     /// A node is gone.
@@ -58,7 +72,7 @@ pub(super) struct SessionSize {
 pub(super) enum NoAnswer {
     /// The caller left.
     Abandoned,
-    /// A stage is lost.
+    /// A stage is lost: [`HeadSession::mend`] may help.
     Broken(GenerateError),
 }
 
@@ -73,7 +87,18 @@ pub(super) struct HeadSession {
     shared: Arc<Shared>,
     known: Arc<KnownModel>,
     id: RequestId,
+    adapter: Option<AdapterId>,
+    size: SessionSize,
+    ticket: Signed<Entry>,
     route: Vec<Hop>,
+    /// Counts the routes from 0.
+    attempt: u8,
+    /// Nodes of earlier routes, which may hold something of this session.
+    visited: BTreeSet<NodeId>,
+    /// When the last route broke, until an answer comes over a new one.
+    broken_at: Option<Instant>,
+    /// How long answers took lately.
+    usual: Duration,
     inbox: mpsc::UnboundedReceiver<HeadEvent>,
 }
 
@@ -90,20 +115,42 @@ impl HeadSession {
         let route = find(shared, chosen).await?;
         let id = RequestId(random());
         let ticket = reserve(shared, &chosen.known, id, size).await?;
-        let inbox = shared.open_inbox(id);
-        let (shared, known) = (Arc::clone(shared), Arc::clone(&chosen.known));
-        let session = Self { shared, known, id, route, inbox };
-        let open = Open {
-            session: id,
-            head: session.shared.me,
-            model: session.known.id,
+        let session = Self {
+            inbox: shared.open_inbox(id),
+            shared: Arc::clone(shared),
+            known: Arc::clone(&chosen.known),
+            id,
             adapter: chosen.adapter_id(),
-            route: session.route.iter().map(|hop| (hop.node, hop.span)).collect(),
-            positions_max: size.positions_max,
+            size,
             ticket,
+            route,
+            attempt: 0,
+            visited: BTreeSet::new(),
+            broken_at: None,
+            usual: Duration::ZERO,
         };
-        session.send_first(Flow::Open { hop: 0, open: Box::new(open) });
+        session.send_open(0, |_| true);
         Ok(session)
+    }
+
+    /// Opens the session over its route, on stages that are `fresh` and on those that hold `held` positions.
+    fn send_open(&self, held: u32, fresh: impl Fn(&Hop) -> bool) {
+        let hop = |hop: &Hop| RouteHop { node: hop.node, span: hop.span, fresh: fresh(hop) };
+        let open = Open {
+            session: self.id,
+            head: self.shared.me,
+            model: self.known.id,
+            adapter: self.adapter,
+            route: self.route.iter().map(hop).collect(),
+            held,
+            positions_max: self.size.positions_max,
+            ticket: self.ticket.clone(),
+        };
+        self.send_first(Flow::Open { leg: self.first(), open: Box::new(open) });
+    }
+
+    fn first(&self) -> Leg {
+        Leg { attempt: self.attempt, hop: 0 }
     }
 
     pub fn id(&self) -> RequestId {
@@ -114,7 +161,7 @@ impl HeadSession {
     pub fn send(&self, step: HeadStep) {
         self.send_first(Flow::Step(Step {
             session: self.id,
-            hop: 0,
+            leg: self.first(),
             number: step.number,
             position: step.position,
             wants: step.wants,
@@ -132,37 +179,141 @@ impl HeadSession {
         abandoned: impl Future<Output = ()>,
     ) -> Result<(u64, Vec<f32>), NoAnswer> {
         tokio::pin!(abandoned);
-        let deadline = Instant::now() + STEP_TIME_MAX;
+        let begun = Instant::now();
+        let mut patience = PATIENCE_MIN.max(3 * self.usual);
         let last = self.route.len() - 1;
         loop {
             let event = tokio::select! {
-                event = timeout_at(deadline, self.inbox.recv()) => event,
+                event = timeout_at(begun + patience, self.inbox.recv()) => event,
                 () = &mut abandoned => return Err(NoAnswer::Abandoned),
             };
             match event {
-                Ok(Some(HeadEvent::Answer { from, step, values }))
-                    if from == self.route[last].node =>
+                Ok(Some(HeadEvent::Answer { from, attempt, step, values }))
+                    if from == self.route[last].node && attempt == self.attempt =>
                 {
+                    self.usual = (self.usual * 7 + begun.elapsed()) / 8;
+                    self.whole_again();
                     return Ok((step, values));
                 }
-                Ok(Some(HeadEvent::Failed { from, hop, reason }))
-                    if self.route.get(usize::from(hop)).is_some_and(|h| h.node == from) =>
+                Ok(Some(HeadEvent::Failed { from, leg, reason }))
+                    if leg.attempt == self.attempt =>
                 {
-                    return Err(NoAnswer::Broken(self.lost(usize::from(hop), reason)));
+                    let hop = usize::from(leg.hop);
+                    if self.route.get(hop).is_some_and(|hop| hop.node == from) {
+                        return Err(NoAnswer::Broken(self.lost(hop, reason)));
+                    }
                 }
                 Ok(Some(HeadEvent::NodeLost(node))) => {
                     if let Some(hop) = self.route.iter().position(|hop| hop.node == node) {
-                        let reason = "it does not answer any more".into();
-                        return Err(NoAnswer::Broken(self.lost(hop, reason)));
+                        return Err(NoAnswer::Broken(self.lost(hop, "its link broke".into())));
                     }
                 }
                 // From somebody who has no part in this, or out of turn.
                 Ok(Some(_)) => {}
+                Err(_) if begun.elapsed() < STEP_TIME_MAX => {
+                    if let Some(hop) = self.silent_hop().await {
+                        let reason = "it does not answer any more".into();
+                        return Err(NoAnswer::Broken(self.lost(hop, reason)));
+                    }
+                    patience = begun.elapsed() + 2 * patience;
+                }
                 Ok(None) | Err(_) => {
                     let reason = format!("no answer within {} s", STEP_TIME_MAX.as_secs());
                     return Err(NoAnswer::Broken(self.lost(last, reason)));
                 }
             }
+        }
+    }
+
+    /// The first hop whose node is not there, by asking all of them.
+    async fn silent_hop(&self) -> Option<usize> {
+        let nodes: BTreeSet<NodeId> = self.route.iter().map(|hop| hop.node).collect();
+        let silent = silent(&self.shared, nodes).await;
+        self.route.iter().position(|hop| silent.contains(&hop.node))
+    }
+
+    /// Opens the session over a route without what is lost, and runs again what is not answered: `steps`,
+    /// which follow the tokens `held`. `error` says what was lost.
+    ///
+    /// # Errors
+    /// `error`, if there is no such route for too long.
+    pub async fn mend(
+        &mut self,
+        error: GenerateError,
+        held: &[u32],
+        steps: &[HeadStep],
+    ) -> Result<(), GenerateError> {
+        let again = self.broken_at.is_some();
+        let begun = *self.broken_at.get_or_insert_with(Instant::now);
+        if again {
+            // What the stages hold could not be used, or there is no way between two of them yet.
+            sleep(MEND_PAUSE).await;
+        }
+        self.visited.extend(self.route.iter().map(|hop| hop.node));
+        let route = match self.attempt.checked_add(1) {
+            Some(_) if begun.elapsed() < MEND_TIME_MAX => {
+                self.other_route(again, begun + MEND_TIME_MAX).await
+            }
+            _ => None,
+        };
+        let route = route.ok_or(error)?;
+        let old = std::mem::replace(&mut self.route, route);
+        self.attempt += 1;
+        tracing::info!(request = %self.id, attempt = self.attempt, "going on over another route");
+        let fresh = |hop: &Hop| again || held.is_empty() || !old.contains(hop);
+        self.send_open(held.len() as u32, fresh);
+        if fresh(&self.route[0]) {
+            self.replay(held);
+        }
+        steps.iter().for_each(|step| self.send(step.clone()));
+        Ok(())
+    }
+
+    /// A route over nodes that answer; the present one where it still stands, unless all of it shall be
+    /// found anew.
+    async fn other_route(&self, anew: bool, deadline: Instant) -> Option<Vec<Hop>> {
+        let nodes: BTreeSet<NodeId> = self.route.iter().map(|hop| hop.node).collect();
+        let silent = silent(&self.shared, nodes).await;
+        let layers = self.known.model.shape().layers;
+        let me = self.shared.me;
+        let mut view = self.shared.view.clone();
+        loop {
+            let mut served = view.borrow_and_update().served_with(self.known.id, self.adapter);
+            served.retain(|(node, _)| !silent.contains(node));
+            let mended = if anew { None } else { mend_route(&self.route, &served, me).ok() };
+            let found = mended.or_else(|| find_route(layers, &served, me).ok());
+            if found.is_some() {
+                return found;
+            }
+            if !matches!(timeout_at(deadline, view.changed()).await, Ok(Ok(()))) {
+                return None;
+            }
+        }
+    }
+
+    /// Sends the first stage the tokens that it has lost; nobody answers.
+    fn replay(&self, tokens: &[u32]) {
+        let rows = chunk_rows(self.known.model.shape().hidden);
+        for (piece, tokens) in tokens.chunks(rows).enumerate() {
+            self.send(HeadStep {
+                number: 0,
+                position: (piece * rows) as u32,
+                tokens: tokens.to_vec(),
+                wants: Wanted::Logits(LogitsWanted::None),
+            });
+        }
+    }
+
+    /// An answer came: what earlier routes left is not needed any more.
+    fn whole_again(&mut self) {
+        if self.broken_at.take().is_some() {
+            self.abandon(self.attempt);
+        }
+    }
+
+    fn abandon(&self, before: u8) {
+        for node in &self.visited {
+            self.shared.deliver(*node, Flow::Abandon { session: self.id, before });
         }
     }
 
@@ -213,11 +364,12 @@ impl HeadSession {
     /// Sends no more steps, and gives the credits back.
     pub async fn release(&self) {
         self.close();
+        self.abandon(self.attempt.saturating_add(1));
         self.cancel().await;
     }
 
     fn close(&self) {
-        self.send_first(Flow::Close { hop: 0, session: self.id });
+        self.send_first(Flow::Close { leg: self.first(), session: self.id });
     }
 
     /// One receipt per hop, in order.
@@ -276,6 +428,17 @@ impl Drop for HeadSession {
     fn drop(&mut self) {
         self.shared.close_inbox(self.id);
     }
+}
+
+/// Those of `nodes` that do not answer.
+async fn silent(shared: &Arc<Shared>, nodes: BTreeSet<NodeId>) -> BTreeSet<NodeId> {
+    let mut questions = JoinSet::new();
+    for node in nodes {
+        let shared = Arc::clone(shared);
+        questions.spawn(async move { (node, probe::answers(&shared, node).await) });
+    }
+    let answers = questions.join_all().await.into_iter();
+    answers.filter(|(_, answered)| !answered).map(|(node, _)| node).collect()
 }
 
 /// A complete route; waits a little for one while layers move.

@@ -2,11 +2,16 @@
 //!
 //! Steps that wait go through the layers together ([`pass`]). Nothing here waits for a peer. A session is
 //! opened by a founder-signed reservation and by nothing else.
+//!
+//! Where a stage of a route is lost, its head opens the session anew over another route. Stages that are on
+//! both go on from what they hold ([`Worker::take_over`]), and send what they told the lost stage to
+//! the fresh one in its place.
 
 mod pass;
 
 use super::{Shared, models::KnownModel, now};
-use crate::wire::{Flow, LOGIT_BYTES_MAX, Open, Payload, Step};
+use crate::core::head::chunk_rows;
+use crate::wire::{Flow, LOGIT_BYTES_MAX, Leg, Open, Payload, RouteHop, Step, Wanted};
 use pass::Pending;
 use std::{
     collections::{HashMap, VecDeque},
@@ -17,13 +22,20 @@ use std::{
     },
 };
 use talka_base::{LayerSpan, ModelId, NodeId, Receipt, RequestId, Tick};
-use talka_engine::{CacheOptions, KvCache, PagePool, Stage, StageInput};
+use talka_engine::{
+    CacheOptions, KvCache, LogitsWanted, PagePool, Stage, StageInput, TRUNCATE_POSITIONS_MAX,
+};
 use talka_ledger::Event;
 
 /// Sessions held at once.
 const SESSIONS_MAX: usize = 256;
 /// A session without a step for this long is dropped: its reservation has expired by then.
 const SESSION_IDLE_MS_MAX: u64 = 15 * 60_000;
+/// A session whose route broke waits this long for its head to open it anew.
+const SESSION_BROKEN_MS_MAX: u64 = 60_000;
+/// Memory for what stages told the next ones, kept until the session ends so that it can be told again.
+/// Sessions beyond keep nothing; where their next stage is lost, they begin anew from the tokens.
+const REPLAY_BYTES_MAX: u64 = 256 << 20;
 /// A stage given back stays loaded for this long, for routes chosen just before.
 const RETIRED_MS: u64 = 3_000;
 
@@ -108,7 +120,11 @@ struct Session {
     /// Rows see later ones: an encoder's, whose text comes in one step.
     sees_ahead: bool,
     upstream: NodeId,
+    /// A neighbour is lost: nothing goes on before the head has opened another route.
+    broken: bool,
     cache: KvCache,
+    /// What was sent to the next stage, `[T, D]`, unless there is none or no memory for it.
+    told: Option<Vec<f32>>,
     /// Steps that came and are not through.
     pending: VecDeque<Pending>,
     /// It ends when they are.
@@ -124,8 +140,13 @@ struct Session {
 }
 
 impl Session {
-    fn next_hop(&self, hop: u8) -> Option<NodeId> {
-        self.open.route.get(usize::from(hop) + 1).map(|(node, _)| *node)
+    fn next_hop(&self, leg: Leg) -> Option<RouteHop> {
+        self.open.route.get(usize::from(leg.hop) + 1).copied()
+    }
+
+    /// What is kept for telling it again takes so much, at most.
+    fn replay_bytes(&self) -> u64 {
+        if self.told.is_some() { replay_bytes(&self.open, self.width) } else { 0 }
     }
 
     /// Forgets guesses that were wrong, so that the next row is at `position`. They are not in the
@@ -137,10 +158,18 @@ impl Session {
             let least = len - self.rewindable;
             format!("step at position {position}, expected {least} to {len}")
         })?;
-        self.cache.truncate(position);
+        self.forget_last(wrong);
+        Ok(())
+    }
+
+    fn forget_last(&mut self, wrong: u32) {
+        let left = self.cache.len() - wrong;
+        self.cache.truncate(left);
+        if let Some(told) = &mut self.told {
+            told.truncate(left as usize * self.width as usize);
+        }
         self.rewindable = 0;
         self.logits = self.logits.saturating_sub(wrong);
-        Ok(())
     }
 
     /// An answer with logits after all rows of `input` stays within its bound.
@@ -159,7 +188,7 @@ impl Session {
     }
 }
 
-type SessionKey = (RequestId, u8);
+type SessionKey = (RequestId, Leg);
 
 /// A loaded stage.
 type StageKey = (ModelId, LayerSpan);
@@ -215,19 +244,24 @@ impl Worker {
 
     fn flow(&mut self, shared: &Shared, from: NodeId, flow: Flow) {
         match flow {
-            Flow::Open { hop, open } => {
+            Flow::Open { leg, open } => {
                 let (session, head) = (open.session, open.head);
-                if let Err(reason) = self.open(shared, from, hop, open) {
-                    shared.deliver(head, Flow::Failed { session, hop, reason });
+                if let Err(reason) = self.open(shared, from, leg, open) {
+                    shared.deliver(head, Flow::Failed { session, leg, reason });
                 }
             }
             Flow::Step(step) => {
-                let key = (step.session, step.hop);
+                let key = (step.session, step.leg);
                 if let Err(reason) = self.step(from, step) {
                     self.fail(shared, key, reason);
                 }
             }
-            Flow::Close { hop, session } => self.close(shared, from, (session, hop)),
+            Flow::Close { leg, session } => self.close(shared, from, (session, leg)),
+            Flow::Abandon { session, before } => {
+                self.sessions.retain(|(request, leg), held| {
+                    *request != session || leg.attempt >= before || held.open.head != from
+                });
+            }
             Flow::Receipt(_) | Flow::Failed { .. } => {}
         }
     }
@@ -236,25 +270,60 @@ impl Worker {
         &mut self,
         shared: &Shared,
         from: NodeId,
-        hop: u8,
+        leg: Leg,
         open: Box<Open>,
     ) -> Result<(), String> {
         let known = check_ticket(shared, &open)?;
-        let shape = *known.model.shape();
-        let index = usize::from(hop);
-        let (_, span) = *open
+        let hop = *open
             .route
-            .get(index)
-            .filter(|(node, _)| *node == shared.me)
+            .get(usize::from(leg.hop))
+            .filter(|hop| hop.node == shared.me)
             .ok_or("this hop is not on this node")?;
-        let expected = if index == 0 { open.head } else { open.route[index - 1].0 };
+        let before = usize::from(leg.hop).checked_sub(1).map(|before| open.route[before].node);
+        let expected = before.unwrap_or(open.head);
         if from != expected {
             return Err(format!("opened by {}, expected {}", from.short(), expected.short()));
         }
+        let next = open.route.get(usize::from(leg.hop) + 1).copied();
+        if let Some(next) = next.filter(|next| !shared.reaches(next.node)) {
+            return Err(format!("it has no link to node {}", next.node.short()));
+        }
+        let mut session = if hop.fresh {
+            self.fresh(&known, leg, hop.span, open.clone())?
+        } else {
+            self.take_over(leg, hop.span, &open)?
+        };
+        session.upstream = from;
+        session.used_at = now();
+        let replay = match next {
+            Some(next) if next.fresh && !hop.fresh && open.held > 0 => {
+                session.told.clone().ok_or("it kept nothing of what it told the lost stage")?
+            }
+            _ => Vec::new(),
+        };
+        session.open = open.clone();
+        let request = open.session;
+        self.sessions.insert((request, leg), session);
+        if let Some(next) = next {
+            let width = known.model.shape().hidden;
+            shared.deliver(next.node, Flow::Open { leg: leg.next(), open });
+            replay_to(shared, next.node, request, leg.next(), width, &replay);
+        }
+        Ok(())
+    }
+
+    /// A session that holds nothing yet.
+    fn fresh(
+        &mut self,
+        known: &KnownModel,
+        leg: Leg,
+        span: LayerSpan,
+        open: Box<Open>,
+    ) -> Result<Session, String> {
         if self.sessions.len() >= SESSIONS_MAX {
             return Err(format!("{SESSIONS_MAX} sessions are open, the most this node holds"));
         }
-        let model = open.model;
+        let (model, shape) = (open.model, known.model.shape());
         let holds = |key: &StageKey| key.0 == model && key.1.contains(span);
         let stage = self.stages.keys().copied().filter(holds).min_by_key(|key| key.1.len());
         let stage = stage.ok_or_else(|| format!("layers {span} are not loaded here any more"))?;
@@ -269,12 +338,17 @@ impl Worker {
             let adapter = known.adapter(id).ok_or("the adapter is not known here")?;
             cache.set_adapter(Some(adapter.clone())).map_err(|error| error.to_string())?;
         }
-        let session = Session {
+        let goes_on = open.route.len() > usize::from(leg.hop) + 1;
+        let kept: u64 = self.sessions.values().map(Session::replay_bytes).sum();
+        let has_room = kept + replay_bytes(&open, shape.hidden) <= REPLAY_BYTES_MAX;
+        Ok(Session {
             stage,
             ends: span.end() == shape.layers,
             sees_ahead: !known.model.is_decoder(),
-            upstream: from,
+            upstream: open.head,
+            broken: false,
             cache,
+            told: (goes_on && has_room).then(Vec::new),
             pending: VecDeque::new(),
             closing: false,
             logits: 0,
@@ -282,21 +356,39 @@ impl Worker {
             width: shape.hidden,
             vocab: shape.vocab,
             used_at: now(),
-            open: open.clone(),
+            open,
+        })
+    }
+
+    /// The session as an earlier route of the same request left it, without what its head has no answer to.
+    fn take_over(&mut self, leg: Leg, span: LayerSpan, open: &Open) -> Result<Session, String> {
+        let fits = |(key, session): &(&SessionKey, &Session)| {
+            key.0 == open.session
+                && key.1.attempt < leg.attempt
+                && session.cache.span() == span
+                && session.open.head == open.head
+                && session.open.model == open.model
+                && session.open.adapter == open.adapter
         };
-        if let Some(next) = session.next_hop(hop) {
-            shared.deliver(next, Flow::Open { hop: hop + 1, open });
-        }
-        self.sessions.insert((session.open.session, hop), session);
-        Ok(())
+        let found = self.sessions.iter().filter(fits).map(|(key, _)| *key).max();
+        let found = found.ok_or("it holds nothing of this session")?;
+        let mut session = self.sessions.remove(&found).expect("it was just found");
+        let ahead = session.cache.len().checked_sub(open.held);
+        let ahead = ahead.filter(|ahead| *ahead <= TRUNCATE_POSITIONS_MAX).ok_or_else(|| {
+            format!("it holds {} positions, expected {}", session.cache.len(), open.held)
+        })?;
+        session.forget_last(ahead);
+        session.pending.clear();
+        (session.closing, session.broken) = (false, false);
+        Ok(session)
     }
 
     /// Puts a step in line.
     fn step(&mut self, from: NodeId, step: Step) -> Result<(), String> {
-        let key = (step.session, step.hop);
+        let key = (step.session, step.leg);
         // A session that failed or closed may have steps under way: they are late, not wrong.
         let Some(session) = self.sessions.get_mut(&key) else { return Ok(()) };
-        if from != session.upstream || session.closing {
+        if from != session.upstream || session.closing || session.broken {
             return Ok(());
         }
         let input = match &step.payload {
@@ -323,7 +415,7 @@ impl Worker {
         let Some(session) = self.sessions.get_mut(&key).filter(|s| s.upstream == from) else {
             return;
         };
-        if key.1 == 0
+        if key.1.hop == 0
             && let Some(dropped) = session.pending.front()
         {
             // Rows of a step that nobody will see complete.
@@ -341,7 +433,7 @@ impl Worker {
     /// Ends a session: signs what was done, passes the word on, frees the cache.
     fn end(&mut self, shared: &Shared, key: SessionKey) {
         let Some(session) = self.sessions.remove(&key) else { return };
-        let (request, hop) = key;
+        let (request, leg) = key;
         let receipt = Receipt {
             network: shared.desk().network(),
             request,
@@ -352,40 +444,67 @@ impl Worker {
             logits: session.logits,
         };
         shared.deliver(session.open.head, Flow::Receipt(shared.keys.sign(receipt)));
-        if let Some(next) = session.next_hop(hop) {
-            shared.deliver(next, Flow::Close { hop: hop + 1, session: request });
+        if let Some(next) = session.next_hop(leg) {
+            shared.deliver(next.node, Flow::Close { leg: leg.next(), session: request });
         }
     }
 
-    fn fail(&mut self, shared: &Shared, (request, hop): SessionKey, reason: String) {
-        if let Some(session) = self.sessions.remove(&(request, hop)) {
-            let failed = Flow::Failed { session: request, hop, reason };
+    fn fail(&mut self, shared: &Shared, (request, leg): SessionKey, reason: String) {
+        if let Some(session) = self.sessions.remove(&(request, leg)) {
+            let failed = Flow::Failed { session: request, leg, reason };
             shared.deliver(session.open.head, failed);
         }
     }
 
-    /// Sessions that came from or go on to `peer` are lost; their heads learn of it, unless gone too.
+    /// Sessions of a head that is gone are over. Those that came from or go on to `peer` stand still, and
+    /// their heads learn of it: they may open them anew over another route.
     fn peer_gone(&mut self, shared: &Shared, peer: NodeId) {
-        let touches = |(key, session): (&SessionKey, &Session)| {
-            let lost = session.upstream == peer
-                || session.open.head == peer
-                || session.next_hop(key.1) == Some(peer);
-            lost.then_some(*key)
-        };
-        let lost: Vec<_> = self.sessions.iter().filter_map(touches).collect();
-        for key in lost {
-            self.fail(shared, key, format!("its link to node {} broke", peer.short()));
+        self.sessions.retain(|_, session| session.open.head != peer);
+        for (&(request, leg), session) in &mut self.sessions {
+            let touches = session.upstream == peer
+                || session.next_hop(leg).is_some_and(|next| next.node == peer);
+            if touches && !session.broken {
+                session.broken = true;
+                session.pending.clear();
+                let reason = format!("its link to node {} broke", peer.short());
+                let failed = Flow::Failed { session: request, leg, reason };
+                shared.deliver(session.open.head, failed);
+            }
         }
     }
 
     fn sweep(&mut self) {
         let now = now();
-        self.sessions.retain(|_, s| now.since_ms(s.used_at) < SESSION_IDLE_MS_MAX);
+        self.sessions.retain(|_, session| {
+            let most = if session.broken { SESSION_BROKEN_MS_MAX } else { SESSION_IDLE_MS_MAX };
+            now.since_ms(session.used_at) < most
+        });
         let used: Vec<_> = self.sessions.values().map(|session| session.stage).collect();
         self.stages.retain(|key, loaded| {
             let is_due = loaded.retired_at.is_some_and(|at| now.since_ms(at) >= RETIRED_MS);
             !is_due || used.contains(key)
         });
+    }
+}
+
+/// What a session may tell its next stage, in bytes.
+fn replay_bytes(open: &Open, width: u32) -> u64 {
+    u64::from(open.positions_max) * u64::from(width) * size_of::<f32>() as u64
+}
+
+/// Tells a fresh stage what the one that it replaces was told, `told` `[T, D]`, in pieces.
+fn replay_to(shared: &Shared, to: NodeId, session: RequestId, leg: Leg, width: u32, told: &[f32]) {
+    let rows = chunk_rows(width);
+    for (piece, values) in told.chunks(rows * width as usize).enumerate() {
+        let step = Step {
+            session,
+            leg,
+            number: 0,
+            position: (piece * rows) as u32,
+            wants: Wanted::Logits(LogitsWanted::None),
+            payload: Payload::Hidden { width, values: values.to_vec() },
+        };
+        shared.deliver(to, Flow::Step(step));
     }
 }
 

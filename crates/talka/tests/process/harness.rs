@@ -324,6 +324,14 @@ impl Node {
         self.child.wait().expect("the process ends");
     }
 
+    /// Sends it a signal, such as STOP.
+    #[cfg(unix)]
+    pub fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        let sent = Command::new("kill").args([&format!("-{name}"), &id]).status();
+        assert!(sent.expect("kill runs").success());
+    }
+
     /// SIGTERM, and its exit code.
     #[cfg(unix)]
     pub fn terminate(mut self) -> Option<i32> {

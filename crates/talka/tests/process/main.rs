@@ -12,4 +12,5 @@ mod harness;
 mod hub;
 mod models;
 mod refusals;
+mod survive;
 mod together;

@@ -7,7 +7,7 @@
 use super::{Session, SessionKey, StageKey, Worker, now};
 use crate::{
     shell::Shared,
-    wire::{Flow, GUESSES_MAX, Payload, Step, Wanted},
+    wire::{Flow, GUESSES_MAX, Leg, Payload, Step, Wanted},
 };
 use talka_base::LayerSpan;
 use talka_engine::{BatchItem, LogitsWanted, Pooling, StageInput, StageOutput};
@@ -104,7 +104,9 @@ impl Worker {
         let mut chosen = None::<(StageKey, LayerSpan)>;
         let mut members = Vec::new();
         for key in std::mem::take(&mut self.waiting) {
-            let Some(session) = self.sessions.get(&key) else { continue };
+            // One that broke meanwhile has nothing to do.
+            let waits = |session: &&Session| !session.pending.is_empty();
+            let Some(session) = self.sessions.get(&key).filter(waits) else { continue };
             let group = (session.stage, session.cache.span());
             if *chosen.get_or_insert(group) == group {
                 members.extend(self.sessions.remove(&key).map(|session| (key, session)));
@@ -190,11 +192,11 @@ impl Session {
     fn finish_rows(
         &mut self,
         shared: &Shared,
-        hop: u8,
+        leg: Leg,
         rows: usize,
         output: StageOutput,
     ) -> Result<(), String> {
-        let next = self.next_hop(hop);
+        let next = self.next_hop(leg);
         let width = self.width;
         let pending = self.pending.front_mut().expect("rows of a step were run");
         pending.done += rows;
@@ -222,14 +224,23 @@ impl Session {
                 self.logits += if is_answered_whole { rows } else { 1 };
                 (self.open.head, Payload::Logits { vocab: self.vocab, values })
             }
-            (None, Some(next), _) => (next, Payload::Hidden { width, values: hidden }),
+            (None, Some(next), _) => {
+                if let Some(told) = &mut self.told {
+                    told.extend_from_slice(&hidden);
+                }
+                // A stage that is not fresh holds what is told again.
+                if self.cache.len() <= self.open.held && !next.fresh {
+                    return self.start_step();
+                }
+                (next.node, Payload::Hidden { width, values: hidden })
+            }
             (None, None, Wanted::Vector(pooling)) => {
                 (self.open.head, Payload::Vector(pooling.pool(&hidden, width as usize)))
             }
             // The last stage, and the head wants nothing yet.
             (None, None, Wanted::Logits(_)) => return self.start_step(),
         };
-        let step = Step { hop: hop.saturating_add(1), payload, ..step };
+        let step = Step { leg: leg.next(), payload, ..step };
         shared.deliver(to, Flow::Step(step));
         self.start_step()
     }

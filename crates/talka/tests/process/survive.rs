@@ -118,10 +118,15 @@ fn check(count: usize, model: &str, golden: &[Golden], seed: u64) {
     let verified = network.nodes[0].cli(&["ledger", "verify", "--json"]).json();
     assert_eq!(verified["reserved"], 0, "{verified}");
     let entries = network.nodes[0].ledger();
-    let settled: Vec<&Value> =
-        entries.iter().filter(|entry| entry["kind"] == "settled").map(|e| &e["request"]).collect();
-    let requests: BTreeSet<_> = settled.iter().map(|request| request.to_string()).collect();
-    assert_eq!((settled.len(), requests.len()), (runs as usize, runs as usize), "each paid once");
+    let ended = entries.iter().filter(|entry| ["settled", "released"].contains(&kind(entry)));
+    let requests: BTreeSet<_> = ended.clone().map(|entry| entry["request"].to_string()).collect();
+    // A stage that is lost after the last token signs no receipt: then nobody pays.
+    assert_eq!((ended.count(), requests.len()), (runs as usize, runs as usize), "each ended once");
+    assert!(entries.iter().any(|entry| kind(entry) == "settled"), "most were paid");
+}
+
+fn kind(entry: &Value) -> &str {
+    entry["kind"].as_str().expect("a kind")
 }
 
 #[test]

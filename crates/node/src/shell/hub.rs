@@ -147,7 +147,10 @@ pub(crate) async fn run(shared: Arc<Shared>, mut hub: Hub, mut inputs: mpsc::Rec
             }
             Some(HubInput::LinkDown { peer, reason }) => {
                 tracing::info!(peer = %peer.short(), reason, "link closed");
-                hub.step(&shared, Input::LinkDown { peer });
+                // Another link may have come up before word of the old one's end came here.
+                if !shared.links.is_open(peer) {
+                    hub.step(&shared, Input::LinkDown { peer });
+                }
             }
             Some(HubInput::Unresponsive { peer }) => {
                 hub.step(&shared, Input::Unresponsive { peer });

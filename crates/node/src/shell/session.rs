@@ -273,12 +273,14 @@ impl HeadSession {
     /// found anew.
     async fn other_route(&self, anew: bool, deadline: Instant) -> Option<Vec<Hop>> {
         let nodes: BTreeSet<NodeId> = self.route.iter().map(|hop| hop.node).collect();
-        let silent = silent(&self.shared, nodes).await;
+        let mut silent = silent(&self.shared, nodes).await;
         let layers = self.known.model.shape().layers;
         let me = self.shared.me;
         let mut view = self.shared.view.clone();
         loop {
             let mut served = view.borrow_and_update().served_with(self.known.id, self.adapter);
+            // Word of it may still be on its way to the view. If it comes back later, all is well with it.
+            silent.retain(|silent| served.iter().any(|(node, _)| node == silent));
             served.retain(|(node, _)| !silent.contains(node));
             let mended = if anew { None } else { mend_route(&self.route, &served, me).ok() };
             let found = mended.or_else(|| find_route(layers, &served, me).ok());

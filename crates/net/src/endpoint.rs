@@ -79,6 +79,9 @@ pub struct BindOptions {
     pub addresses: Vec<SocketAddr>,
     /// Whether to ask the local router to forward a port (UPnP, PCP, NAT-PMP).
     pub port_mapping: bool,
+    /// The only address to give others, where this machine cannot know it: a router's whose port is
+    /// forwarded by hand.
+    pub announced: Option<SocketAddr>,
 }
 
 impl BindOptions {
@@ -88,13 +91,13 @@ impl BindOptions {
             SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)),
             SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)),
         ];
-        Self { keypair, addresses, port_mapping: true }
+        Self { keypair, addresses, port_mapping: true, announced: None }
     }
 
     /// This machine only, at a free port.
     pub fn loopback(keypair: Keypair) -> Self {
         let addresses = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))];
-        Self { keypair, addresses, port_mapping: false }
+        Self { keypair, addresses, port_mapping: false, announced: None }
     }
 }
 
@@ -151,6 +154,7 @@ pub struct Endpoint {
 #[derive(Debug)]
 struct Inner {
     iroh: iroh::Endpoint,
+    announced: Option<SocketAddr>,
     accepted: Mutex<mpsc::Receiver<Link>>,
     acceptor: JoinHandle<()>,
 }
@@ -169,7 +173,7 @@ impl Endpoint {
     /// [`BindError`]. Only an IPv6 address that is listed beside an IPv4 one may fail silently: many
     /// machines have no IPv6.
     pub async fn bind(options: BindOptions) -> Result<Self, BindError> {
-        let BindOptions { keypair, addresses, port_mapping } = options;
+        let BindOptions { keypair, addresses, port_mapping, announced } = options;
         let builder = builder(&keypair, port_mapping);
         let builder = listen(builder, &addresses)?;
         let iroh =
@@ -177,7 +181,7 @@ impl Endpoint {
         let (links, accepted) = mpsc::channel(ACCEPTED_MAX);
         let acceptor = tokio::spawn(accept_all(iroh.clone(), links));
         let accepted = Mutex::new(accepted);
-        Ok(Self { inner: Arc::new(Inner { iroh, accepted, acceptor }) })
+        Ok(Self { inner: Arc::new(Inner { iroh, announced, accepted, acceptor }) })
     }
 
     /// Who this node is.
@@ -185,10 +189,13 @@ impl Endpoint {
         NodeId(*self.inner.iroh.id().as_bytes())
     }
 
-    /// Where others may reach this node, at most eight: addresses of this machine's interfaces and
+    /// Where others may reach this node: what is announced, else at most eight addresses of this machine's interfaces and
     /// what its router mapped; loopback only if there is nothing else, so that several nodes on
     /// one machine find each other. Changes with the network: ask again rather than store it.
     pub fn addresses(&self) -> Vec<SocketAddr> {
+        if let Some(announced) = self.inner.announced {
+            return vec![announced];
+        }
         let found = self.inner.iroh.addr();
         let mut addresses: Vec<SocketAddr> = found.ip_addrs().copied().collect();
         if addresses.is_empty() {
@@ -196,6 +203,11 @@ impl Endpoint {
         }
         addresses.truncate(ADDRESSES_MAX);
         addresses
+    }
+
+    /// The UDP port it listens on.
+    pub fn bound_port(&self) -> Option<u16> {
+        self.inner.iroh.bound_sockets().first().map(SocketAddr::port)
     }
 
     /// Dials `peer`, trying the first eight of `addresses` at once, and opens the lanes.

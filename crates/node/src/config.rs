@@ -69,6 +69,8 @@ pub struct NodeConfig {
     pub join: Option<String>,
     /// UDP address for other nodes; all interfaces and the port of last time if absent.
     pub p2p_address: Option<SocketAddr>,
+    /// The only address told to other nodes; this machine's own if absent.
+    pub p2p_announced: Option<SocketAddr>,
     /// What each member is granted, if this start founds a network; the policy's default if absent.
     pub grant: Option<Credits>,
 }

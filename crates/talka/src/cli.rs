@@ -84,6 +84,10 @@ pub struct NodeArgs {
     /// UDP address for other nodes [default: any free port]
     #[arg(long, value_name = "ADDR")]
     pub p2p: Option<SocketAddr>,
+    /// The only address to tell other nodes, such as that of a router that forwards a port here
+    /// [default: this computer's own]
+    #[arg(long, value_name = "ADDR")]
+    pub announce: Option<SocketAddr>,
     /// Model to serve: bard, a folder in the Hugging Face layout, a .gguf file, or
     /// `hf:OWNER/REPO[@REV][:FILE]`, which is fetched if it is not here; repeatable [default: the
     /// largest fetched model that fits the memory, else bard]

@@ -135,22 +135,26 @@ fn own_model(known: &KnownModel) -> OwnModel {
 
 /// The address asked for, else all interfaces with the port of last time: the others know it.
 async fn bind(config: &NodeConfig, store: &Store, keys: &Keypair) -> Result<Endpoint, StartError> {
+    let everywhere = |port| BindOptions {
+        announced: config.p2p_announced,
+        ..BindOptions::everywhere(keys.clone(), port)
+    };
     if let Some(address) = config.p2p_address {
-        let options =
-            BindOptions { keypair: keys.clone(), addresses: vec![address], port_mapping: false };
+        let addresses = vec![address];
+        let options = BindOptions { addresses, port_mapping: false, ..everywhere(0) };
         return Ok(Endpoint::bind(options).await?);
     }
     let last =
         store.get(PORT_KEY)?.and_then(|bytes| Some(u16::from_le_bytes(bytes.try_into().ok()?)));
     let endpoint = match last {
-        Some(port) => match Endpoint::bind(BindOptions::everywhere(keys.clone(), port)).await {
+        Some(port) => match Endpoint::bind(everywhere(port)).await {
             Ok(endpoint) => endpoint,
-            Err(_) => Endpoint::bind(BindOptions::everywhere(keys.clone(), 0)).await?,
+            Err(_) => Endpoint::bind(everywhere(0)).await?,
         },
-        None => Endpoint::bind(BindOptions::everywhere(keys.clone(), 0)).await?,
+        None => Endpoint::bind(everywhere(0)).await?,
     };
-    if let Some(address) = endpoint.addresses().first() {
-        store.put(PORT_KEY, &address.port().to_le_bytes())?;
+    if let Some(address) = endpoint.bound_port() {
+        store.put(PORT_KEY, &address.to_le_bytes())?;
     }
     Ok(endpoint)
 }

@@ -91,6 +91,7 @@ fn node_config(
         weights: args.weights.map(Into::into),
         join,
         p2p_address: args.p2p,
+        p2p_announced: args.announce,
         grant: args.grant,
     }
 }

@@ -1,0 +1,265 @@
+//! A UDP relay that delays, narrows, loses and cuts.
+//!
+//! It stands in front of one node: others know the relay's address and not the node's. Each way of a link
+//! has the [`LinkModel`]'s properties by itself. Packets keep their order. Which are lost follows from a seed
+//! and the order in which they came, so that a history can be played again as far as processes allow.
+//!
+//! Decides nothing about the packets themselves: they are encrypted.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::{Ipv4Addr, SocketAddr, UdpSocket},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    thread,
+    time::{Duration, Instant},
+};
+use talka_base::rng::Rng;
+
+/// How often a thread that waits for packets looks whether it should end.
+const POLL: Duration = Duration::from_millis(50);
+
+/// Larger than any UDP packet.
+const PACKET_BYTES: usize = 1 << 16;
+
+/// Sleeping is this inexact; what is left is spent looking at the clock.
+const SLEEP_SLACK: Duration = Duration::from_micros(100);
+
+/// One way of a link.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct LinkModel {
+    /// From one end to the other.
+    pub delay: Duration,
+    /// Up to this much more, by chance.
+    pub jitter: Duration,
+    /// The chance that a packet is lost, 0 to 1.
+    pub loss: f64,
+    /// Bytes a second; without limit if absent.
+    pub rate: Option<u64>,
+    /// Nothing passes.
+    pub cut: bool,
+}
+
+/// A relay in front of one node; ends when dropped.
+#[derive(Debug)]
+pub struct Relay {
+    address: SocketAddr,
+    model: Arc<Mutex<LinkModel>>,
+    ended: Arc<AtomicBool>,
+}
+
+impl Relay {
+    /// A relay in front of `target`, on a free port of this computer.
+    ///
+    /// # Errors
+    /// If the system gives no socket.
+    pub fn start(target: SocketAddr, model: LinkModel, seed: u64) -> io::Result<Self> {
+        let front = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+        front.set_read_timeout(Some(POLL))?;
+        let address = front.local_addr()?;
+        let model = Arc::new(Mutex::new(model));
+        let ended = Arc::new(AtomicBool::new(false));
+        let world = World { model: Arc::clone(&model), ended: Arc::clone(&ended), seed };
+        thread::spawn(move || serve(&world, front, target));
+        Ok(Self { address, model, ended })
+    }
+
+    /// Where others reach the node.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// From now on the link is as `model`; what is under way arrives as it would have.
+    pub fn set(&self, model: LinkModel) {
+        *lock(&self.model) = model;
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::Relaxed);
+    }
+}
+
+/// What the threads of one relay share.
+#[derive(Debug, Clone)]
+struct World {
+    model: Arc<Mutex<LinkModel>>,
+    ended: Arc<AtomicBool>,
+    seed: u64,
+}
+
+fn lock(model: &Mutex<LinkModel>) -> MutexGuard<'_, LinkModel> {
+    model.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Takes in packets of all callers; each has a socket of its own towards the node, so that answers find
+/// their way back.
+fn serve(world: &World, front: UdpSocket, target: SocketAddr) {
+    let front = Arc::new(front);
+    let mut callers: HashMap<SocketAddr, Way> = HashMap::new();
+    let mut packet = vec![0; PACKET_BYTES];
+    while !world.ended.load(Ordering::Relaxed) {
+        let Ok((length, caller)) = front.recv_from(&mut packet) else { continue };
+        let number = callers.len() as u64;
+        if !callers.contains_key(&caller)
+            && let Ok(back) = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))
+        {
+            let back = Arc::new(back);
+            let forth = Way::start(world, Arc::clone(&back), target, 2 * number);
+            let answers = Way::start(world, Arc::clone(&front), caller, 2 * number + 1);
+            let world = world.clone();
+            thread::spawn(move || answer(&world, &back, &answers));
+            callers.insert(caller, forth);
+        }
+        if let Some(way) = callers.get(&caller) {
+            way.send(packet[..length].to_vec());
+        }
+    }
+}
+
+/// Takes in what the node answers to one caller.
+fn answer(world: &World, socket: &UdpSocket, way: &Way) {
+    let mut packet = vec![0; PACKET_BYTES];
+    if socket.set_read_timeout(Some(POLL)).is_err() {
+        return;
+    }
+    while !world.ended.load(Ordering::Relaxed) {
+        if let Ok(length) = socket.recv(&mut packet) {
+            way.send(packet[..length].to_vec());
+        }
+    }
+}
+
+/// One way of one link: packets with the time when each came.
+struct Way(mpsc::Sender<(Instant, Vec<u8>)>);
+
+impl Way {
+    fn start(world: &World, socket: Arc<UdpSocket>, to: SocketAddr, number: u64) -> Self {
+        let (sender, packets) = mpsc::channel::<(Instant, Vec<u8>)>();
+        let world = world.clone();
+        thread::spawn(move || {
+            let mut line = Line::new(world.seed.wrapping_add(number));
+            for (came, packet) in packets {
+                let model = *lock(&world.model);
+                let Some(due) = line.due(&model, came, packet.len()) else { continue };
+                sleep_until(due);
+                // A full buffer or a dead node: lost, as on a real link.
+                let _ = socket.send_to(&packet, to);
+            }
+        });
+        Self(sender)
+    }
+
+    fn send(&self, packet: Vec<u8>) {
+        let _ = self.0.send((Instant::now(), packet));
+    }
+}
+
+fn sleep_until(due: Instant) {
+    if let Some(left) = due.checked_duration_since(Instant::now() + SLEEP_SLACK) {
+        thread::sleep(left);
+    }
+    while Instant::now() < due {
+        std::hint::spin_loop();
+    }
+}
+
+/// When packets of one way arrive: pure but for the times it is told.
+#[derive(Debug)]
+struct Line {
+    rng: Rng,
+    /// When the last packet was wholly sent.
+    free: Option<Instant>,
+    /// When it arrives.
+    last: Option<Instant>,
+}
+
+impl Line {
+    fn new(seed: u64) -> Self {
+        Self { rng: Rng::new(seed), free: None, last: None }
+    }
+
+    /// When a packet of `bytes` that came at `came` arrives; `None` if it never does.
+    fn due(&mut self, model: &LinkModel, came: Instant, bytes: usize) -> Option<Instant> {
+        let (luck, late) = (self.chance(), self.chance());
+        if model.cut || luck < model.loss {
+            return None;
+        }
+        let begins = self.free.map_or(came, |free| free.max(came));
+        let takes = model.rate.map_or(0.0, |rate| bytes as f64 / rate as f64);
+        let sent = begins + Duration::from_secs_f64(takes);
+        let due = sent + model.delay + model.jitter.mul_f64(late);
+        let due = self.last.map_or(due, |last| last.max(due));
+        (self.free, self.last) = (Some(sent), Some(due));
+        Some(due)
+    }
+
+    /// A number from 0 to 1.
+    fn chance(&mut self) -> f64 {
+        (self.rng.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn packets_wait_for_those_before_and_take_their_time() {
+        let model = LinkModel { delay: 10 * MS, rate: Some(1_000_000), ..LinkModel::default() };
+        let mut line = Line::new(1);
+        let start = Instant::now();
+        let mut due = |at: Duration, bytes| {
+            let due = line.due(&model, start + at, bytes).expect("nothing is lost");
+            (due - start).as_micros()
+        };
+        assert_eq!(due(Duration::ZERO, 1_000), 11_000);
+        assert_eq!(due(Duration::ZERO, 1_000), 12_000, "behind the first");
+        assert_eq!(due(5 * MS, 2_000), 17_000, "the line was free again");
+    }
+
+    #[test]
+    fn losses_follow_from_the_seed_and_order_is_kept() {
+        let model = LinkModel { loss: 0.25, jitter: 5 * MS, ..LinkModel::default() };
+        let start = Instant::now();
+        let history = |seed| -> Vec<Option<Duration>> {
+            let mut line = Line::new(seed);
+            (0..1_000).map(|_| line.due(&model, start, 100).map(|due| due - start)).collect()
+        };
+        assert_eq!(history(3), history(3));
+        let arrived: Vec<_> = history(3).into_iter().flatten().collect();
+        assert!((700..800).contains(&arrived.len()), "{} of 1000 arrived", arrived.len());
+        assert!(arrived.is_sorted());
+        let cut = LinkModel { cut: true, ..model };
+        assert_eq!(Line::new(3).due(&cut, start, 100), None);
+    }
+
+    #[test]
+    fn an_answer_finds_its_way_back_through_the_relay() {
+        let node = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket");
+        let model = LinkModel { delay: 5 * MS, ..LinkModel::default() };
+        let target = node.local_addr().expect("its address");
+        let relay = Relay::start(target, model, 7).expect("a relay");
+        let caller = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket");
+        let begun = Instant::now();
+        caller.send_to(b"ping", relay.address()).expect("sent");
+        let mut packet = [0; 16];
+        let (length, from) = node.recv_from(&mut packet).expect("it arrives");
+        assert_eq!((&packet[..length], from == caller.local_addr().expect("its own")), (&b"ping"[..], false));
+        node.send_to(b"pong", from).expect("sent");
+        let (length, from) = caller.recv_from(&mut packet).expect("it comes back");
+        assert_eq!((&packet[..length], from), (&b"pong"[..], relay.address()));
+        assert!(begun.elapsed() >= 10 * MS, "there and back");
+        relay.set(LinkModel { cut: true, ..model });
+        caller.send_to(b"ping", relay.address()).expect("sent");
+        node.set_read_timeout(Some(50 * MS)).expect("a time");
+        assert!(node.recv_from(&mut packet).is_err(), "nothing passes");
+    }
+}

@@ -252,7 +252,10 @@ mod tests {
         caller.send_to(b"ping", relay.address()).expect("sent");
         let mut packet = [0; 16];
         let (length, from) = node.recv_from(&mut packet).expect("it arrives");
-        assert_eq!((&packet[..length], from == caller.local_addr().expect("its own")), (&b"ping"[..], false));
+        assert_eq!(
+            (&packet[..length], from == caller.local_addr().expect("its own")),
+            (&b"ping"[..], false)
+        );
         node.send_to(b"pong", from).expect("sent");
         let (length, from) = caller.recv_from(&mut packet).expect("it comes back");
         assert_eq!((&packet[..length], from), (&b"pong"[..], relay.address()));

@@ -15,7 +15,7 @@ pub struct Hop {
     pub span: LayerSpan,
 }
 
-/// A route over `0..layers`, as [`cover`] finds it.
+/// A route over `0..layers`: from each layer reached, the span that reaches furthest.
 ///
 /// # Errors
 /// The first gap.

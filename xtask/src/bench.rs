@@ -1,4 +1,5 @@
-//! `cargo xtask bench`: how fast the engine is on this machine, beside llama.cpp.
+//! `cargo xtask bench`: how fast the engine is on this machine, beside llama.cpp, and what cutting a model
+//! over nodes costs ([`swarm`]).
 //!
 //! Both run the same GGUF files of random weights, on the same number of threads, in turns, so that a busy neighbour hits both; medians are compared. Random weights because speed
 //! does not depend on them, and nothing must be downloaded.
@@ -9,6 +10,7 @@
 mod files;
 mod peer;
 mod shape;
+mod swarm;
 
 use crate::cargo::{cargo, tool};
 use anyhow::{Context, Result, bail, ensure};
@@ -31,7 +33,7 @@ const GENERATED: usize = 64;
 #[command(name = "cargo xtask bench", no_binary_name = true)]
 #[command(after_help = "Example: cargo xtask bench engine --shape 135m")]
 struct Arguments {
-    /// What to measure; everything there is, if absent
+    /// What to measure; the engine, if absent
     measurement: Option<Measurement>,
     /// Only this shape (135m, 1240m); takes 0.6 and 5 GB of disk under target/bench
     #[arg(long)]
@@ -54,6 +56,8 @@ struct Arguments {
 enum Measurement {
     /// Prefill and decoding of whole models on the CPU
     Engine,
+    /// Decoding of the 135 M model cut over nodes, and over slow links
+    Swarm,
 }
 
 /// Runs the measurement that the arguments name.
@@ -66,13 +70,14 @@ pub fn run(arguments: &[String]) -> Result<()> {
         Ok(arguments) => arguments,
         Err(message) => message.exit(),
     };
+    ensure!(arguments.rounds > 0, "expected at least one round");
     match arguments.measurement.unwrap_or(Measurement::Engine) {
         Measurement::Engine => engine(&arguments),
+        Measurement::Swarm => swarm::run(&arguments),
     }
 }
 
 fn engine(arguments: &Arguments) -> Result<()> {
-    ensure!(arguments.rounds > 0, "expected at least one round");
     let shapes = chosen(arguments.shape.as_deref())?;
     let target = target_folder()?;
     let folder = target.join("bench");

@@ -7,7 +7,7 @@
 //! Decides nothing about the packets themselves: they are encrypted.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     io,
     net::{Ipv4Addr, SocketAddr, UdpSocket},
     sync::{
@@ -49,6 +49,7 @@ pub struct LinkModel {
 pub struct Relay {
     address: SocketAddr,
     model: Arc<Mutex<LinkModel>>,
+    blocked: Arc<Mutex<HashSet<SocketAddr>>>,
     ended: Arc<AtomicBool>,
 }
 
@@ -63,9 +64,15 @@ impl Relay {
         let address = front.local_addr()?;
         let model = Arc::new(Mutex::new(model));
         let ended = Arc::new(AtomicBool::new(false));
-        let world = World { model: Arc::clone(&model), ended: Arc::clone(&ended), seed };
+        let blocked = Arc::new(Mutex::new(HashSet::new()));
+        let world = World {
+            model: Arc::clone(&model),
+            blocked: Arc::clone(&blocked),
+            ended: Arc::clone(&ended),
+            seed,
+        };
         thread::spawn(move || serve(&world, front, target));
-        Ok(Self { address, model, ended })
+        Ok(Self { address, model, blocked, ended })
     }
 
     /// Where others reach the node.
@@ -76,6 +83,15 @@ impl Relay {
     /// From now on the link is as `model`; what is under way arrives as it would have.
     pub fn set(&self, model: LinkModel) {
         *lock(&self.model) = model;
+    }
+
+    /// From now on nothing passes between the node and `caller`, or again everything does.
+    pub fn block(&self, caller: SocketAddr, blocked: bool) {
+        if blocked {
+            lock(&self.blocked).insert(caller);
+        } else {
+            lock(&self.blocked).remove(&caller);
+        }
     }
 }
 
@@ -89,12 +105,13 @@ impl Drop for Relay {
 #[derive(Debug, Clone)]
 struct World {
     model: Arc<Mutex<LinkModel>>,
+    blocked: Arc<Mutex<HashSet<SocketAddr>>>,
     ended: Arc<AtomicBool>,
     seed: u64,
 }
 
-fn lock(model: &Mutex<LinkModel>) -> MutexGuard<'_, LinkModel> {
-    model.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Takes in packets of all callers; each has a socket of its own towards the node, so that answers find
@@ -110,8 +127,8 @@ fn serve(world: &World, front: UdpSocket, target: SocketAddr) {
             && let Ok(back) = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))
         {
             let back = Arc::new(back);
-            let forth = Way::start(world, Arc::clone(&back), target, 2 * number);
-            let answers = Way::start(world, Arc::clone(&front), caller, 2 * number + 1);
+            let forth = Way::start(world, Arc::clone(&back), target, caller, 2 * number);
+            let answers = Way::start(world, Arc::clone(&front), caller, caller, 2 * number + 1);
             let world = world.clone();
             thread::spawn(move || answer(&world, &back, &answers));
             callers.insert(caller, forth);
@@ -139,13 +156,20 @@ fn answer(world: &World, socket: &UdpSocket, way: &Way) {
 struct Way(mpsc::Sender<(Instant, Vec<u8>)>);
 
 impl Way {
-    fn start(world: &World, socket: Arc<UdpSocket>, to: SocketAddr, number: u64) -> Self {
+    fn start(
+        world: &World,
+        socket: Arc<UdpSocket>,
+        to: SocketAddr,
+        caller: SocketAddr,
+        number: u64,
+    ) -> Self {
         let (sender, packets) = mpsc::channel::<(Instant, Vec<u8>)>();
         let world = world.clone();
         thread::spawn(move || {
             let mut line = Line::new(world.seed.wrapping_add(number));
             for (came, packet) in packets {
-                let model = *lock(&world.model);
+                let mut model = *lock(&world.model);
+                model.cut |= lock(&world.blocked).contains(&caller);
                 let Some(due) = line.due(&model, came, packet.len()) else { continue };
                 sleep_until(due);
                 // A full buffer or a dead node: lost, as on a real link.
@@ -264,5 +288,9 @@ mod tests {
         caller.send_to(b"ping", relay.address()).expect("sent");
         node.set_read_timeout(Some(50 * MS)).expect("a time");
         assert!(node.recv_from(&mut packet).is_err(), "nothing passes");
+        relay.set(model);
+        relay.block(caller.local_addr().expect("its address"), true);
+        caller.send_to(b"ping", relay.address()).expect("sent");
+        assert!(node.recv_from(&mut packet).is_err(), "nothing of this one passes");
     }
 }

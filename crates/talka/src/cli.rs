@@ -313,6 +313,12 @@ pub struct BenchModelArgs {
     /// Tokens of the prompt [default: half the model's context, at most 256]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub prompt: Option<u32>,
+    /// 0 always takes the likeliest token; at 1 nothing can be guessed ahead
+    #[arg(long, value_name = "T", default_value_t = 0.0)]
+    pub temperature: f64,
+    /// Answers at once
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=32))]
+    pub together: u32,
     /// Tokens of the answer, at least 2 [default: a quarter of the model's context, at most 64]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
     pub tokens: Option<u32>,

@@ -12,7 +12,8 @@ use crate::{
     exit::Exit,
     output,
 };
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use futures_util::future::try_join_all;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::time::{Duration, Instant};
@@ -25,6 +26,8 @@ struct Report {
     model: String,
     prompt_tokens: u32,
     completion_tokens: u32,
+    /// Answers at once; speeds are those of all of them.
+    together: u32,
     prefill_tokens_per_s: f64,
     decode_tokens_per_s: f64,
 }
@@ -44,7 +47,7 @@ pub async fn run(args: BenchArgs) -> Result<Exit> {
     let client = Client::find(&args.at)?;
     let chosen = match args.action {
         Some(BenchAction::Model(chosen)) => chosen,
-        None => BenchModelArgs::default(),
+        None => BenchModelArgs { together: 1, ..BenchModelArgs::default() },
     };
     let picked = client.pick(chosen.model.as_deref()).await?;
     let report = measure(&client, &picked, &chosen).await?;
@@ -67,8 +70,8 @@ async fn measure(client: &Client, picked: &Picked, chosen: &BenchModelArgs) -> R
     let (mut short, mut long) = (Duration::MAX, Duration::MAX);
     let mut usage = Usage { prompt_tokens: 0, completion_tokens: 0 };
     for _ in 0..REPETITIONS {
-        short = short.min(ask(client, picked, prompt, 1).await?.0);
-        let (took, used) = ask(client, picked, prompt, tokens).await?;
+        short = short.min(ask_all(client, picked, prompt, 1, chosen).await?.0);
+        let (took, used) = ask_all(client, picked, prompt, tokens, chosen).await?;
         long = long.min(took);
         usage = used;
     }
@@ -82,13 +85,29 @@ async fn measure(client: &Client, picked: &Picked, chosen: &BenchModelArgs) -> R
         "{completion_tokens} tokens took no longer than one, expected a difference to measure: \
          the computer is busy; try again, or with more --tokens"
     );
+    let together = f64::from(chosen.together);
     Ok(Report {
         model: picked.name.clone(),
         prompt_tokens,
         completion_tokens,
-        prefill_tokens_per_s: f64::from(prompt_tokens) / short.as_secs_f64(),
-        decode_tokens_per_s: f64::from(completion_tokens - 1) / (long - short).as_secs_f64(),
+        together: chosen.together,
+        prefill_tokens_per_s: together * f64::from(prompt_tokens) / short.as_secs_f64(),
+        decode_tokens_per_s: together * f64::from(completion_tokens - 1)
+            / (long - short).as_secs_f64(),
     })
+}
+
+/// All answers that are asked for at once; the time until the last is there.
+async fn ask_all(
+    client: &Client,
+    picked: &Picked,
+    prompt: u32,
+    tokens: u32,
+    chosen: &BenchModelArgs,
+) -> Result<(Duration, Usage)> {
+    let asked = (0..chosen.together).map(|_| ask(client, picked, prompt, tokens, chosen.temperature));
+    let answers = try_join_all(asked).await?;
+    answers.into_iter().max_by_key(|(took, _)| *took).context("at least one answer")
 }
 
 /// One answer of at most `tokens` tokens, and how long it took.
@@ -97,12 +116,13 @@ async fn ask(
     picked: &Picked,
     prompt: u32,
     tokens: u32,
+    temperature: f64,
 ) -> Result<(Duration, Usage)> {
     let body = json!({
         "model": picked.name,
         "prompt": prompt_ids(prompt),
         "max_tokens": tokens,
-        "temperature": 0,
+        "temperature": temperature,
     });
     let start = Instant::now();
     let completion: Completion = client.complete(COMPLETIONS, &body).await?;

@@ -1,16 +1,18 @@
 //! Answers that go on although stages die while they compute.
 
 use crate::{
-    harness::{Node, folder, join, up, wait_for},
+    harness::{Node, folder, join, lasting_address, up, wait_for},
     models::{Golden, bard, golden, stories260k},
 };
 use serde_json::{Value, json};
 use std::{
     collections::BTreeSet,
+    net::SocketAddr,
     path::Path,
     time::{Duration, Instant},
 };
 use talka_node::base::rng::Rng;
+use talka_sim::{LinkModel, Relay};
 
 /// Answers per network; the environment may ask for more.
 const RUNS: u64 = 6;
@@ -23,6 +25,8 @@ enum Fault {
     Killed,
     /// SIGSTOP; woken once the answer is there.
     Stopped,
+    /// No packet comes from it or to it until the answer is there.
+    CutOff,
 }
 
 /// A network whose stages are hurt.
@@ -31,17 +35,44 @@ struct Network<'a> {
     model: &'a str,
     /// The first is the founder and asks.
     nodes: Vec<Node>,
+    /// Each node's own address, and the relay in front of it.
+    doors: Vec<(SocketAddr, Relay)>,
 }
 
 impl<'a> Network<'a> {
     fn of(count: usize, place: &'a Path, model: &'a str) -> Self {
-        let founder = up(&place.join("0"), &["--model", model]);
-        let invite = founder.invite(&["--reusable"]);
-        let guest = |n: usize| join(&invite, &place.join(n.to_string()), &["--model", model]);
-        let nodes = std::iter::once(founder).chain((1..count).map(guest)).collect();
-        let network = Self { place, model, nodes };
+        let door = |seed: usize| {
+            let address = lasting_address().parse().expect("an address");
+            let relay = Relay::start(address, LinkModel::default(), seed as u64);
+            (address, relay.expect("a relay"))
+        };
+        let doors = (0..count).map(door).collect();
+        let mut network = Self { place, model, nodes: Vec::new(), doors };
+        for n in 0..count {
+            let invite = network.nodes.first().map(|founder| founder.invite(&[]));
+            let node = network.start(n, invite.as_deref());
+            network.nodes.push(node);
+        }
         network.wait();
         network
+    }
+
+    fn start(&self, n: usize, invite: Option<&str>) -> Node {
+        let (own, relay) = &self.doors[n];
+        let (own, announced) = (own.to_string(), relay.address().to_string());
+        let flags = ["--model", self.model, "--p2p", &own, "--announce", &announced];
+        let dir = self.place.join(n.to_string());
+        match invite {
+            Some(invite) => join(invite, &dir, &flags),
+            None => up(&dir, &flags),
+        }
+    }
+
+    /// Cuts node `n` off from all others, or lets it be reached again.
+    fn cut_off(doors: &[(SocketAddr, Relay)], n: usize, cut: bool) {
+        let (own, relay) = &doors[n];
+        relay.set(LinkModel { cut, ..LinkModel::default() });
+        doors.iter().for_each(|(_, relay)| relay.block(*own, cut));
     }
 
     /// Until the model is cut over all nodes.
@@ -71,6 +102,7 @@ impl<'a> Network<'a> {
                 match fault {
                     Fault::Killed => stage.kill(),
                     Fault::Stopped => stage.signal("STOP"),
+                    Fault::CutOff => Self::cut_off(&self.doors, victim, true),
                 }
             }
             pieces += 1;
@@ -82,11 +114,9 @@ impl<'a> Network<'a> {
         assert_eq!(streamed.text, golden.continuation(), "{fault:?} {victim} {after}");
         match fault {
             _ if pieces <= after => {}
-            Fault::Killed => {
-                let dir = self.place.join(victim.to_string());
-                self.nodes[victim] = up(&dir, &["--model", self.model]);
-            }
+            Fault::Killed => self.nodes[victim] = self.start(victim, None),
             Fault::Stopped => self.nodes[victim].signal("CONT"),
+            Fault::CutOff => Self::cut_off(&self.doors, victim, false),
         }
         self.wait();
         pause
@@ -103,9 +133,9 @@ fn check(count: usize, model: &str, golden: &[Golden], seed: u64) {
     let mut pauses = Vec::new();
     for run in 0..runs {
         let golden = &golden[(run as usize) % golden.len()];
-        let victim = 1 + (rng.next_u64() as usize >> 8) % (count - 1);
-        let fault = [Fault::Killed, Fault::Stopped][(rng.next_u64() >> 8) as usize % 2];
-        let after = (rng.next_u64() >> 8) % golden.greedy_ids.len() as u64;
+        let victim = 1 + rng.below(count as u64 - 1) as usize;
+        let fault = [Fault::Killed, Fault::Stopped, Fault::CutOff][rng.below(3) as usize];
+        let after = rng.below(golden.greedy_ids.len() as u64);
         pauses.push(network.answer(golden, victim, fault, after));
     }
     pauses.sort();

@@ -8,8 +8,9 @@ use crate::link::{Link, LinkError};
 use iroh::{
     EndpointAddr, NetReportConfig, PublicKey, SecretKey, TransportAddr,
     endpoint::{
-        self, ConnectingError, Connection, ConnectionError, Incoming, PortmapperConfig,
-        QuicTransportConfig, VarInt, presets,
+        self, ConnectingError, Connection, ConnectionError, Incoming, IncomingAddr,
+        PortmapperConfig, QuicTransportConfig, VarInt, presets,
+        transports::{PathSelection, PathSelectionContext, PathSelector},
     },
 };
 use noq_proto::congestion::CubicConfig;
@@ -80,7 +81,8 @@ pub struct BindOptions {
     /// Whether to ask the local router to forward a port (UPnP, PCP, NAT-PMP).
     pub port_mapping: bool,
     /// The only address to give others, where this machine cannot know it: a router's whose port is
-    /// forwarded by hand.
+    /// forwarded by hand. A node that listens on loopback and announces another loopback address
+    /// stands behind a forwarder there: it links through that and on no shorter way.
     pub announced: Option<SocketAddr>,
 }
 
@@ -174,12 +176,16 @@ impl Endpoint {
     /// machines have no IPv6.
     pub async fn bind(options: BindOptions) -> Result<Self, BindError> {
         let BindOptions { keypair, addresses, port_mapping, announced } = options;
-        let builder = builder(&keypair, port_mapping);
+        let forwarder = forwarder(&addresses, announced);
+        let mut builder = builder(&keypair, port_mapping);
+        if forwarder.is_some() {
+            builder = builder.path_selector(Arc::new(FirstPath));
+        }
         let builder = listen(builder, &addresses)?;
         let iroh =
             builder.bind().await.map_err(|source| BindError::Socket { addresses, source })?;
         let (links, accepted) = mpsc::channel(ACCEPTED_MAX);
-        let acceptor = tokio::spawn(accept_all(iroh.clone(), links));
+        let acceptor = tokio::spawn(accept_all(iroh.clone(), forwarder, links));
         let accepted = Mutex::new(accepted);
         Ok(Self { inner: Arc::new(Inner { iroh, announced, accepted, acceptor }) })
     }
@@ -268,6 +274,28 @@ fn builder(keypair: &Keypair, port_mapping: bool) -> endpoint::Builder {
         .clear_ip_transports()
 }
 
+/// Where everything comes from that reaches a node on loopback under another loopback address.
+fn forwarder(addresses: &[SocketAddr], announced: Option<SocketAddr>) -> Option<IpAddr> {
+    let announced = announced?.ip();
+    let other = |own: &SocketAddr| own.ip().is_loopback() && own.ip() != announced;
+    (announced.is_loopback() && addresses.iter().all(other)).then_some(announced)
+}
+
+/// Keeps a link on the way on which it was opened, where iroh would look for a shorter one.
+#[derive(Debug)]
+struct FirstPath;
+
+impl PathSelector for FirstPath {
+    fn select(&self, context: &PathSelectionContext<'_>) -> PathSelection {
+        let mut chosen = PathSelection::none();
+        let stays = context.paths().any(|path| Some(path.network_path()) == context.current());
+        if !stays && let Some(path) = context.paths().next() {
+            chosen.set(&path);
+        }
+        chosen
+    }
+}
+
 fn listen(
     mut builder: endpoint::Builder,
     addresses: &[SocketAddr],
@@ -308,11 +336,17 @@ fn transport() -> QuicTransportConfig {
 }
 
 /// Shakes hands with everyone who dials until the endpoint closes, each in a task of its own.
-async fn accept_all(iroh: iroh::Endpoint, links: mpsc::Sender<Link>) {
+async fn accept_all(iroh: iroh::Endpoint, forwarder: Option<IpAddr>, links: mpsc::Sender<Link>) {
     let free = Arc::new(Semaphore::new(HANDSHAKES_MAX));
     let mut handshakes = JoinSet::new();
     while let Some(incoming) = iroh.accept().await {
         while handshakes.try_join_next().is_some() {}
+        let came_round = |forwarder| !matches!(incoming.remote_addr(), IncomingAddr::Ip(from) if from.ip() == forwarder);
+        if forwarder.is_some_and(came_round) {
+            // The same packets come through the forwarder too.
+            incoming.ignore();
+            continue;
+        }
         let in_progress = HANDSHAKES_MAX - free.available_permits();
         if in_progress >= HANDSHAKES_UNPROVEN_MAX && !incoming.remote_addr_validated() {
             // Fails only for validated addresses; then the dialler tries again anyway.

@@ -118,7 +118,8 @@ impl World {
 
     fn tokens_per_s(&self, network: &Network, together: u32) -> Result<f64> {
         let together = together.to_string();
-        let flags = ["--prompt", "16", "--tokens", "48", "--temperature", "1", "--together", &together];
+        let flags =
+            ["--prompt", "16", "--tokens", "48", "--temperature", "1", "--together", &together];
         let report = self.ask(&network.founder, &[&["bench", "model"], &flags[..]].concat())?;
         report["decode_tokens_per_s"].as_f64().context("bench reports no decode_tokens_per_s")
     }
@@ -145,7 +146,7 @@ impl World {
             fs::remove_dir_all(&place)?;
         }
         let mut network = Network { processes: Vec::new(), founder: place.join("0") };
-        let mut invite = None;
+        let mut invite: Option<String> = None;
         let layers = u32::try_from(SHAPES[0].layers)?;
         for stage in 0..stages {
             let (from, to) = (stage * layers / stages, (stage + 1) * layers / stages);
@@ -155,7 +156,13 @@ impl World {
                 Some(invite) => command.args(["join", invite]),
             };
             let port = free_port()?;
-            command.args(["--json", "--http", "127.0.0.1:0", "--p2p", &format!("127.0.0.1:{port}")]);
+            command.args([
+                "--json",
+                "--http",
+                "127.0.0.1:0",
+                "--p2p",
+                &format!("127.0.0.1:{port}"),
+            ]);
             command.args(["--threads", &threads.to_string()]);
             command.arg("--model").arg(&self.model);
             command.args(["--layers", &format!("{}={from}..{to}", SHAPES[0].name)]);

@@ -11,10 +11,16 @@ use std::{
 };
 use talka_base::{Membership, NodeId, Signed};
 use talka_net::{Lane, Link, LinkReceiver, LinkSender};
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::mpsc,
+    time::{sleep, timeout},
+};
 
 /// Who links to us must say who it is within this time.
 const GREETING_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// What is under way on a link that is replaced arrives within this time.
+const REPLACED_TIME: Duration = Duration::from_secs(2);
 
 /// Key of this node's own membership in the store.
 pub(crate) const MEMBERSHIP_KEY: &str = "membership";
@@ -50,7 +56,12 @@ impl Links {
                 sender.close("another link is open");
                 return None;
             }
-            old.sender.close("replaced by a newer link");
+            // Sessions go on: what was sent on the old link is still read.
+            let old = old.sender.clone();
+            tokio::spawn(async move {
+                sleep(REPLACED_TIME).await;
+                old.close("replaced by a newer link");
+            });
         }
         let number = links.get(&peer).map_or(0, |old| old.number + 1);
         let (queue, waiting) = mpsc::unbounded_channel();

@@ -29,7 +29,7 @@ use talka_plan::{Hop, find_route, mend_route};
 use tokio::{
     sync::mpsc,
     task::JoinSet,
-    time::{Instant, sleep, timeout_at},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 
 /// While layers move, a request waits this long for a complete route.
@@ -43,6 +43,8 @@ const PATIENCE_MIN: Duration = Duration::from_millis(250);
 const MEND_TIME_MAX: Duration = Duration::from_secs(10);
 /// Pause before a route that could not be opened is tried again.
 const MEND_PAUSE: Duration = Duration::from_millis(50);
+/// Where there is no route, it is looked for again at each news, and after this time.
+const ROUTE_PAUSE: Duration = Duration::from_millis(100);
 /// Stages sign their receipts within this time.
 const RECEIPT_TIME_MAX: Duration = Duration::from_secs(3);
 
@@ -97,6 +99,8 @@ pub(super) struct HeadSession {
     visited: BTreeSet<NodeId>,
     /// When the last route broke, until an answer comes over a new one.
     broken_at: Option<Instant>,
+    /// Nodes of the route that did not answer when they were asked last.
+    gone: BTreeSet<NodeId>,
     /// How long answers took lately.
     usual: Duration,
     inbox: mpsc::UnboundedReceiver<HeadEvent>,
@@ -127,6 +131,7 @@ impl HeadSession {
             attempt: 0,
             visited: BTreeSet::new(),
             broken_at: None,
+            gone: BTreeSet::new(),
             usual: Duration::ZERO,
         };
         session.send_open(0, |_| true);
@@ -226,10 +231,20 @@ impl HeadSession {
     }
 
     /// The first hop whose node is not there, by asking all of them.
-    async fn silent_hop(&self) -> Option<usize> {
-        let nodes: BTreeSet<NodeId> = self.route.iter().map(|hop| hop.node).collect();
-        let silent = silent(&self.shared, nodes).await;
-        self.route.iter().position(|hop| silent.contains(&hop.node))
+    async fn silent_hop(&mut self) -> Option<usize> {
+        self.find_gone().await;
+        self.route.iter().position(|hop| self.gone.contains(&hop.node))
+    }
+
+    /// Asks the nodes of the route whether they are there.
+    async fn find_gone(&mut self) {
+        let mut questions = JoinSet::new();
+        for node in self.route.iter().map(|hop| hop.node).collect::<BTreeSet<_>>() {
+            let shared = Arc::clone(&self.shared);
+            questions.spawn(async move { (node, probe::answers(&shared, node).await) });
+        }
+        let answers = questions.join_all().await.into_iter();
+        self.gone = answers.filter(|(_, answered)| !answered).map(|(node, _)| node).collect();
     }
 
     /// Opens the session over a route without what is lost, and runs again what is not answered: `steps`,
@@ -258,6 +273,7 @@ impl HeadSession {
         };
         let route = route.ok_or(error)?;
         let old = std::mem::replace(&mut self.route, route);
+        self.gone.clear();
         self.attempt += 1;
         tracing::info!(request = %self.id, attempt = self.attempt, "going on over another route");
         let fresh = |hop: &Hop| again || held.is_empty() || !old.contains(hop);
@@ -271,25 +287,28 @@ impl HeadSession {
 
     /// A route over nodes that answer; the present one where it still stands, unless all of it shall be
     /// found anew.
-    async fn other_route(&self, anew: bool, deadline: Instant) -> Option<Vec<Hop>> {
-        let nodes: BTreeSet<NodeId> = self.route.iter().map(|hop| hop.node).collect();
-        let mut silent = silent(&self.shared, nodes).await;
+    async fn other_route(&mut self, anew: bool, deadline: Instant) -> Option<Vec<Hop>> {
+        if self.gone.is_empty() {
+            self.find_gone().await;
+        }
         let layers = self.known.model.shape().layers;
         let me = self.shared.me;
         let mut view = self.shared.view.clone();
         loop {
             let mut served = view.borrow_and_update().served_with(self.known.id, self.adapter);
-            // Word of it may still be on its way to the view. If it comes back later, all is well with it.
-            silent.retain(|silent| served.iter().any(|(node, _)| node == silent));
-            served.retain(|(node, _)| !silent.contains(node));
+            // Word of it may still be on its way to the view.
+            served.retain(|(node, _)| !self.gone.contains(node));
             let mended = if anew { None } else { mend_route(&self.route, &served, me).ok() };
             let found = mended.or_else(|| find_route(layers, &served, me).ok());
             if found.is_some() {
                 return found;
             }
-            if !matches!(timeout_at(deadline, view.changed()).await, Ok(Ok(()))) {
+            if Instant::now() > deadline {
                 return None;
             }
+            // Who was gone may be linked again.
+            let _ = timeout(ROUTE_PAUSE, view.changed()).await;
+            self.find_gone().await;
         }
     }
 
@@ -430,17 +449,6 @@ impl Drop for HeadSession {
     fn drop(&mut self) {
         self.shared.close_inbox(self.id);
     }
-}
-
-/// Those of `nodes` that do not answer.
-async fn silent(shared: &Arc<Shared>, nodes: BTreeSet<NodeId>) -> BTreeSet<NodeId> {
-    let mut questions = JoinSet::new();
-    for node in nodes {
-        let shared = Arc::clone(shared);
-        questions.spawn(async move { (node, probe::answers(&shared, node).await) });
-    }
-    let answers = questions.join_all().await.into_iter();
-    answers.filter(|(_, answered)| !answered).map(|(node, _)| node).collect()
 }
 
 /// A complete route; waits a little for one while layers move.

@@ -105,7 +105,8 @@ async fn ask_all(
     tokens: u32,
     chosen: &BenchModelArgs,
 ) -> Result<(Duration, Usage)> {
-    let asked = (0..chosen.together).map(|_| ask(client, picked, prompt, tokens, chosen.temperature));
+    let asked =
+        (0..chosen.together).map(|_| ask(client, picked, prompt, tokens, chosen.temperature));
     let answers = try_join_all(asked).await?;
     answers.into_iter().max_by_key(|(took, _)| *took).context("at least one answer")
 }

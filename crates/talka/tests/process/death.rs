@@ -60,7 +60,7 @@ fn answer_again(node: &Node) -> Value {
 #[test]
 fn without_the_founder_requests_are_refused_until_it_is_back() {
     let place = folder();
-    let address = lasting_address();
+    let address = lasting_address([127, 0, 0, 1]).to_string();
     let flags = ["--p2p", &address];
     let founder = up(&place.path().join("a"), &flags);
     let [mut founder, b, _c] = three_with(founder, place.path(), "bard");

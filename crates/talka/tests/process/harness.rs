@@ -4,7 +4,7 @@ use serde_json::Value;
 use std::{
     fs::{self, File},
     io::{BufRead, BufReader, Read, Seek, Write},
-    net::UdpSocket,
+    net::{Ipv4Addr, SocketAddr, UdpSocket},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{OnceLock, mpsc},
@@ -166,9 +166,9 @@ pub fn folder() -> TempDir {
 }
 
 /// An address for other nodes that outlives the node: a UDP port of this computer that is free now.
-pub fn lasting_address() -> String {
-    let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
-    socket.local_addr().expect("its address").to_string()
+pub fn lasting_address(host: [u8; 4]) -> SocketAddr {
+    let socket = UdpSocket::bind((Ipv4Addr::from(host), 0)).expect("a free port");
+    socket.local_addr().expect("its address")
 }
 
 /// The arguments every test node has: free ports of this computer only, unless `more` says which.

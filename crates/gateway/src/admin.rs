@@ -12,7 +12,7 @@ use axum::{
 use serde::Deserialize;
 use talka_node::api::{
     Api, CreditsReport, EntryReport, InviteOptions, InviteReport, JoinReport, ModelReport,
-    PeerReport, ProofReport, Status, VerifyReport,
+    PeerReport, ProofReport, RouteReport, Status, VerifyReport,
 };
 
 /// Entries in one answer when the caller names no number.
@@ -27,6 +27,7 @@ pub fn routes() -> Router<Api> {
         .route("/api/status", get(status))
         .route("/api/models", get(models))
         .route("/api/peers", get(peers))
+        .route("/api/route", get(route))
         .route("/api/credits", get(credits))
         .route("/api/invites", post(invite))
         .route("/api/join", post(join))
@@ -45,6 +46,22 @@ async fn models(State(api): State<Api>) -> Json<Vec<ModelReport>> {
 
 async fn peers(State(api): State<Api>) -> Json<Vec<PeerReport>> {
     Json(api.peers().await)
+}
+
+/// Which model's route to show.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RouteQuery {
+    model: String,
+}
+
+async fn route(
+    State(api): State<Api>,
+    query: Result<Query<RouteQuery>, QueryRejection>,
+) -> Result<Json<RouteReport>, ApiError> {
+    let Query(RouteQuery { model }) =
+        query.map_err(|e| ApiError::Query { reason: e.body_text() })?;
+    Ok(Json(api.route(&model).await?))
 }
 
 async fn credits(State(api): State<Api>) -> Json<CreditsReport> {

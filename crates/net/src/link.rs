@@ -15,7 +15,10 @@ use crate::{
 };
 use bytes::Bytes;
 use iroh::endpoint::{Connection, ConnectionError, ReadError, RecvStream, SendStream, VarInt};
-use std::sync::{Arc, OnceLock};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 use talka_base::{Blame, NodeId};
 use tokio::sync::mpsc;
 
@@ -183,6 +186,13 @@ impl LinkSender {
     /// The node at the other end, proven by its key during the handshake.
     pub fn peer(&self) -> NodeId {
         self.core.peer
+    }
+
+    /// How long a packet takes to the peer and back, as a moving average over whatever was sent; nothing
+    /// once the link has ended.
+    pub fn round_trip(&self) -> Option<Duration> {
+        let paths = self.core.connection.paths();
+        paths.iter().find(|path| path.is_selected()).map(|path| path.rtt())
     }
 
     /// Queues one frame, waiting while the lane's queue is full. Dropping the future before it is

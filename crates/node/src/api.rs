@@ -1,7 +1,9 @@
 //! The handle that front ends use: every question and order a person or program may put to a node.
 
+mod routes;
 mod types;
 
+pub use routes::*;
 pub use types::*;
 
 use crate::shell::{Shared, answer, desk::Desk, embed, hub::HubInput, join, now, open, random};
@@ -74,6 +76,7 @@ impl Api {
             requests_running: crate::shell::REQUESTS_MAX - shared.admitted.available_permits(),
             sessions_held: shared.stages.sessions_held(),
             models: self.reports(),
+            routes: shared.decisions.all(),
             balance: ledger.balance(&member).unwrap_or_default(),
             ledger_height: ledger.height() + 1,
         })
@@ -131,7 +134,10 @@ impl Api {
                 alive: false,
                 silent_ms: None,
                 memory_bytes: 0,
+                load: 0,
+                round_trip_us: None,
                 serves: Vec::new(),
+                layer_us: Vec::new(),
             });
             absent.map(|report| (report.node, report)).collect()
         });
@@ -141,6 +147,15 @@ impl Api {
             report.alive = seen.linked;
             report.silent_ms = seen.heard_at.map(|at| now.since_ms(at));
             report.memory_bytes = seen.memory_bytes;
+            report.load = seen.load;
+            report.round_trip_us = seen.round_trip_us;
+            let speeds = view.speeds.iter().flat_map(|(model, nodes)| {
+                nodes
+                    .iter()
+                    .filter(|(node, _)| *node == seen.node)
+                    .map(|(_, s)| (*model, s.layer_us))
+            });
+            report.layer_us = speeds.filter_map(|(id, us)| Some((model_name(id)?, us))).collect();
             report.serves = served_by(&view.served, seen.node)
                 .filter_map(|(model, span)| Some((model_name(model)?, span)))
                 .collect();

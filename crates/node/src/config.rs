@@ -19,7 +19,7 @@ pub struct ModelChoice {
     pub draft: Option<ModelSource>,
 }
 
-/// Of the memory a node offers, this part is for caches, the rest for weights.
+/// Of the memory a node offers, this part is for caches unless its owner says how much, the rest for weights.
 const CACHE_SHARE: u64 = 4;
 
 const MEMORY_BYTES_FALLBACK: u64 = 4 << 30;
@@ -34,10 +34,11 @@ pub struct MemoryShare {
 }
 
 impl MemoryShare {
-    /// Of `offered` bytes; of half of the machine's memory if nothing is said.
-    pub fn of(offered: Option<u64>) -> Self {
+    /// Of `offered` bytes, half of the machine's memory if nothing is said; `caches` of them for caches, a
+    /// quarter if nothing is said, never more than all.
+    pub fn of(offered: Option<u64>, caches: Option<u64>) -> Self {
         let offered = offered.unwrap_or_else(half_of_memory);
-        let caches = offered / CACHE_SHARE;
+        let caches = caches.unwrap_or(offered / CACHE_SHARE).min(offered);
         Self { weights: offered - caches, caches }
     }
 }
@@ -63,6 +64,8 @@ pub struct NodeConfig {
     pub threads: usize,
     /// Memory for weights and caches in bytes; half of the machine's if absent.
     pub memory_bytes: Option<u64>,
+    /// How much of it is for caches; a quarter if absent.
+    pub cache_bytes: Option<u64>,
     /// What weights are quantised to when they are loaded; as they are stored if absent.
     pub weights: Option<Encoding>,
     /// An invitation to use before anything else.

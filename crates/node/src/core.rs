@@ -6,13 +6,15 @@ pub mod directory;
 pub mod embed;
 pub mod head;
 pub mod invites;
+pub mod measures;
 
 use crate::wire::{Heartbeat, Offer};
 use assign::changes;
-use directory::Directory;
-use std::net::SocketAddr;
+use directory::{Directory, Speed};
+use measures::{Measures, Sample};
+use std::{net::SocketAddr, sync::Arc};
 use talka_base::{AdapterId, LayerSpan, ModelId, NodeId, Tick};
-use talka_plan::{Candidate, Placement, place};
+use talka_plan::{Candidate, Goal, Links, Placement, place};
 
 /// How often a node tells the others that it lives and what it serves, in milliseconds.
 pub const HEARTBEAT_MS: u64 = 1_000;
@@ -42,6 +44,8 @@ pub struct OwnModel {
     pub layers: u32,
     /// Weights of one layer, in bytes.
     pub layer_bytes: u64,
+    /// Microseconds for one token through one layer, as far as can be told before it ran.
+    pub layer_us: u32,
     /// Adapters that can be added to its layers.
     pub adapters: Vec<AdapterId>,
     /// The span the owner asked for, if any.
@@ -72,6 +76,8 @@ pub enum Input {
     Loaded { model: ModelId, span: LayerSpan },
     /// A span could not be loaded.
     LoadFailed { model: ModelId, span: LayerSpan },
+    /// This is how fast, loaded and far the node is.
+    Measured(Sample),
     /// This node can be reached at these addresses.
     Addresses(Vec<SocketAddr>),
     /// Time passed.
@@ -106,6 +112,11 @@ pub struct Core {
     addresses: Vec<SocketAddr>,
     directory: Directory,
     ledger_height: u64,
+    measures: Measures,
+    /// How far all are from each other.
+    links: Arc<Links>,
+    /// Something that placements depend on changed since they were made.
+    is_stale: bool,
     next_heartbeat: Tick,
 }
 
@@ -120,6 +131,9 @@ impl Core {
             addresses: Vec::new(),
             directory: Directory::default(),
             ledger_height: 0,
+            measures: Measures::default(),
+            links: Arc::default(),
+            is_stale: true,
             next_heartbeat: Tick(0),
         }
     }
@@ -146,6 +160,30 @@ impl Core {
         own.map(|adapter| (self.me, *adapter)).chain(self.directory.adapted(model)).collect()
     }
 
+    /// How fast each live node is that has `model`, this one included.
+    pub fn speeds(&self, model: ModelId) -> Vec<(NodeId, Speed)> {
+        let own = self.models.iter().filter(|m| m.id == model).map(|m| {
+            let speed = Speed { layer_us: self.layer_us(m), load: self.measures.load() };
+            (self.me, speed)
+        });
+        own.chain(self.directory.speeds(model)).collect()
+    }
+
+    /// How far live nodes are from each other, by their own word.
+    pub fn links(&self) -> &Arc<Links> {
+        &self.links
+    }
+
+    /// Sessions that stages of this node hold.
+    pub fn load(&self) -> u32 {
+        self.measures.load()
+    }
+
+    /// Microseconds from this node to linked ones and back.
+    pub fn round_trips_us(&self) -> impl Iterator<Item = (NodeId, u32)> + '_ {
+        self.measures.round_trips_us()
+    }
+
     /// Memory this node offers for weights, in bytes.
     pub fn memory_bytes(&self) -> u64 {
         self.memory_bytes
@@ -154,6 +192,7 @@ impl Core {
     /// Forgets all other nodes: this one is in another network now.
     pub fn forget_network(&mut self) {
         self.directory = Directory::default();
+        self.is_stale = true;
         self.next_heartbeat = Tick(0);
     }
 
@@ -174,6 +213,10 @@ impl Core {
     /// Same state and inputs give the same effects.
     pub fn step(&mut self, now: Tick, input: Input, out: &mut Vec<Effect>) {
         let mut gone = Vec::new();
+        self.is_stale |= !matches!(
+            input,
+            Input::Tick | Input::Addresses(_) | Input::Heard { .. } | Input::Measured(_)
+        );
         match input {
             Input::LinkUp { peer } => {
                 self.directory.link_up(peer, now);
@@ -185,10 +228,11 @@ impl Core {
                 for (known, addresses) in &heartbeat.peers {
                     self.introduce(*known, addresses);
                 }
-                self.directory.heard(peer, heartbeat, now);
+                self.is_stale |= self.directory.heard(peer, heartbeat, now);
             }
             Input::Loaded { model, span } => self.loaded(model, span, true),
             Input::LoadFailed { model, span } => self.loaded(model, span, false),
+            Input::Measured(sample) => self.is_stale |= self.measures.take(now, sample),
             Input::Addresses(addresses) => self.addresses = addresses,
             Input::Unresponsive { peer } => {
                 gone.extend(self.directory.is_linked(peer).then_some(peer))
@@ -196,6 +240,7 @@ impl Core {
             Input::Tick => {}
         }
         gone.extend(self.directory.silent(now, SILENCE_MS_MAX));
+        self.is_stale |= !gone.is_empty();
         for peer in gone {
             self.directory.link_down(peer, now, REDIAL_MS.0);
             out.push(Effect::Sever { peer });
@@ -203,7 +248,7 @@ impl Core {
         for (peer, addresses) in self.directory.due_dials(now) {
             out.push(Effect::Dial { peer, addresses });
         }
-        let changed = self.assign(out);
+        let changed = self.is_stale && self.assign(out);
         if changed || now >= self.next_heartbeat {
             self.next_heartbeat = now.plus_ms(HEARTBEAT_MS);
             out.push(Effect::Broadcast(self.heartbeat()));
@@ -214,6 +259,7 @@ impl Core {
     /// when others serve all of it *and should*: two nodes that both serve too much would otherwise
     /// each rely on the other and both let go. Says whether the offer to the others changed.
     fn assign(&mut self, out: &mut Vec<Effect>) -> bool {
+        self.links = Arc::new(self.known_links());
         let mut changed = false;
         for index in 0..self.models.len() {
             let placement = self.placement(&self.models[index]);
@@ -238,18 +284,37 @@ impl Core {
                 changed = true;
             }
         }
+        // What was given back may be placed anew.
+        self.is_stale = changed;
         changed
+    }
+
+    fn known_links(&self) -> Links {
+        let mut links = Links::default();
+        self.directory.tell_links(&mut links);
+        for (peer, us) in self.measures.round_trips_us() {
+            links.tell(self.me, peer, us / 2);
+        }
+        links
+    }
+
+    fn layer_us(&self, model: &OwnModel) -> u32 {
+        self.measures.layer_us(model.id).unwrap_or(model.layer_us)
     }
 
     fn placement(&self, model: &OwnModel) -> Placement {
         let me = Candidate {
             node: self.me,
             memory_bytes: self.memory_bytes / self.models.len() as u64,
+            layer_us: self.layer_us(model),
             pinned: model.pinned,
+            serves: model.serves.clone(),
         };
         let mut candidates = self.directory.candidates(model.id);
         candidates.push(me);
-        place(model.layers, model.layer_bytes, &candidates)
+        let is_busy = self.measures.is_busy() || self.directory.is_busy(model.id);
+        let goal = if is_busy { Goal::Throughput } else { Goal::Interactive };
+        place(model.layers, model.layer_bytes, &candidates, &self.links, goal)
     }
 
     fn loaded(&mut self, model: ModelId, span: LayerSpan, success: bool) {
@@ -267,6 +332,9 @@ impl Core {
             memory_bytes: self.memory_bytes,
             addresses: self.addresses.clone(),
             ledger_height: self.ledger_height,
+            load: self.measures.load(),
+            is_busy: self.measures.is_busy(),
+            round_trips_us: self.measures.round_trips_us().collect(),
             offers: self.models.iter().map(|m| self.offer(m)).collect(),
             peers: self.directory.introductions(),
         }
@@ -277,6 +345,7 @@ impl Core {
             model: model.id,
             pinned: model.pinned,
             memory_bytes: self.memory_bytes / self.models.len() as u64,
+            layer_us: self.layer_us(model),
             serves: model.serves.clone(),
             adapters: model.adapters.clone(),
         }

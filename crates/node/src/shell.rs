@@ -2,7 +2,7 @@
 //!
 //! `hub` is the task that owns the core and performs its effects; `links` opens and reads links;
 //! `stages` is the thread that computes; `answer` and `embed` run one request from prompt to bill, over
-//! sessions (`session`); `probe` asks whether a node is there; `models` knows what requests may ask
+//! sessions (`session`); `routes` finds them; `probe` asks whether a node is there; `meter` knows how fast this one is; `models` knows what requests may ask
 //! for; `desk` keeps the ledger, `orders` adds to it. They meet in [`Shared`].
 
 pub(crate) mod answer;
@@ -11,10 +11,12 @@ pub(crate) mod embed;
 pub(crate) mod hub;
 pub(crate) mod join;
 pub(crate) mod links;
+pub(crate) mod meter;
 pub(crate) mod models;
 pub(crate) mod open;
 pub(crate) mod orders;
 pub(crate) mod probe;
+pub(crate) mod routes;
 pub(crate) mod session;
 pub(crate) mod stages;
 
@@ -68,6 +70,8 @@ pub(crate) struct Shared {
     /// Held while the stored invitations are read and written.
     pub(crate) invites: Mutex<()>,
     pub(crate) probes: probe::Probes,
+    pub(crate) meter: meter::Meter,
+    pub(crate) decisions: routes::Decisions,
     pub(crate) admitted: Arc<Semaphore>,
 }
 

@@ -24,6 +24,9 @@ pub const PEERS_MAX: usize = 1_024;
 /// Most models one node offers, and spans of each.
 const OFFERS_MAX: usize = 64;
 const SPANS_MAX: usize = 64;
+/// Most links whose round trips a node tells: enough for a co-operative where everybody is linked with everybody, and
+/// in a larger one only near nodes matter.
+pub const ROUND_TRIPS_MAX: usize = 64;
 /// Most adapters of one model on a node.
 pub const ADAPTERS_MAX: usize = 64;
 /// Most hops of a route.
@@ -78,6 +81,12 @@ pub struct Heartbeat {
     pub addresses: Vec<SocketAddr>,
     /// Number of ledger entries it holds.
     pub ledger_height: u64,
+    /// Sessions that its stages hold.
+    pub load: u32,
+    /// Whether there have been many for a while.
+    pub is_busy: bool,
+    /// Microseconds to the nodes nearest to it and back.
+    pub round_trips_us: Vec<(NodeId, u32)>,
     /// The models it has.
     pub offers: Vec<Offer>,
     /// Other nodes it knows.
@@ -93,6 +102,8 @@ pub struct Offer {
     pub pinned: Option<LayerSpan>,
     /// Memory offered for this model, in bytes.
     pub memory_bytes: u64,
+    /// Microseconds for one token through one layer, measured or else estimated.
+    pub layer_us: u32,
     /// Spans ready to run.
     pub serves: Vec<LayerSpan>,
     /// Adapters it can add to them.
@@ -386,6 +397,7 @@ impl Heartbeat {
     fn check(&self) -> Result<(), WireError> {
         at_most("bytes of name", self.name.len(), REASON_BYTES_MAX)?;
         at_most("addresses", self.addresses.len(), ADDRESSES_MAX)?;
+        at_most("round trips", self.round_trips_us.len(), ROUND_TRIPS_MAX)?;
         at_most("offers", self.offers.len(), OFFERS_MAX)?;
         let spans = self.offers.iter().map(|offer| offer.serves.len()).max();
         at_most("spans of one model", spans.unwrap_or(0), SPANS_MAX)?;
@@ -587,6 +599,9 @@ mod tests {
             memory_bytes: 1,
             addresses: vec![([127, 0, 0, 1], 1).into(); ADDRESSES_MAX + 1],
             ledger_height: 0,
+            load: 0,
+            is_busy: false,
+            round_trips_us: vec![],
             offers: vec![],
             peers: vec![],
         };

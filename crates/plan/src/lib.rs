@@ -2,11 +2,14 @@
 //!
 //! Never reads a clock, opens a socket or sees a balance.
 
+pub mod links;
 pub mod placement;
+pub mod residency;
 pub mod route;
 
-pub use placement::{Candidate, Placement, place};
-pub use route::{Hop, find_route, mend_route};
+pub use links::Links;
+pub use placement::{Candidate, Goal, Placement, place};
+pub use route::{Choices, Considered, Hop, Route, Served, Why};
 
 use talka_base::LayerSpan;
 

@@ -1,12 +1,48 @@
 //! Chooses which node runs which layers of one model.
 //!
-//! In: the nodes that have the model's weights, what memory each offers, which spans are pinned by
-//! their owners. Out: spans in proportion to memory, contiguous, so that the network as a whole
-//! covers what the pinned spans lack. Every node computes this for itself from what it last heard;
-//! equal knowledge gives equal placements, and nodes that disagree for a moment converge with it.
+//! In: the nodes that have the model's weights, what memory each offers, how fast each is, which spans are
+//! pinned by their owners, what each serves now, and how far they are from each other. Out: spans, contiguous
+//! in each gap that the pinned ones leave. Every node computes this for itself from what it last heard, in
+//! integers; equal knowledge gives equal placements, and nodes that disagree for a moment converge with it.
+//! Never reads a clock, never sees a balance, never asks who the owner is.
+//!
+//! What is placed, in this order:
+//!
+//! 1. Pinned spans.
+//! 2. What they leave open: on one node if it fits there, else on the chain of nodes that takes a token through
+//!    in the least time ([`Goal::Interactive`]), or whose slowest stage is the fastest ([`Goal::Throughput`]).
+//! 3. The whole model on every other node that holds it, and once more on a chain of those that do not, so that
+//!    either may fail.
+//! 4. Copies of single stages on whoever is left, those with the fewest copies first.
+//!
+//! A span that is served already is worth a [real gain](REAL_GAIN_PERCENT): layers move only for more than that,
+//! and a model that nobody can complete moves nothing at all. That a move opens no gap is the affair of whoever
+//! performs it: it gives layers back only once others serve them.
+//!
+//! The best order of nodes in a chain is as hard to find as the shortest tour. Two are tried: by the layers that
+//! nodes serve now, with newcomers where there are gaps, then by id; and from the fastest node always on to the
+//! nearest. For each the best cut is found by dynamic programming; where all links are equal no order is
+//! better than another, and the result is exact. The way from and to the head is not counted: any node may be one.
 
-use crate::uncovered;
+mod chain;
+mod open;
+mod spare;
+
+use crate::{Links, uncovered};
+use chain::{Chain, Member, best_chain, stage_us_min};
+use open::Open;
+use spare::Copies;
 use talka_base::{LayerSpan, NodeId};
+
+/// Layers move only where a token then takes less time by this part of it.
+///
+/// Machines at home do other things too: the same pass varies by a tenth from minute to minute. A move costs reading
+/// gigabytes of weights, and every answer under way a pause.
+pub const REAL_GAIN_PERCENT: u64 = 20;
+
+/// What a stage costs beside its layers, in microseconds: reading, checking and queueing a frame. Together with
+/// [`REAL_GAIN_PERCENT`] it also keeps models of a few megabytes where they are, whose times are all noise.
+pub const STAGE_US: u64 = 1_000;
 
 /// A node that could run layers of the model.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,8 +51,22 @@ pub struct Candidate {
     pub node: NodeId,
     /// Bytes it offers for weights.
     pub memory_bytes: u64,
+    /// Microseconds it takes for one token through one layer.
+    pub layer_us: u32,
     /// The span its owner insists on, if any: it runs that and nothing else.
     pub pinned: Option<LayerSpan>,
+    /// What it serves now.
+    pub serves: Vec<LayerSpan>,
+}
+
+/// What a placement is to be good at.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Goal {
+    /// The least time for one token: the sum over stages and hops.
+    #[default]
+    Interactive,
+    /// The most tokens in all: the slowest stage is as fast as can be.
+    Throughput,
 }
 
 /// Who should run what, and what nobody can.
@@ -36,158 +86,131 @@ impl Placement {
 }
 
 /// Places a model of `layers` layers of `layer_bytes` each.
-///
-/// Free nodes share what the pinned ones leave open, in order of id, each in proportion to its
-/// memory and never beyond it. Where the pinned ones leave nothing open, the free nodes form a
-/// second chain over the whole model, so that either may fail.
-pub fn place(layers: u32, layer_bytes: u64, candidates: &[Candidate]) -> Placement {
-    let mut spans: Vec<_> =
-        candidates.iter().filter_map(|c| c.pinned.map(|span| (c.node, span))).collect();
-    let mut free: Vec<_> = candidates.iter().filter(|c| c.pinned.is_none()).collect();
-    free.sort_by_key(|c| c.node);
+pub fn place(
+    layers: u32,
+    layer_bytes: u64,
+    candidates: &[Candidate],
+    links: &Links,
+    goal: Goal,
+) -> Placement {
+    let room =
+        |c: &Candidate| u32::try_from(c.memory_bytes / layer_bytes.max(1)).unwrap_or(u32::MAX);
+    let pinned = candidates.iter().filter_map(|c| c.pinned.map(|span| (c.node, span)));
+    let mut placement = Placement { spans: pinned.collect(), missing: Vec::new() };
+    let mut free: Vec<(&Candidate, u32)> =
+        candidates.iter().filter(|c| c.pinned.is_none()).map(|c| (c, room(c))).collect();
+    free.retain(|(_, room)| *room > 0);
+    free.sort_by_key(|(candidate, _)| candidate.node);
 
-    let gaps = uncovered(layers, spans.iter().map(|(_, span)| *span));
-    let is_replica = gaps.is_empty();
-    let open = if is_replica { uncovered(layers, []) } else { gaps };
-
-    let wanted = open.iter().map(|gap| gap.len()).sum();
-    let mut shares = share(wanted, layer_bytes, &free).into_iter();
-    let mut missing = Vec::new();
-    let mut current = shares.next();
-    for gap in open {
-        let mut start = gap.start();
-        while start < gap.end() {
-            let Some((node, left)) = &mut current else {
-                missing.extend(LayerSpan::new(start, gap.end()));
-                break;
-            };
-            let end = gap.end().min(start + *left);
-            if let Ok(span) = LayerSpan::new(start, end) {
-                spans.push((*node, span));
-                *left -= span.len();
-                start = end;
-            }
-            if *left == 0 {
-                current = shares.next();
-            }
+    let gaps = uncovered(layers, placement.spans.iter().map(|(_, span)| *span));
+    if !gaps.is_empty() {
+        let open = Open::new(gaps);
+        if free.iter().map(|(_, room)| u64::from(*room)).sum::<u64>() < u64::from(open.len()) {
+            keep_and_fill(&open, &free, &mut placement);
+            return placement;
         }
+        place_once(&open, &mut free, links, goal, &mut placement);
     }
-    if is_replica {
-        missing.clear();
+    let whole = Open::new(uncovered(layers, []));
+    while free.iter().any(|(_, room)| *room >= layers) {
+        place_once(&whole, &mut free, links, Goal::Interactive, &mut placement);
     }
-    Placement { spans, missing }
+    place_once(&whole, &mut free, links, goal, &mut placement);
+
+    let mut copies = Copies::of(layers, &placement.spans);
+    for (candidate, room) in free {
+        placement
+            .spans
+            .extend(copies.add(room, &candidate.serves).map(|span| (candidate.node, span)));
+    }
+    placement
 }
 
-/// How many of `wanted` layers each node takes: in proportion to memory, at most what fits.
-fn share(wanted: u32, layer_bytes: u64, free: &[&Candidate]) -> Vec<(NodeId, u32)> {
-    let fits =
-        |c: &Candidate| u32::try_from(c.memory_bytes / layer_bytes.max(1)).unwrap_or(u32::MAX);
-    let mut shares = Vec::with_capacity(free.len());
-    let mut left = wanted;
-    let mut memory_left: u128 = free.iter().map(|c| u128::from(c.memory_bytes)).sum();
-    let mut room_after: u64 = free.iter().map(|c| u64::from(fits(c))).sum();
-    for candidate in free {
-        room_after -= u64::from(fits(candidate));
-        // Rounded to the nearest; the last node takes what is left.
-        let memory = u128::from(candidate.memory_bytes);
-        let ideal = (u128::from(left) * memory * 2 + memory_left).checked_div(2 * memory_left);
-        // Nodes after this one may be too small for the rest: then this one takes more.
-        let least = u64::from(left).saturating_sub(room_after).try_into().unwrap_or(u32::MAX);
-        let ideal = u32::try_from(ideal.unwrap_or(0)).unwrap_or(u32::MAX);
-        let taken = ideal.max(least).min(fits(candidate)).min(left);
-        shares.push((candidate.node, taken));
-        left -= taken;
-        memory_left -= memory;
+/// Covers `open` once, if the free nodes can; those that take part are free no longer.
+fn place_once(
+    open: &Open,
+    free: &mut Vec<(&Candidate, u32)>,
+    links: &Links,
+    goal: Goal,
+    placement: &mut Placement,
+) {
+    let mut members: Vec<_> = free.iter().map(|(c, room)| Member::new(c, *room, open)).collect();
+    let fits: Vec<usize> = (0..members.len()).filter(|m| members[*m].room >= open.len()).collect();
+    let pipeline_us = (goal == Goal::Throughput).then(|| stage_us_min(&members, open.len()));
+    let chain = match pipeline_us.flatten() {
+        // Copies of the whole answer as many with fewer hops, unless there are too few who hold them.
+        Some(us) if !copies_suffice(us, open.len(), fits.iter().map(|m| &members[*m])) => {
+            members.iter_mut().for_each(|member| member.limit(us));
+            best_chain(&members, open.len(), links)
+        }
+        _ => {
+            let alone = fits.iter().map(|m| Chain::alone(&members[*m], *m, open.len()));
+            alone.min_by_key(|chain| chain.cost).or_else(|| best_chain(&members, open.len(), links))
+        }
+    };
+    let Some(chain) = chain else { return };
+    for piece in &chain.pieces {
+        let spans = open.spans(piece.start, piece.end);
+        placement.spans.extend(spans.map(|span| (free[piece.member].0.node, span)));
     }
-    shares.retain(|(_, taken)| *taken > 0);
-    shares
+    let mut index = 0..;
+    free.retain(|_| {
+        let index = index.next();
+        !chain.pieces.iter().any(|piece| Some(piece.member) == index)
+    });
+}
+
+/// Whether nodes that each hold all of `width` layers answer as many tokens as a chain whose slowest stage takes
+/// `pipeline_us`, but for a real gain.
+fn copies_suffice<'a>(
+    pipeline_us: u64,
+    width: u32,
+    fits: impl Iterator<Item = &'a Member>,
+) -> bool {
+    const TOKENS: u64 = 1 << 40;
+    let rate = |us: u64| TOKENS / us.max(1);
+    let copies: u64 = fits.map(|member| rate(member.layer_us * u64::from(width))).sum();
+    u128::from(copies) * u128::from(100 + REAL_GAIN_PERCENT) >= u128::from(rate(pipeline_us)) * 100
+}
+
+/// Where nobody can complete the model: whoever serves a span of it stays, the others fill what is open.
+fn keep_and_fill(open: &Open, free: &[(&Candidate, u32)], placement: &mut Placement) {
+    let mut taken: Vec<(u32, u32)> = Vec::new();
+    let mut without = Vec::new();
+    for (candidate, room) in free {
+        let overlaps = |&(a, b): &(u32, u32)| taken.iter().any(|&(c, d)| a < d && c < b);
+        let member = Member::new(candidate, *room, open);
+        let kept = member.serves.iter().find(|run| !overlaps(run));
+        match kept {
+            Some(&(start, end)) => {
+                taken.push((start, end));
+                placement.spans.extend(open.spans(start, end).map(|span| (candidate.node, span)));
+            }
+            None => without.push((candidate.node, *room)),
+        }
+    }
+    let mut without = without.into_iter();
+    let mut next = without.next();
+    taken.sort_unstable();
+    taken.push((open.len(), open.len()));
+    let mut at = 0;
+    for (start, end) in taken {
+        while at < start {
+            let Some((node, room)) = &mut next else {
+                placement.missing.extend(open.spans(at, start));
+                break;
+            };
+            let until = start.min(at.saturating_add(*room));
+            placement.spans.extend(open.spans(at, until).map(|span| (*node, span)));
+            *room -= until - at;
+            at = until;
+            if *room == 0 {
+                next = without.next();
+            }
+        }
+        at = at.max(end);
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn candidate(id: u8, memory_bytes: u64, pinned: Option<(u32, u32)>) -> Candidate {
-        let pinned = pinned.map(|(a, b)| LayerSpan::new(a, b).expect("test span"));
-        Candidate { node: NodeId([id; 32]), memory_bytes, pinned }
-    }
-
-    fn check(layers: u32, candidates: &[Candidate], expected: &[(u8, &str)], missing: &[&str]) {
-        let placement = place(layers, 10, candidates);
-        let spans: Vec<_> =
-            placement.spans.iter().map(|(node, span)| (node.0[0], span.to_string())).collect();
-        let expected: Vec<_> = expected.iter().map(|(id, span)| (*id, (*span).into())).collect();
-        assert_eq!(spans, expected);
-        let found: Vec<_> = placement.missing.iter().map(ToString::to_string).collect();
-        assert_eq!(found, missing);
-    }
-
-    #[test]
-    fn equal_nodes_share_equally_in_order_of_id() {
-        let nodes = [3, 1, 2].map(|id| candidate(id, 1000, None));
-        check(6, &nodes, &[(1, "0..2"), (2, "2..4"), (3, "4..6")], &[]);
-        check(5, &nodes, &[(1, "0..2"), (2, "2..4"), (3, "4..5")], &[]);
-        check(2, &nodes, &[(1, "0..1"), (2, "1..2")], &[]);
-    }
-
-    #[test]
-    fn shares_follow_memory_and_never_exceed_it() {
-        check(
-            8,
-            &[candidate(1, 30, None), candidate(2, 90, None)],
-            &[(1, "0..2"), (2, "2..8")],
-            &[],
-        );
-        check(
-            8,
-            &[candidate(1, 30, None), candidate(2, 40, None)],
-            &[(1, "0..3"), (2, "3..7")],
-            &["7..8"],
-        );
-        check(8, &[], &[], &["0..8"]);
-    }
-
-    #[test]
-    fn pinned_spans_stay_and_the_rest_fills_the_gaps() {
-        let nodes =
-            [candidate(1, 1000, None), candidate(2, 1000, Some((2, 4))), candidate(3, 1000, None)];
-        check(6, &nodes, &[(2, "2..4"), (1, "0..2"), (3, "4..6")], &[]);
-        let one = [candidate(1, 1000, None), candidate(2, 1000, Some((2, 4)))];
-        check(6, &one, &[(2, "2..4"), (1, "0..2"), (1, "4..6")], &[]);
-    }
-
-    #[test]
-    fn where_nothing_is_open_the_free_nodes_form_a_second_chain() {
-        let nodes =
-            [candidate(1, 1000, Some((0, 4))), candidate(2, 1000, None), candidate(3, 10, None)];
-        check(4, &nodes, &[(1, "0..4"), (2, "0..4")], &[]);
-    }
-
-    proptest! {
-        #[test]
-        fn everything_is_covered_or_named_missing_and_nobody_is_overloaded(
-            layers in 1_u32..40,
-            nodes in proptest::collection::vec((0_u64..400, any::<Option<(u8, u8)>>()), 0..8),
-        ) {
-            let candidates: Vec<_> = nodes.iter().enumerate().map(|(i, (memory, pin))| {
-                let pinned = pin.and_then(|(a, b)| {
-                    LayerSpan::new(u32::from(a) % layers, (u32::from(b) % layers) + 1).ok()
-                });
-                Candidate { node: NodeId([i as u8; 32]), memory_bytes: *memory, pinned }
-            }).collect();
-            let placement = place(layers, 10, &candidates);
-            let covered = placement.spans.iter().map(|(_, span)| *span);
-            prop_assert_eq!(uncovered(layers, covered.chain(placement.missing.clone())), vec![]);
-            let room: u64 = candidates.iter().filter(|c| c.pinned.is_none()).map(|c| c.memory_bytes / 10).sum();
-            let pinned = candidates.iter().filter_map(|c| c.pinned);
-            let open: u64 = uncovered(layers, pinned).iter().map(|gap| u64::from(gap.len())).sum();
-            let missing: u64 = placement.missing.iter().map(|gap| u64::from(gap.len())).sum();
-            prop_assert_eq!(missing, open.saturating_sub(room));
-            for c in candidates.iter().filter(|c| c.pinned.is_none()) {
-                let taken: u64 = placement.of(c.node).map(|span| u64::from(span.len())).sum();
-                prop_assert!(taken * 10 <= c.memory_bytes);
-            }
-        }
-    }
-}
+mod tests;

@@ -1,9 +1,20 @@
-//! Picks a chain of stages for one request.
+//! Picks a chain of stages for one request: the one that a token should be through in the least time.
 //!
-//! The chain with the fewest hops: from each layer reached, the span that reaches furthest. Every
-//! hop moves strictly forward, so loops and dead ends cannot occur. Unlike the
-//! greedy cover of imece, overlapping spans are cut to fit instead of being judged incomplete.
+//! The time is estimated: for each stage what its layers take, times one more than the sessions that it has already,
+//! and [`STAGE_US`] for handling a frame; for each hop the way there; and the way from the head to the first stage
+//! and from the last one back. Found by dynamic programming over (layer, stage): every step goes strictly forward, so loops
+//! and dead ends cannot occur. Spans that overlap are cut to fit. Among equals the route with fewer stages
+//! elsewhere wins, then the one that is cut later, then the lower id.
+//!
+//! Unlike the placement, a route is one node's own affair: two heads may well choose differently.
 
+mod explain;
+mod least;
+
+pub use explain::{Considered, Why};
+
+use crate::{Links, placement::STAGE_US};
+use least::Table;
 use talka_base::{LayerSpan, NodeId};
 
 /// One stage of a route: the node, and which of its layers this route uses.
@@ -15,144 +26,121 @@ pub struct Hop {
     pub span: LayerSpan,
 }
 
-/// A route over `0..layers`: from each layer reached, the span that reaches furthest.
-///
-/// # Errors
-/// The first gap.
-pub fn find_route(
-    layers: u32,
-    served: &[(NodeId, LayerSpan)],
-    local: NodeId,
-) -> Result<Vec<Hop>, LayerSpan> {
-    cover(LayerSpan::new(0, layers).expect("a model has layers"), served, local)
+/// A stage that a route may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Served {
+    /// The node.
+    pub node: NodeId,
+    /// Layers that are ready there.
+    pub span: LayerSpan,
+    /// Microseconds for one token through one layer, if there is nothing else to do.
+    pub layer_us: u32,
+    /// Sessions that the node has already.
+    pub load: u32,
 }
 
-/// `route` with each hop that is not served any more covered by others. Hops that are stay as they are:
-/// their stages know the session.
-///
-/// # Errors
-/// The first gap.
-pub fn mend_route(
-    route: &[Hop],
-    served: &[(NodeId, LayerSpan)],
-    local: NodeId,
-) -> Result<Vec<Hop>, LayerSpan> {
-    let mut hops = Vec::with_capacity(route.len());
-    for hop in route {
-        if served.iter().any(|(node, span)| *node == hop.node && span.contains(hop.span)) {
-            hops.push(*hop);
-        } else {
-            hops.extend(cover(hop.span, served, local)?);
-        }
+impl Served {
+    /// Microseconds for one token through `layers` layers.
+    pub fn us(&self, layers: u32) -> u64 {
+        let alone = u64::from(layers) * u64::from(self.layer_us);
+        alone.saturating_mul(1 + u64::from(self.load))
     }
-    Ok(hops)
 }
 
-/// Hops over `wanted` from what live nodes serve, or the run of layers nobody serves.
-///
-/// Among spans that reach equally far, `local` wins, as it costs no hop; then the lowest id.
-fn cover(
-    wanted: LayerSpan,
-    served: &[(NodeId, LayerSpan)],
-    local: NodeId,
-) -> Result<Vec<Hop>, LayerSpan> {
-    let layers = wanted.end();
-    let mut hops = Vec::new();
-    let mut reached = wanted.start();
-    while reached < layers {
-        let best = served.iter().filter(|(_, span)| span.contains_layer(reached)).max_by_key(
-            |(node, span)| (span.end().min(layers), *node == local, std::cmp::Reverse(*node)),
-        );
-        let Some((node, span)) = best else {
-            let next = served.iter().map(|(_, span)| span.start()).filter(|s| *s > reached).min();
-            let end = next.unwrap_or(layers).min(layers);
-            return Err(LayerSpan::new(reached, end).expect("a gap ends after it starts"));
+/// A chain of stages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// In order; together they cover the model.
+    pub hops: Vec<Hop>,
+    /// Estimated microseconds for one token, there and back.
+    pub us: u64,
+}
+
+/// Everything that a route of one model may be made of.
+#[derive(Debug, Clone)]
+pub struct Choices<'a> {
+    served: Vec<Served>,
+    links: &'a Links,
+    head: NodeId,
+}
+
+impl<'a> Choices<'a> {
+    /// `served` by live nodes, for requests of `head`.
+    pub fn new(mut served: Vec<Served>, links: &'a Links, head: NodeId) -> Self {
+        served.sort_unstable();
+        Self { served, links, head }
+    }
+
+    /// A route over `0..layers`.
+    ///
+    /// # Errors
+    /// The first gap.
+    pub fn route(&self, layers: u32) -> Result<Route, LayerSpan> {
+        let wanted = LayerSpan::new(0, layers).expect("a model has layers");
+        self.cover(wanted, self.head, self.head)
+    }
+
+    /// `route` with each run of hops that are not served any more covered by others. Hops that are stay as they
+    /// are: their stages know the session.
+    ///
+    /// # Errors
+    /// The first gap.
+    pub fn mend(&self, route: &[Hop]) -> Result<Vec<Hop>, LayerSpan> {
+        let stands = |hop: &&Hop| {
+            self.served.iter().any(|s| s.node == hop.node && s.span.contains(hop.span))
         };
-        let end = span.end().min(layers);
-        let span = LayerSpan::new(reached, end).expect("the span holds the layer reached");
-        hops.push(Hop { node: *node, span });
-        reached = end;
+        let mut hops: Vec<Hop> = Vec::with_capacity(route.len());
+        let mut at = 0;
+        while let Some(hop) = route.get(at) {
+            if stands(&hop) {
+                hops.push(*hop);
+                at += 1;
+                continue;
+            }
+            let kept = route[at..].iter().position(|hop| stands(&hop));
+            let next = kept.map_or(route.len(), |kept| at + kept);
+            let lost = LayerSpan::new(hop.span.start(), route[next - 1].span.end());
+            let from = hops.last().map_or(self.head, |hop| hop.node);
+            let to = route.get(next).map_or(self.head, |hop| hop.node);
+            hops.extend(self.cover(lost.expect("hops are in order"), from, to)?.hops);
+            at = next;
+        }
+        Ok(hops)
     }
-    Ok(hops)
+
+    /// Estimated microseconds for one token along `hops`, as far as their stages are known.
+    pub fn price_us(&self, hops: &[Hop]) -> u64 {
+        let mut at = self.head;
+        let mut us = 0_u64;
+        for hop in hops {
+            let serves = |s: &&Served| s.node == hop.node && s.span.contains(hop.span);
+            let stages = self.served.iter().filter(serves);
+            let stage_us = stages.map(|s| s.us(hop.span.len())).min().unwrap_or(0);
+            us = us.saturating_add(self.hop_us(at, hop.node)).saturating_add(stage_us);
+            at = hop.node;
+        }
+        us.saturating_add(self.links.one_way_us(at, self.head).into())
+    }
+
+    /// Why each stage has a part in the route over `0..layers` or has none: the best first.
+    pub fn explain(&self, layers: u32) -> Vec<Considered> {
+        explain::explain(self, layers)
+    }
+
+    /// The least time over `wanted`, coming from `from` and going on to `to`.
+    fn cover(&self, wanted: LayerSpan, from: NodeId, to: NodeId) -> Result<Route, LayerSpan> {
+        let gaps = crate::uncovered(wanted.end(), self.served.iter().map(|stage| stage.span));
+        if let Some(gap) = gaps.into_iter().find_map(|gap| gap.intersection(wanted)) {
+            return Err(gap);
+        }
+        Ok(Table::fill(self, wanted, from, least::BEAM).trace(to))
+    }
+
+    /// One way between two nodes, and handling a frame there.
+    fn hop_us(&self, from: NodeId, to: NodeId) -> u64 {
+        STAGE_US + u64::from(self.links.one_way_us(from, to))
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn check(served: &[(u8, u32, u32)], expected: Result<&[(u8, &str)], &str>) {
-        let served: Vec<_> = served
-            .iter()
-            .map(|&(id, a, b)| (NodeId([id; 32]), LayerSpan::new(a, b).expect("test span")))
-            .collect();
-        let found = find_route(8, &served, NodeId([9; 32]));
-        let found = found
-            .map(|hops| hops.iter().map(|h| (h.node.0[0], h.span.to_string())).collect::<Vec<_>>());
-        let expected = expected
-            .map(|hops| {
-                hops.iter().map(|(id, span)| (*id, (*span).to_string())).collect::<Vec<_>>()
-            })
-            .map_err(|gap| gap.parse().expect("test span"));
-        assert_eq!(found, expected);
-    }
-
-    #[test]
-    fn fewest_hops_local_first_overlaps_cut() {
-        check(&[(1, 0, 8)], Ok(&[(1, "0..8")]));
-        check(&[(1, 0, 8), (9, 0, 8)], Ok(&[(9, "0..8")]));
-        check(&[(1, 0, 5), (2, 4, 8)], Ok(&[(1, "0..5"), (2, "5..8")]));
-        check(&[(1, 0, 2), (2, 0, 4), (3, 2, 6), (4, 4, 8)], Ok(&[(2, "0..4"), (4, "4..8")]));
-        check(&[(2, 0, 8), (1, 0, 8)], Ok(&[(1, "0..8")]));
-    }
-
-    #[test]
-    fn the_first_gap_is_named() {
-        check(&[], Err("0..8"));
-        check(&[(1, 0, 3), (2, 5, 8)], Err("3..5"));
-        check(&[(1, 0, 7)], Err("7..8"));
-    }
-
-    #[test]
-    fn a_route_is_mended_where_it_is_broken_only() {
-        let span = |a, b| LayerSpan::new(a, b).expect("test span");
-        let hop = |id, a, b| Hop { node: NodeId([id; 32]), span: span(a, b) };
-        let served = |spans: &[(u8, u32, u32)]| -> Vec<_> {
-            spans.iter().map(|&(id, a, b)| (NodeId([id; 32]), span(a, b))).collect()
-        };
-        let route = [hop(1, 0, 2), hop(2, 2, 4), hop(3, 4, 6)];
-        let local = NodeId([9; 32]);
-        let now = served(&[(1, 0, 2), (1, 0, 3), (3, 4, 6), (3, 3, 6), (4, 0, 6)]);
-        let expected = [hop(1, 0, 2), hop(4, 2, 4), hop(3, 4, 6)];
-        assert_eq!(mend_route(&route, &now, local), Ok(expected.to_vec()));
-        let expected = [hop(1, 0, 2), hop(1, 2, 3), hop(3, 3, 4), hop(3, 4, 6)];
-        assert_eq!(mend_route(&route, &now[..4], local), Ok(expected.to_vec()));
-        assert_eq!(mend_route(&route, &now[..3], local), Err(span(3, 4)));
-        assert_eq!(mend_route(&route, &[], local), Err(span(0, 2)));
-    }
-
-    proptest! {
-        #[test]
-        fn a_route_covers_in_order_with_spans_that_are_served(
-            served in proptest::collection::vec((0_u8..5, 0_u32..12, 1_u32..12), 0..12),
-        ) {
-            let served: Vec<_> = served.into_iter()
-                .map(|(id, a, n)| (NodeId([id; 32]), LayerSpan::new(a, a + n).expect("test span")))
-                .collect();
-            let covered = crate::uncovered(12, served.iter().map(|(_, span)| *span));
-            match find_route(12, &served, NodeId([0; 32])) {
-                Ok(hops) => {
-                    prop_assert!(covered.is_empty());
-                    let mut at = 0;
-                    for hop in hops {
-                        prop_assert_eq!(hop.span.start(), at);
-                        prop_assert!(served.iter().any(|(n, s)| *n == hop.node && s.contains(hop.span)));
-                        at = hop.span.end();
-                    }
-                    prop_assert_eq!(at, 12);
-                }
-                Err(gap) => prop_assert_eq!(covered.first(), Some(&gap)),
-            }
-        }
-    }
-}
+mod tests;

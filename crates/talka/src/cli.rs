@@ -59,7 +59,7 @@ pub enum Command {
     Bench(BenchArgs),
     /// Looks for what keeps Talka from working and says what to do
     #[command(after_help = "Example: talka doctor --data-dir /srv/talka")]
-    Doctor(NodeAt),
+    Doctor(DoctorArgs),
 }
 
 /// A node to start.
@@ -115,6 +115,9 @@ pub struct NodeArgs {
     /// Memory for weights and caches, such as 8G [default: what the system can spare]
     #[arg(long, value_name = "SIZE")]
     pub memory: Option<Size>,
+    /// How much of the memory is for caches: what answers under way have read and said [default: a quarter]
+    #[arg(long, value_name = "SIZE")]
+    pub cache: Option<Size>,
     /// Hold weights in fewer bits than they are stored in [default: as they are stored]
     #[arg(long, value_name = "FORMAT")]
     pub weights: Option<WeightFormat>,
@@ -289,6 +292,24 @@ pub enum LedgerAction {
 
 /// Entries that `talka ledger show` shows: a screenful.
 pub const LEDGER_SHOWN: u64 = 20;
+
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    #[command(subcommand)]
+    pub action: Option<DoctorAction>,
+    #[command(flatten)]
+    pub at: NodeAt,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum DoctorAction {
+    /// Says which way a request would go now, and of every stage why it was chosen or not
+    #[command(after_help = "Example: talka doctor route bard")]
+    Route {
+        /// Name of the model, or MODEL:ADAPTER
+        model: String,
+    },
+}
 
 #[derive(Debug, Args)]
 pub struct BenchArgs {

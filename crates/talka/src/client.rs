@@ -13,12 +13,12 @@ use crate::{
     files,
 };
 use anyhow::Result;
-use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{net::SocketAddr, path::Path, time::Duration};
 use talka_node::api::{
     CreditsReport, EntryReport, InviteOptions, InviteReport, JoinReport, ModelReport, PeerReport,
-    ProofReport, Status, VerifyReport,
+    ProofReport, RouteReport, Status, VerifyReport,
 };
 
 /// A node on this network accepts a connection at once or not at all; three retransmissions of a
@@ -161,6 +161,14 @@ impl Client {
     /// The nodes of its network.
     pub async fn peers(&self) -> Result<Vec<PeerReport>, ClientError> {
         self.get("/api/peers").await
+    }
+
+    /// The route that a request for `model` would take, and why.
+    pub async fn route(&self, model: &str) -> Result<RouteReport, ClientError> {
+        // Only for its encoding: a name may hold anything.
+        let url = Url::parse_with_params("http://node/api/route", [("model", model)]);
+        let url = url.expect("a constant address with a query");
+        self.get(&format!("/api/route?{}", url.query().unwrap_or_default())).await
     }
 
     /// Everybody's standing.

@@ -33,6 +33,6 @@ pub async fn run(command: Command) -> anyhow::Result<Exit> {
         Command::Credits(at) => credits::run(at).await,
         Command::Ledger(args) => ledger::run(args).await,
         Command::Bench(args) => bench::run(args).await,
-        Command::Doctor(at) => doctor::run(at).await,
+        Command::Doctor(args) => doctor::run(args).await,
     }
 }

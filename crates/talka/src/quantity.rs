@@ -102,6 +102,15 @@ pub fn show_ms(ms: u64) -> String {
     }
 }
 
+/// Microseconds as milliseconds: `0.35 ms`, `12.3 ms`, `450 ms`.
+pub fn show_us(us: u64) -> String {
+    match us {
+        0..10_000 => format!("{}.{:02} ms", us / 1_000, us % 1_000 / 10),
+        10_000..100_000 => format!("{}.{} ms", us / 1_000, us % 1_000 / 100),
+        _ => format!("{} ms", us / 1_000),
+    }
+}
+
 /// A number for a glance, with three digits: `512`, `2.64 M`, `1.24 G`.
 pub fn show_count(n: u64) -> String {
     const UNITS: [&str; 7] = ["", "k", "M", "G", "T", "P", "E"];
@@ -162,6 +171,12 @@ mod tests {
     fn counts_keep_three_digits() {
         let shown = [0, 999, 1000, 2_641_344, 12_345_678, 999_999_999, u64::MAX].map(show_count);
         assert_eq!(shown, ["0", "999", "1.00 k", "2.64 M", "12.3 M", "999 M", "18.4 E"]);
+    }
+
+    #[test]
+    fn microseconds_keep_three_digits() {
+        let shown = [0, 357, 9_999, 12_345, 450_000].map(show_us);
+        assert_eq!(shown, ["0.00 ms", "0.35 ms", "9.99 ms", "12.3 ms", "450 ms"]);
     }
 
     #[test]

@@ -76,8 +76,8 @@ mod tests {
 
     #[test]
     fn the_largest_that_fits_is_suggested() {
-        let of = |gib: u64| largest(MemoryShare::of(Some(gib << 30))).map(|s| s.reference);
-        assert_eq!(largest(MemoryShare::of(Some(100 << 20))), None);
+        let of = |gib: u64| largest(MemoryShare::of(Some(gib << 30), None)).map(|s| s.reference);
+        assert_eq!(largest(MemoryShare::of(Some(100 << 20), None)), None);
         assert_eq!(of(1), Some("hf:HuggingFaceTB/SmolLM2-360M-Instruct"));
         assert_eq!(of(8), Some("hf:Qwen/Qwen3-8B-GGUF:Q4_K_M"));
         assert_eq!(of(1000), Some("hf:Qwen/Qwen3-32B-GGUF:Q4_K_M"));

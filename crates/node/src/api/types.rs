@@ -3,6 +3,7 @@
 //! Reports serialise to the JSON that the admin endpoints and `--json` show; ids are hexadecimal,
 //! credits are µGFT, times are milliseconds since 1970 UTC.
 
+use super::RouteDecision;
 use serde::{Deserialize, Serialize};
 use talka_base::{
     Credits, EntryHash, Flops, LayerSpan, MemberId, ModelId, ModelShape, NetworkId, NodeId,
@@ -304,6 +305,8 @@ pub struct Status {
     pub sessions_held: usize,
     /// Models known here.
     pub models: Vec<ModelReport>,
+    /// The last routes of requests that came to this node, the latest first.
+    pub routes: Vec<RouteDecision>,
     /// Balance of the member.
     pub balance: Credits,
     /// Number of ledger entries held.
@@ -348,8 +351,14 @@ pub struct PeerReport {
     pub silent_ms: Option<u64>,
     /// Memory it offers, in bytes.
     pub memory_bytes: u64,
+    /// Sessions that its stages hold, by its own word.
+    pub load: u32,
+    /// Microseconds from the node asked to this one and back, if they are linked.
+    pub round_trip_us: Option<u32>,
     /// What it serves: model name and span.
     pub serves: Vec<(String, LayerSpan)>,
+    /// How fast it is: model name and microseconds for one token through one layer.
+    pub layer_us: Vec<(String, u32)>,
 }
 
 /// What an invitation should allow.

@@ -3,7 +3,7 @@
 use crate::wire::{ADDRESSES_MAX, Heartbeat, PEERS_MAX};
 use std::{collections::BTreeMap, net::SocketAddr};
 use talka_base::{AdapterId, LayerSpan, ModelId, NodeId, Tick};
-use talka_plan::Candidate;
+use talka_plan::{Candidate, Links};
 
 /// The nodes of a network but this one.
 #[derive(Debug, Default)]
@@ -23,6 +23,15 @@ pub struct Known {
     addresses: Vec<SocketAddr>,
     next_dial: Tick,
     redial_ms: u64,
+}
+
+/// How fast a node is with one model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Speed {
+    /// Microseconds for one token through one layer.
+    pub layer_us: u32,
+    /// Sessions that its stages hold.
+    pub load: u32,
 }
 
 impl Directory {
@@ -60,9 +69,35 @@ impl Directory {
             .map(|(node, offer)| Candidate {
                 node,
                 memory_bytes: offer.memory_bytes,
+                layer_us: offer.layer_us,
                 pinned: offer.pinned,
+                serves: offer.serves.clone(),
             })
             .collect()
+    }
+
+    /// How fast live nodes are that have `model`, and what they have to do.
+    pub(super) fn speeds(&self, model: ModelId) -> impl Iterator<Item = (NodeId, Speed)> + '_ {
+        self.live_offers(model).map(|(node, offer)| {
+            let beat = self.nodes.get(&node).and_then(|known| known.heartbeat.as_ref());
+            let load = beat.map_or(0, |heartbeat| heartbeat.load);
+            (node, Speed { layer_us: offer.layer_us, load })
+        })
+    }
+
+    /// Whether one of the live nodes that have `model` has been busy for a while.
+    pub(super) fn is_busy(&self, model: ModelId) -> bool {
+        let beats = self.nodes.values().filter(|k| k.linked).filter_map(|k| k.heartbeat.as_ref());
+        beats.filter(|beat| beat.is_busy).any(|beat| beat.offers.iter().any(|o| o.model == model))
+    }
+
+    /// Adds what live nodes say of their links.
+    pub(super) fn tell_links(&self, links: &mut Links) {
+        for (node, known) in self.nodes.iter().filter(|(_, known)| known.linked) {
+            for (other, us) in known.heartbeat.iter().flat_map(|beat| &beat.round_trips_us) {
+                links.tell(*node, *other, us / 2);
+            }
+        }
     }
 
     fn live_offers(
@@ -110,13 +145,21 @@ impl Directory {
         }
     }
 
-    pub(super) fn heard(&mut self, node: NodeId, heartbeat: Heartbeat, now: Tick) {
+    /// Says whether anything is new that placements depend on.
+    pub(super) fn heard(&mut self, node: NodeId, heartbeat: Heartbeat, now: Tick) -> bool {
         let known = self.nodes.entry(node).or_default();
         known.heard_at = Some(now);
         if !heartbeat.addresses.is_empty() {
             known.addresses = heartbeat.addresses.clone();
         }
+        let new = &heartbeat;
+        let is_same = known.heartbeat.as_ref().is_some_and(|old| {
+            old.offers == new.offers
+                && old.is_busy == new.is_busy
+                && old.round_trips_us == new.round_trips_us
+        });
         known.heartbeat = Some(heartbeat);
+        !is_same
     }
 
     /// Whether a link to `node` is open.

@@ -19,19 +19,25 @@ fn id(n: u8) -> NodeId {
     NodeId([n; 32])
 }
 
+/// A node that holds two of the six layers, as every node of a network that has to share them.
 fn core(n: u8, pinned: Option<(u32, u32)>) -> Core {
+    core_with(n, 2, pinned)
+}
+
+fn core_with(n: u8, room: u64, pinned: Option<(u32, u32)>) -> Core {
     let model = OwnModel {
         id: MODEL,
         name: "m".into(),
         layers: LAYERS,
         layer_bytes: 10,
+        layer_us: 100,
         adapters: vec![],
         pinned: pinned.map(|(a, b)| LayerSpan::new(a, b).expect("test span")),
         serves: vec![],
         loading: vec![],
         failed: vec![],
     };
-    let mut core = Core::new(id(n), format!("n{n}"), 1_000, vec![model]);
+    let mut core = Core::new(id(n), format!("n{n}"), room * 10, vec![model]);
     core.addresses = vec![([127, 0, 0, 1], u16::from(n)).into()];
     core
 }
@@ -120,49 +126,76 @@ fn any(_: &World) {}
 
 #[test]
 fn a_lone_node_serves_everything() {
-    let mut world = World::new(vec![core(1, None)]);
+    let mut world = World::new(vec![core_with(1, 6, None)]);
     world.run_ms(500, &any);
     assert_eq!(world.served(), ["0..6"]);
 }
 
-/// Goal: nodes that join share the layers, and at no moment is a layer served by nobody.
-/// Method: one node serves all; two more are introduced to it alone and find each other.
-#[test]
-fn joining_nodes_share_the_layers_without_a_gap() {
-    let mut world = World::new(vec![core(1, None)]);
-    world.run_ms(500, &any);
+/// Adds nodes 2 and 3 one after the other, introduced to node 1 alone.
+fn join_two(world: &mut World, room: u64, invariant: &dyn Fn(&World)) {
     for n in [2, 3] {
-        let mut joining = core(n, None);
+        let mut joining = core_with(n, room, None);
         joining.introduce(id(1), &[([127, 0, 0, 1], 1).into()]);
         world.cores.insert(id(n), joining);
-        world.run_ms(3_000, &no_gap);
+        world.run_ms(3_000, invariant);
     }
-    assert_eq!(world.served(), ["0..2", "2..4", "4..6"]);
     for core in world.cores.values() {
         assert_eq!(core.directory().nodes().filter(|(_, k)| k.linked).count(), 2);
     }
 }
 
-/// Goal: the layers of a dead node are taken over, and given back when it returns.
-/// Method: three nodes share; the middle one falls silent, later wakes up.
+#[test]
+fn nodes_that_hold_the_whole_model_each_serve_all_of_it() {
+    let mut world = World::new(vec![core_with(1, 6, None)]);
+    world.run_ms(500, &any);
+    join_two(&mut world, 6, &no_gap);
+    assert_eq!(world.served(), ["0..6", "0..6", "0..6"]);
+}
+
+#[test]
+fn a_model_too_big_for_one_node_is_complete_once_enough_have_joined() {
+    let mut world = World::new(vec![core(1, None)]);
+    world.run_ms(500, &any);
+    join_two(&mut world, 2, &any);
+    assert_eq!(world.served(), ["0..2", "2..4", "4..6"]);
+}
+
+/// Goal: where two nodes suffice, the third has a copy, and any of them may go and come back.
+/// Method: three nodes that hold half of the layers each; one falls silent, later wakes up.
 #[test]
 fn the_layers_of_a_silent_node_are_taken_over() {
-    let mut world = World::new(vec![core(1, None), core(2, None), core(3, None)]);
-    for n in [2, 3] {
-        let other = world.cores.get_mut(&id(n)).expect("added above");
-        other.introduce(id(1), &[([127, 0, 0, 1], 1).into()]);
-    }
-    world.run_ms(5_000, &any);
-    assert_eq!(world.served(), ["0..2", "2..4", "4..6"]);
+    let mut world = World::new(vec![core_with(1, 3, None)]);
+    join_two(&mut world, 3, &any);
+    assert_eq!(world.served(), ["0..3", "3..6", "3..6"]);
 
-    world.dead.push(id(2));
+    world.dead.push(id(1));
     world.run_ms(SILENCE_MS_MAX + 1_000, &any);
     no_gap(&world);
     assert_eq!(world.served(), ["0..3", "3..6"]);
 
     world.dead.clear();
     world.run_ms(20_000, &no_gap);
-    assert_eq!(world.served(), ["0..2", "2..4", "4..6"]);
+    assert_eq!(world.served(), ["0..3", "0..3", "3..6"], "nobody moves for nothing");
+}
+
+/// Goal: layers go to a node that is faster by far, and at no moment are they served by nobody.
+/// Method: the one that serves the first half alone turns out to be slow.
+#[test]
+fn layers_move_to_a_faster_node_without_a_gap() {
+    let mut world = World::new(vec![core_with(1, 3, None)]);
+    join_two(&mut world, 3, &any);
+    let measured = |layer_us| {
+        let round_trips_us = vec![];
+        Input::Measured(Sample { layer_us: vec![(MODEL, layer_us)], load: 0, round_trips_us })
+    };
+    world.step(id(1), measured(110));
+    world.run_ms(2_000, &no_gap);
+    assert_eq!(world.served(), ["0..3", "3..6", "3..6"]);
+    world.step(id(1), measured(50_000));
+    world.run_ms(2_000, &no_gap);
+    assert_eq!(world.served(), ["0..3", "0..3", "3..6"]);
+    let speeds = world.cores[&id(3)].speeds(MODEL);
+    assert!(speeds.contains(&(id(1), Speed { layer_us: 50_000, load: 0 })), "{speeds:?}");
 }
 
 #[test]
@@ -176,7 +209,7 @@ fn a_pinned_node_keeps_its_span_and_the_others_fill_in() {
 
 #[test]
 fn a_span_that_failed_to_load_is_not_tried_again() {
-    let mut world = World::new(vec![core(1, None)]);
+    let mut world = World::new(vec![core_with(1, 6, None)]);
     world.step(id(1), Input::Tick);
     let span = LayerSpan::new(0, LAYERS).expect("test span");
     assert!(world.effects.contains(&(id(1), Effect::Load { model: MODEL, span })));

@@ -3,11 +3,13 @@
 use super::{
     Shared,
     desk::Desk,
-    join, links, now,
+    join, links,
+    meter::try_out,
+    now,
     orders::{describe, order},
 };
 use crate::{
-    core::{Core, Effect, Input},
+    core::{Core, Effect, HEARTBEAT_MS, Input, directory::Speed, measures::Sample},
     shell::stages::Job,
     wire::{Control, Heartbeat},
 };
@@ -20,6 +22,7 @@ use std::{
 use talka_base::{AdapterId, LayerSpan, ModelId, NodeId, Tick};
 use talka_engine::kernels::Kernels;
 use talka_ledger::{Event, ReleaseReason};
+use talka_plan::Links;
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::{MissedTickBehavior, interval},
@@ -29,6 +32,8 @@ use tokio::{
 const TICK: Duration = Duration::from_millis(250);
 /// Ticks between two looks for expired reservations, and between two sweeps of the stages.
 const TICKS_PER_SWEEP: u64 = 8;
+/// Ticks between two looks at what was measured: as often as the others are told.
+const TICKS_PER_SAMPLE: u64 = HEARTBEAT_MS / TICK.as_millis() as u64;
 /// A node that is behind asks for entries at most this often, in milliseconds.
 const CATCH_UP_MS: u64 = 500;
 
@@ -72,6 +77,10 @@ pub(crate) struct View {
     pub(crate) nodes: Vec<NodeView>,
     /// Who serves what now.
     pub(crate) served: BTreeMap<ModelId, Vec<(NodeId, LayerSpan)>>,
+    /// How fast those are that have a model.
+    pub(crate) speeds: BTreeMap<ModelId, Vec<(NodeId, Speed)>>,
+    /// How far all are from each other.
+    pub(crate) links: Arc<Links>,
     /// Who can add which adapter to what it serves.
     pub(crate) adapted: BTreeMap<ModelId, Vec<(NodeId, AdapterId)>>,
     /// Where the others are.
@@ -86,6 +95,10 @@ pub(crate) struct NodeView {
     pub(crate) linked: bool,
     pub(crate) heard_at: Option<Tick>,
     pub(crate) memory_bytes: u64,
+    /// Sessions that its stages hold.
+    pub(crate) load: u32,
+    /// Microseconds there and back, as far as this node measured.
+    pub(crate) round_trip_us: Option<u32>,
 }
 
 impl View {
@@ -133,6 +146,9 @@ pub(crate) async fn run(shared: Arc<Shared>, mut hub: Hub, mut inputs: mpsc::Rec
                 count += 1;
                 hub.core.set_ledger_height(shared.desk().entries_held());
                 hub.step(&shared, Input::Addresses(shared.endpoint.addresses()));
+                if count.is_multiple_of(TICKS_PER_SAMPLE) {
+                    hub.step(&shared, Input::Measured(sample(&shared)));
+                }
                 if count.is_multiple_of(TICKS_PER_SWEEP) {
                     shared.stages.send(Job::Tick);
                     release_expired(&shared);
@@ -222,7 +238,10 @@ impl Hub {
             let stage = known.model.stage(span, &kernels);
             let success = stage.is_ok();
             match stage {
-                Ok(stage) => {
+                Ok(mut stage) => {
+                    if let Some(time) = try_out(&mut stage, known.model.shape().hidden) {
+                        shared.meter.tried(id, span.len(), time);
+                    }
                     tracing::info!(model = known.name, %span, "serving");
                     shared.stages.send(Job::Install(id, Box::new(stage)));
                 }
@@ -239,7 +258,10 @@ impl Hub {
             linked: true,
             heard_at: None,
             memory_bytes: self.core.memory_bytes(),
+            load: self.core.load(),
+            round_trip_us: None,
         };
+        let round_trips: BTreeMap<_, _> = self.core.round_trips_us().collect();
         let others = self.core.directory().nodes().map(|(node, known)| {
             let heartbeat: Option<&Heartbeat> = known.heartbeat.as_ref();
             NodeView {
@@ -248,12 +270,16 @@ impl Hub {
                 linked: known.linked,
                 heard_at: known.heard_at,
                 memory_bytes: heartbeat.map_or(0, |h| h.memory_bytes),
+                load: heartbeat.map_or(0, |h| h.load),
+                round_trip_us: round_trips.get(&node).copied(),
             }
         });
         let models = self.core.models().iter();
         View {
             nodes: std::iter::once(me).chain(others).collect(),
             served: models.clone().map(|m| (m.id, self.core.served(m.id))).collect(),
+            speeds: models.clone().map(|m| (m.id, self.core.speeds(m.id))).collect(),
+            links: Arc::clone(self.core.links()),
             adapted: models.map(|m| (m.id, self.core.adapted(m.id))).collect(),
             introductions: self.core.directory().introductions(),
         }
@@ -311,6 +337,15 @@ impl Hub {
                 shared.links.close(peer, "a message out of turn");
             }
         }
+    }
+}
+
+/// What this node measured of itself and its links.
+fn sample(shared: &Shared) -> Sample {
+    Sample {
+        layer_us: shared.meter.layer_us(),
+        load: u32::try_from(shared.stages.sessions_held()).unwrap_or(u32::MAX),
+        round_trips_us: shared.links.round_trips_us(),
     }
 }
 

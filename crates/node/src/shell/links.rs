@@ -104,6 +104,12 @@ impl Links {
         }
     }
 
+    /// Microseconds to each linked node and back.
+    pub(crate) fn round_trips_us(&self) -> Vec<(NodeId, u32)> {
+        let us = |open: &Open| u32::try_from(open.sender.round_trip()?.as_micros()).ok();
+        self.lock().iter().filter_map(|(node, open)| Some((*node, us(open)?))).collect()
+    }
+
     /// Whether a link to `node` is open.
     pub(crate) fn is_open(&self, node: NodeId) -> bool {
         self.lock().contains_key(&node)

@@ -6,10 +6,12 @@ use super::{
     hub::{Hub, HubInput, View},
     join,
     links::{Links, MEMBERSHIP_KEY},
+    meter::{self, Meter},
     models::KnownModel,
     now,
     probe::Probes,
     random,
+    routes::Decisions,
     stages::StageThread,
 };
 use crate::{
@@ -73,8 +75,9 @@ pub(super) async fn open(
     };
     peers.extend(known_peers(&config, &store)?);
 
-    let memory = MemoryShare::of(config.memory_bytes);
-    let own = models.iter().map(|known| own_model(known)).collect();
+    let memory = MemoryShare::of(config.memory_bytes, config.cache_bytes);
+    let bytes_per_second = meter::bytes_per_second(kernels.pool());
+    let own = models.iter().map(|known| own_model(known, bytes_per_second)).collect();
     let extra: u64 = models.iter().map(|known| known.extra_bytes()).sum();
     let weights = memory.weights.saturating_sub(extra);
     let mut core = Core::new(NodeId(keys.public()), config.name.clone(), weights, own);
@@ -102,6 +105,8 @@ pub(super) async fn open(
         submissions: Mutex::default(),
         invites: Mutex::default(),
         probes: Probes::default(),
+        meter: Meter::default(),
+        decisions: Decisions::default(),
         admitted: Arc::new(Semaphore::new(REQUESTS_MAX)),
     });
     Ok((shared, Hub { core, kernels, view: view_sender }, inputs))
@@ -118,13 +123,15 @@ fn open_models(config: &NodeConfig, kernels: &Kernels) -> Result<Vec<Arc<KnownMo
     if models.is_empty() { Err(StartError::NoModel) } else { Ok(models) }
 }
 
-fn own_model(known: &KnownModel) -> OwnModel {
+fn own_model(known: &KnownModel, bytes_per_second: f64) -> OwnModel {
     let shape = known.model.shape();
+    let layer_bytes = known.model.span_bytes(shape.span()) / u64::from(shape.layers);
     OwnModel {
         id: known.id,
         name: known.name.clone(),
         layers: shape.layers,
-        layer_bytes: known.model.span_bytes(shape.span()) / u64::from(shape.layers),
+        layer_bytes,
+        layer_us: (layer_bytes as f64 / bytes_per_second * 1e6).ceil() as u32,
         pinned: known.pinned,
         adapters: known.adapters.iter().map(|known| known.adapter.id()).collect(),
         serves: Vec::new(),

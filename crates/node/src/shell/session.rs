@@ -14,7 +14,7 @@ use super::{
     models::{Chosen, KnownModel},
     now,
     orders::{describe, order},
-    probe, random,
+    probe, random, routes,
 };
 use crate::{
     api::{GenerateError, StageReport},
@@ -25,7 +25,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use talka_base::{AdapterId, Credits, Flops, NodeId, Receipt, RequestId, Signed};
 use talka_engine::LogitsWanted;
 use talka_ledger::{Cancellation, Entry, Event, ReleaseReason, Reservation, Settlement};
-use talka_plan::{Hop, find_route, mend_route};
+use talka_plan::Hop;
 use tokio::{
     sync::mpsc,
     task::JoinSet,
@@ -291,15 +291,12 @@ impl HeadSession {
         if self.gone.is_empty() {
             self.find_gone().await;
         }
-        let layers = self.known.model.shape().layers;
-        let me = self.shared.me;
         let mut view = self.shared.view.clone();
         loop {
-            let mut served = view.borrow_and_update().served_with(self.known.id, self.adapter);
-            // Word of it may still be on its way to the view.
-            served.retain(|(node, _)| !self.gone.contains(node));
-            let mended = if anew { None } else { mend_route(&self.route, &served, me).ok() };
-            let found = mended.or_else(|| find_route(layers, &served, me).ok());
+            let (known, route) = ((&*self.known, self.adapter), (&self.route[..], anew));
+            // Word of who is gone may still be on its way to the view.
+            let found =
+                routes::mend(&self.shared, &view.borrow_and_update(), known, route, &self.gone);
             if found.is_some() {
                 return found;
             }
@@ -435,13 +432,7 @@ impl HeadSession {
     }
 
     pub fn route_report(&self) -> Vec<StageReport> {
-        let view = self.shared.view.borrow();
-        let report = |hop: &Hop| StageReport {
-            node: hop.node,
-            name: view.name_of(hop.node),
-            span: hop.span,
-        };
-        self.route.iter().map(report).collect()
+        self.shared.view.borrow().report(&self.route)
     }
 }
 
@@ -453,13 +444,11 @@ impl Drop for HeadSession {
 
 /// A complete route; waits a little for one while layers move.
 async fn find(shared: &Shared, chosen: &Chosen) -> Result<Vec<Hop>, GenerateError> {
-    let layers = chosen.known.model.shape().layers;
     let mut view = shared.view.clone();
     let deadline = Instant::now() + ROUTE_TIME_MAX;
     loop {
-        let adapter = chosen.adapter_id();
-        let served = view.borrow_and_update().served_with(chosen.known.id, adapter);
-        let missing = match find_route(layers, &served, shared.me) {
+        let found = routes::choose(shared, &view.borrow_and_update(), chosen);
+        let missing = match found {
             Ok(route) => return Ok(route),
             Err(missing) => missing,
         };

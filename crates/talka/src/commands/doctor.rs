@@ -3,8 +3,10 @@
 //! Reads and measures; the one file it writes, to see whether it can, it removes again. That no
 //! node runs is worth a note, not a failure: it is how every machine starts.
 
+mod route;
+
 use crate::{
-    cli::{HTTP_DEFAULT, NodeAt},
+    cli::{DoctorAction, DoctorArgs, HTTP_DEFAULT, NodeAt},
     client::Client,
     exit::Exit,
     files,
@@ -65,7 +67,14 @@ impl Finding {
     }
 }
 
-pub async fn run(at: NodeAt) -> Result<Exit> {
+pub async fn run(args: DoctorArgs) -> Result<Exit> {
+    match args.action {
+        Some(DoctorAction::Route { model }) => route::run(&args.at, &model).await,
+        None => look(args.at).await,
+    }
+}
+
+async fn look(at: NodeAt) -> Result<Exit> {
     let data_dir = files::data_dir(at.data_dir.as_deref())?;
     let mut findings = vec![writable(&data_dir), disk(&data_dir), memory(), models(&data_dir)];
     findings.push(hub().await);

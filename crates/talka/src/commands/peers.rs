@@ -5,7 +5,7 @@ use crate::{
     client::Client,
     exit::Exit,
     output::{self, Table},
-    quantity::{self, Size},
+    quantity::{self, Size, show_us},
 };
 use anyhow::Result;
 use talka_node::api::PeerReport;
@@ -16,14 +16,24 @@ pub async fn run(at: NodeAt) -> Result<Exit> {
         output::json(&peers)?;
         return Ok(Exit::Done);
     }
-    let mut table = Table::new(["NAME", "NODE", "STATE", "MEMORY", "SERVES"]);
+    let mut table =
+        Table::new(["NAME", "NODE", "STATE", "MEMORY", "LOAD", "THERE AND BACK", "SERVES"]);
     for peer in peers {
-        let serves = peer.serves.iter().map(|(model, span)| format!("{model} {span}"));
+        let speed = |model: &String| {
+            let found = peer.layer_us.iter().find(|(name, _)| name == model);
+            found
+                .map(|(_, us)| format!(" at {} a layer", show_us((*us).into())))
+                .unwrap_or_default()
+        };
+        let serves =
+            peer.serves.iter().map(|(model, span)| format!("{model} {span}{}", speed(model)));
         table.row([
             peer.name.clone(),
             peer.node.short(),
             state(&peer),
             Size(peer.memory_bytes).to_string(),
+            peer.load.to_string(),
+            peer.round_trip_us.map(|us| show_us(us.into())).unwrap_or_default(),
             serves.collect::<Vec<_>>().join(", "),
         ]);
     }

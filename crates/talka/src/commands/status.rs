@@ -1,7 +1,14 @@
 //! `talka status`: the node at a glance.
 
-use crate::{cli::NodeAt, client::Client, exit::Exit, output};
+use crate::{
+    cli::NodeAt,
+    client::Client,
+    exit::Exit,
+    output,
+    quantity::{show_ms, show_us},
+};
 use anyhow::Result;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 pub async fn run(at: NodeAt) -> Result<Exit> {
     let status = Client::find(&at)?.status().await?;
@@ -27,6 +34,22 @@ pub async fn run(at: NodeAt) -> Result<Exit> {
     for model in &status.models {
         let state = if model.complete { "complete" } else { "incomplete" };
         output::line(format!("{:<10}{} ({state})", "model", model.name))?;
+        for stage in &model.coverage {
+            output::line(format!("{:<12}{} on {}", "", stage.span, stage.name))?;
+        }
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    for route in &status.routes {
+        let hops = route.hops.iter().map(|hop| format!("{} {}", hop.name, hop.span));
+        let ago = show_ms(u64::try_from(now).unwrap_or_default().saturating_sub(route.at.0));
+        output::line(format!(
+            "{:<10}{ago} ago, {}: {}, {} a token; {}",
+            "route",
+            route.model,
+            hops.collect::<Vec<_>>().join(" > "),
+            show_us(route.token_us),
+            route.why
+        ))?;
     }
     Ok(Exit::Done)
 }

@@ -88,6 +88,7 @@ fn node_config(
         models,
         threads: args.threads.map_or_else(processors, usize::from),
         memory_bytes: args.memory.map(|size| size.0),
+        cache_bytes: args.cache.map(|size| size.0),
         weights: args.weights.map(Into::into),
         join,
         p2p_address: args.p2p,
@@ -117,7 +118,7 @@ async fn models(args: &NodeArgs, data_dir: &Path, joins: bool) -> Result<Vec<Mod
 /// What is served where nobody said what: the largest model that is here, can be opened and fits,
 /// else one that is offered and taken, else `bard`.
 async fn unchosen(args: &NodeArgs, access: &Access, joins: bool) -> Result<Located> {
-    let memory = MemoryShare::of(args.memory.map(|size| size.0));
+    let memory = MemoryShare::of(args.memory.map(|size| size.0), args.cache.map(|size| size.0));
     for (reference, model) in suggest::kept(&access.store.list()?, memory) {
         let opened = Located::pulled(&reference, model.clone())
             .ok()

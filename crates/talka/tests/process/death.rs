@@ -2,7 +2,7 @@
 
 use crate::{
     harness::{Node, folder, join, lasting_address, up, wait_for},
-    models::{bard, golden},
+    models::{bard, golden, room_for},
     together::three_with,
 };
 use serde_json::{Value, json};
@@ -61,9 +61,11 @@ fn answer_again(node: &Node) -> Value {
 fn without_the_founder_requests_are_refused_until_it_is_back() {
     let place = folder();
     let address = lasting_address([127, 0, 0, 1]).to_string();
-    let flags = ["--p2p", &address];
+    // Any two hold the whole model.
+    let [memory, cache] = room_for("bard", 2);
+    let flags = ["--p2p", &address, &memory, &cache];
     let founder = up(&place.path().join("a"), &flags);
-    let [mut founder, b, _c] = three_with(founder, place.path(), "bard");
+    let [mut founder, b, _c] = three_with(founder, place.path(), &flags[2..]);
     answer_again(&b);
     let before = founder.cli(&["ledger", "verify", "--json"]).json();
     founder.kill();

@@ -1,5 +1,6 @@
 //! Models on disk: the ones tests compare with, and copies that are broken on purpose.
 
+use crate::harness::{finish, talka};
 use serde::Deserialize;
 use serde_json::Value;
 use std::{
@@ -49,6 +50,16 @@ pub fn stories260k() -> Option<PathBuf> {
         eprintln!("SKIPPED: {} is not there", folder.display());
     }
     there.then_some(folder)
+}
+
+/// Flags of a node that can hold an `nth` of `model` and not a layer more.
+pub fn room_for(model: &str, nth: u64) -> [String; 2] {
+    const CACHE: u64 = 64 << 20;
+    let shown = finish(&mut talka(&["models", "show", model, "--json"]), "").json();
+    let number = |value: &Value| value.as_u64().expect("a number");
+    let layers = number(&shown["shape"]["layers"]);
+    let weights = number(&shown["weight_bytes"]) * (2 * layers.div_ceil(nth) + 1) / (2 * layers);
+    [format!("--memory={}", weights + CACHE), format!("--cache={CACHE}")]
 }
 
 /// A copy of bard in `parent/NAME` whose tensor table went through `change`.

@@ -2,7 +2,7 @@
 
 use crate::{
     harness::{Node, folder, join, lasting_address, up, wait_for},
-    models::{Golden, bard, golden, stories260k},
+    models::{Golden, bard, golden, room_for, stories260k},
 };
 use serde_json::{Value, json};
 use std::{
@@ -33,6 +33,8 @@ enum Fault {
 struct Network<'a> {
     place: &'a Path,
     model: &'a str,
+    /// What each node offers: without any one of them the model is complete still.
+    room: [String; 2],
     /// The first is the founder and asks.
     nodes: Vec<Node>,
     /// Each node's own address, and the relay in front of it.
@@ -48,7 +50,8 @@ impl<'a> Network<'a> {
             (address, relay.expect("a relay"))
         };
         let doors = (0..count).map(door).collect();
-        let mut network = Self { place, model, nodes: Vec::new(), doors };
+        let room = room_for(model, count as u64 - 1);
+        let mut network = Self { place, model, room, nodes: Vec::new(), doors };
         for n in 0..count {
             let invite = network.nodes.first().map(|founder| founder.invite(&[]));
             let node = network.start(n, invite.as_deref());
@@ -61,7 +64,9 @@ impl<'a> Network<'a> {
     fn start(&self, n: usize, invite: Option<&str>) -> Node {
         let (own, relay) = &self.doors[n];
         let (own, announced) = (own.to_string(), relay.address().to_string());
-        let flags = ["--model", self.model, "--p2p", &own, "--announce", &announced];
+        let [memory, cache] = &self.room;
+        let mut flags = vec!["--model", self.model, memory, cache];
+        flags.extend(["--p2p", &own, "--announce", &announced]);
         let dir = self.place.join(n.to_string());
         match invite {
             Some(invite) => join(invite, &dir, &flags),
@@ -76,7 +81,7 @@ impl<'a> Network<'a> {
         doors.iter().for_each(|(_, relay)| relay.block(*own, cut));
     }
 
-    /// Until the model is cut over all nodes.
+    /// Until every node serves a part of the model.
     fn wait(&self) {
         let count = self.nodes.len();
         wait_for("a model cut over all nodes", || {

@@ -2,22 +2,24 @@
 
 use crate::{
     harness::{Node, folder, join, up, wait_for},
-    models::{Golden, bard, golden, stories260k},
+    models::{Golden, bard, golden, room_for, stories260k},
 };
 use serde_json::{Value, json};
 use std::{collections::BTreeSet, path::Path};
 
-/// The founder and two who joined by invitation, each with `model`, once it is cut over all three.
+/// The founder and two who joined by invitation, each with `model`, once it is cut over all three: none
+/// of them holds more than a third.
 pub fn three(place: &Path, model: &str) -> [Node; 3] {
-    three_with(up(&place.join("a"), &["--model", model]), place, model)
+    let [memory, cache] = room_for(model, 3);
+    let flags = ["--model", model, &memory, &cache];
+    three_with(up(&place.join("a"), &flags), place, &flags)
 }
 
-/// The same with a founder that was started before.
-pub fn three_with(founder: Node, place: &Path, model: &str) -> [Node; 3] {
-    let flags = ["--model", model];
-    let b = join(&founder.invite(&[]), &place.join("b"), &flags);
+/// The same with a founder that was started before, and `flags` for the others.
+pub fn three_with(founder: Node, place: &Path, flags: &[&str]) -> [Node; 3] {
+    let b = join(&founder.invite(&[]), &place.join("b"), flags);
     // Any member may invite, and one invitation may serve many.
-    let c = join(&b.invite(&["--reusable", "--valid", "1h"]), &place.join("c"), &flags);
+    let c = join(&b.invite(&["--reusable", "--valid", "1h"]), &place.join("c"), flags);
     let nodes = [founder, b, c];
     for node in &nodes {
         wait_for("a model cut over three nodes", || {
@@ -49,6 +51,7 @@ fn check(model: &str, golden: &[Golden]) {
     for (name, value) in standing(&nodes[0]).as_object().expect("an object") {
         assert_ne!(value["spent"], 0, "{name} asked");
     }
+    explained(&nodes[1]);
     let state = wait_for("one ledger", || {
         let verify = |node: &Node| node.cli(&["ledger", "verify", "--json"]).json();
         let [a, b, c] = nodes.each_ref().map(verify);
@@ -71,6 +74,30 @@ fn ask(node: &Node, golden: &[Golden]) {
         assert_eq!(answer["talka"]["route"].as_array().map(Vec::len), Some(3), "{answer}");
         let args = ["run", "--temperature", "0", "--max-tokens", &golden.tokens(), &golden.prompt];
         assert_eq!(node.cli(&args).done(), golden.continuation());
+    }
+}
+
+/// What a person can learn of routes: which was taken, which would be, and why not another.
+fn explained(node: &Node) {
+    let status = node.cli(&["status", "--json"]).json();
+    let routes = status["routes"].as_array().expect("an array");
+    assert!((1..=10).contains(&routes.len()), "{status}");
+    for route in routes {
+        assert_eq!(route["hops"].as_array().map(Vec::len), Some(3), "{route}");
+        assert_ne!(route["token_us"], 0, "{route}");
+    }
+    let model = routes[0]["model"].as_str().expect("a name");
+    let report = node.cli(&["doctor", "route", model, "--json"]).json();
+    let stages = report["considered"].as_array().expect("an array");
+    assert_eq!(stages.len(), 3, "{report}");
+    assert!(stages.iter().all(|stage| stage["chosen"] == true), "{report}");
+    let told = node.cli(&["doctor", "route", model]).done();
+    assert_eq!(told.matches("chosen for layers").count(), 3, "{told}");
+    node.cli(&["doctor", "route", "nobody's"]).refused(1, &["nobody's", model]);
+    let peers = node.cli(&["peers", "--json"]).json();
+    for peer in peers.as_array().expect("an array").iter().filter(|peer| peer["this"] == false) {
+        assert!(peer["round_trip_us"].is_u64(), "{peer}");
+        assert_eq!(peer["layer_us"].as_array().map(Vec::len), Some(1), "{peer}");
     }
 }
 

@@ -9,6 +9,7 @@ use crate::{
     shell::Shared,
     wire::{Flow, GUESSES_MAX, Leg, Payload, Step, Wanted},
 };
+use std::time::Instant;
 use talka_base::LayerSpan;
 use talka_engine::{BatchItem, LogitsWanted, Pooling, StageInput, StageOutput};
 
@@ -90,7 +91,12 @@ impl Worker {
         let Some((group, mut members)) = self.choose() else { return };
         let wants: Vec<Want> = members.iter().map(|(_, session)| want(session)).collect();
         let shares = share_out(&wants);
+        let (layers, begun) = (members[0].1.cache.span().len(), Instant::now());
         let outputs = self.run_rows(group, &mut members, &shares);
+        // One token alone: what placements and routes reckon with.
+        if shares.iter().sum::<usize>() == 1 {
+            shared.meter.ran(group.0, layers, begun.elapsed());
+        }
         for (((key, mut session), rows), output) in members.into_iter().zip(shares).zip(outputs) {
             let ended = output.map_or(Ok(()), |output| {
                 session.finish_rows(shared, key.1, rows, output.map_err(|e| e.to_string())?)

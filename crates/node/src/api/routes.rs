@@ -1,0 +1,93 @@
+//! Questions about routes: which would be taken, and why.
+
+use super::{Api, GenerateError, StageReport};
+use serde::{Deserialize, Serialize};
+use talka_base::{LayerSpan, NodeId, Tick};
+use talka_plan::{Choices, Considered, Why};
+
+/// A route that a request took.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteDecision {
+    /// When.
+    pub at: Tick,
+    /// The model, and the adapter if there was one.
+    pub model: String,
+    /// Who runs which layers, in order.
+    pub hops: Vec<StageReport>,
+    /// Estimated microseconds for one token.
+    pub token_us: u64,
+    /// The reason, for people.
+    pub why: String,
+}
+
+/// The route that a request would take now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteReport {
+    /// The model, and the adapter if one was named.
+    pub model: String,
+    /// Number of layers.
+    pub layers: u32,
+    /// Who would run which layers, in order; empty if there is no route.
+    pub hops: Vec<StageReport>,
+    /// Estimated microseconds for one token, if there is a route.
+    pub token_us: Option<u64>,
+    /// The first layers that nobody serves.
+    pub missing: Option<LayerSpan>,
+    /// Every stage that there is: those of the route first, then by the time through them.
+    pub considered: Vec<ConsideredReport>,
+}
+
+/// A stage, and why it was chosen or not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConsideredReport {
+    /// The node.
+    pub node: NodeId,
+    /// What people call it.
+    pub name: String,
+    /// Its layers.
+    pub span: LayerSpan,
+    /// Microseconds for one token through one layer, when it does nothing else.
+    pub layer_us: u32,
+    /// Sessions that it has already.
+    pub load: u32,
+    /// Microseconds from the head, one way.
+    pub from_head_us: u32,
+    /// Estimated microseconds for one token by the best route that uses it.
+    pub through_us: Option<u64>,
+    /// Whether it is in the route.
+    pub chosen: bool,
+    /// The reason, for people.
+    pub why: String,
+}
+
+impl Api {
+    /// The route that a request for `model`, or `MODEL:ADAPTER`, would take now, and why.
+    ///
+    /// # Errors
+    /// [`GenerateError::UnknownModel`].
+    pub async fn route(&self, model: &str) -> Result<RouteReport, GenerateError> {
+        let shared = &self.shared;
+        let chosen = shared.choose(model)?;
+        let layers = chosen.known.model.shape().layers;
+        let view = shared.view.borrow();
+        let stages = view.stages(chosen.known.id, chosen.adapter_id());
+        let choices = Choices::new(stages, &view.links, shared.me);
+        let (hops, token_us, missing) = match choices.route(layers) {
+            Ok(route) => (view.report(&route.hops), Some(route.us), None),
+            Err(gap) => (Vec::new(), None, Some(gap)),
+        };
+        let report = |considered: Considered| ConsideredReport {
+            node: considered.stage.node,
+            name: view.name_of(considered.stage.node),
+            span: considered.stage.span,
+            layer_us: considered.stage.layer_us,
+            load: considered.stage.load,
+            from_head_us: considered.from_head_us,
+            through_us: considered.through_us,
+            chosen: matches!(considered.why, Why::Chosen(_)),
+            why: considered.why.to_string(),
+        };
+        let considered = choices.explain(layers).into_iter().map(report).collect();
+        Ok(RouteReport { model: chosen.name(), layers, hops, token_us, missing, considered })
+    }
+}

@@ -19,12 +19,18 @@ use crate::{
 };
 
 /// Most guesses of one pass.
-pub const GUESSES_MAX: usize = 8;
+pub const GUESSES_MAX: usize = 16;
 
-/// What one more row costs, as a part of a pass over one row. Measured between 0.05 (1.2 B
-/// parameters, two threads) and 0.4 (2.6 M); where it is less, the rule guesses too little, which
-/// changes no answer.
+/// What one more row costs, as a part of a pass over one row, before passes were timed. Between 0.05
+/// (1.2 B parameters, two threads) and 0.4 (2.6 M) on one machine, and the less the longer the way.
 const ROW_COST: f64 = 0.2;
+/// Bounds of what is measured. With the highest, guesses that are nearly always right still pay, so that one
+/// slow pass does not end all guessing.
+const ROW_COST_MIN: f64 = 0.01;
+const ROW_COST_MAX: f64 = 0.6;
+
+/// How much the newest time counts against all before.
+const NEWEST_TIME: f64 = 0.2;
 
 /// How much the newest guess counts against all before: the rule forgets half in about 14 guesses.
 const NEWEST: f64 = 0.05;
@@ -35,28 +41,69 @@ const ACCEPTED_AT_FIRST: f64 = 0.5;
 /// Passes without a drafter's guesses before it is tried again.
 const PASSES_OFF: u32 = 64;
 
+/// How long passes take: averages of recent ones, in seconds.
+#[derive(Debug, Clone, Default)]
+struct Pace {
+    /// A pass over one row, with the way to other nodes and back.
+    one_row: Option<f64>,
+    /// What each further row adds.
+    more: Option<f64>,
+}
+
+impl Pace {
+    fn record(&mut self, guesses: usize, took: f64) {
+        let average = |old: &mut Option<f64>, new: f64| {
+            *old = Some(old.map_or(new, |old| old + NEWEST_TIME * (new - old)));
+        };
+        match self.one_row {
+            _ if guesses == 0 => average(&mut self.one_row, took),
+            Some(one_row) => average(&mut self.more, (took - one_row).max(0.0) / guesses as f64),
+            None => {}
+        }
+    }
+
+    /// What one more row costs, as a part of a pass over one row.
+    fn row_cost(&self) -> f64 {
+        match (self.one_row, self.more) {
+            (Some(one_row), Some(more)) if one_row > 0.0 => {
+                (more / one_row).clamp(ROW_COST_MIN, ROW_COST_MAX)
+            }
+            _ => ROW_COST,
+        }
+    }
+}
+
 /// How many tokens to guess: from how often guesses were right, and what they cost.
 #[derive(Debug, Clone)]
 pub struct Speculation {
     /// Estimated chance that a guess after a right one is right.
     accepted: f64,
-    /// Cost of one guess on top of its row, as a part of a pass.
+    /// Cost of one guess on top of its row, as a part of a pass on one machine.
     guess_cost: f64,
     /// Passes since guesses were last wanted.
     off: u32,
+    pace: Pace,
 }
 
 impl Speculation {
-    /// A rule for guesses that each cost `guess_cost` passes over one row: 0 for looking up.
+    /// A rule for guesses that each cost `guess_cost` passes over one row on one machine: 0 for looking
+    /// up.
     pub fn new(guess_cost: f64) -> Self {
-        Self { accepted: ACCEPTED_AT_FIRST, guess_cost, off: 0 }
+        Self { accepted: ACCEPTED_AT_FIRST, guess_cost, off: 0, pace: Pace::default() }
+    }
+
+    /// Takes in that a pass with `guesses` took so many seconds, from the head and back.
+    pub fn took(&mut self, guesses: usize, seconds: f64) {
+        self.pace.record(guesses, seconds);
     }
 
     /// How many guesses pay best now, at most [`GUESSES_MAX`]; 0 is off.
     ///
     /// With chance `a` for each, `k` guesses give `1 + a + … + a^k` tokens for `1 + k × cost` passes.
     pub fn guesses(&self) -> usize {
-        let cost = ROW_COST + self.guess_cost;
+        // Where the way takes most of the time, rows and guesses are a smaller part of it.
+        let row = self.pace.row_cost();
+        let cost = row + self.guess_cost * row / ROW_COST;
         let (mut best, mut tokens, mut chance) = ((0, 1.0), 1.0, 1.0);
         for guesses in 1..=GUESSES_MAX {
             chance *= self.accepted;
@@ -83,7 +130,7 @@ impl Speculation {
     fn rest(&mut self) {
         self.off += 1;
         if self.off >= PASSES_OFF {
-            *self = Self::new(self.guess_cost);
+            *self = Self { pace: self.pace.clone(), ..Self::new(self.guess_cost) };
         }
     }
 }
@@ -253,6 +300,15 @@ impl Guesser {
         Ok(guesses)
     }
 
+    /// Takes in that a pass with `guesses` took so many seconds: where it is long, more guesses pay.
+    pub fn took(&mut self, guesses: usize, seconds: f64) {
+        match self {
+            Self::None => {}
+            Self::LookUp(look_up) => look_up.rule.took(guesses, seconds),
+            Self::Drafter(drafter) => drafter.rule.took(guesses, seconds),
+        }
+    }
+
     /// Takes in that of `guessed` tokens the first `right` were chosen.
     pub fn record(&mut self, guessed: usize, right: usize) {
         match self {
@@ -300,6 +356,27 @@ mod tests {
         let mut dear = Speculation::new(1.0);
         dear.record(100, 100);
         assert_eq!(dear.guesses(), 0);
+    }
+
+    #[test]
+    fn the_longer_the_way_the_more_is_guessed() {
+        let guesses = |way_s: f64| {
+            let mut rule = Speculation::new(0.0);
+            (0..20).for_each(|_| rule.record(4, 2));
+            for _ in 0..20 {
+                rule.took(0, way_s + 0.010);
+                rule.took(4, way_s + 0.010 + 4.0 * 0.003);
+            }
+            rule.guesses()
+        };
+        assert!(guesses(0.0) < guesses(0.020));
+        assert!(guesses(0.020) < guesses(0.200));
+        // One slow pass is no reason to stop for good.
+        let mut rule = Speculation::new(0.0);
+        rule.took(0, 0.010);
+        rule.took(1, 9.0);
+        (0..100).for_each(|_| rule.record(1, 1));
+        assert!(rule.guesses() > 0);
     }
 
     #[test]

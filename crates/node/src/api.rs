@@ -75,6 +75,7 @@ impl Api {
             nodes_known,
             requests_running: crate::shell::REQUESTS_MAX - shared.admitted.available_permits(),
             sessions_held: shared.stages.sessions_held(),
+            busy_ms: shared.stages.busy().as_millis() as u64,
             models: self.reports(),
             routes: shared.decisions.all(),
             balance: ledger.balance(&member).unwrap_or_default(),

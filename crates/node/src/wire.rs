@@ -232,6 +232,8 @@ pub struct Open {
     pub held: u32,
     /// Most positions the session will have.
     pub positions_max: u32,
+    /// How hidden states are written between stages.
+    pub frames: WireType,
     /// The founder's entry that reserves the credits: no stage works without it.
     pub ticket: Signed<Entry>,
 }
@@ -245,6 +247,8 @@ pub enum Payload {
     Hidden {
         /// D.
         width: u32,
+        /// How each number is written. Between stages on one node nothing is, and nothing rounded.
+        dtype: WireType,
         /// D fastest.
         values: Vec<f32>,
     },
@@ -502,9 +506,8 @@ impl Step {
             Payload::Tokens(tokens) => {
                 activation::encode_tokens(&header(tokens.len(), ActivationKind::Tokens), tokens)
             }
-            // f32: whole and cut models must give the same tokens.
-            Payload::Hidden { width, values } => {
-                let kind = ActivationKind::Hidden { width: *width, dtype: WireType::F32 };
+            Payload::Hidden { width, dtype, values } => {
+                let kind = ActivationKind::Hidden { width: *width, dtype: *dtype };
                 activation::encode_values(&header(values.len() / *width as usize, kind), values)
             }
             Payload::Logits { vocab, values } => {
@@ -523,7 +526,7 @@ impl Step {
         let payload = match kind {
             ActivationKind::Tokens => Payload::Tokens(activation::read_tokens(payload)),
             ActivationKind::Hidden { width, dtype } => {
-                Payload::Hidden { width, values: activation::read_values(dtype, payload) }
+                Payload::Hidden { width, dtype, values: activation::read_values(dtype, payload) }
             }
             ActivationKind::Logits { vocab } => {
                 Payload::Logits { vocab, values: activation::read_values(WireType::F32, payload) }
@@ -564,7 +567,15 @@ mod tests {
         let messages = [
             step(Payload::Tokens(vec![1, 2, 300]), Wanted::Logits(LogitsWanted::All)),
             step(
-                Payload::Hidden { width: 2, values: vec![1.5, -0.25, f32::MIN, 3.0] },
+                Payload::Hidden {
+                    width: 2,
+                    dtype: WireType::F32,
+                    values: vec![1.5, -0.25, f32::MIN, 3.0],
+                },
+                Wanted::Logits(LogitsWanted::None),
+            ),
+            step(
+                Payload::Hidden { width: 2, dtype: WireType::Bf16, values: vec![1.5, -0.25] },
                 Wanted::Logits(LogitsWanted::None),
             ),
             step(
@@ -620,7 +631,7 @@ mod tests {
         #[test]
         fn a_truncated_step_is_refused(values in proptest::collection::vec(any::<f32>(), 1..40)) {
             let width = values.len() as u32;
-            let bytes = step(Payload::Hidden { width, values }, Wanted::Logits(LogitsWanted::Last)).to_bytes();
+            let bytes = step(Payload::Hidden { width, dtype: WireType::F32, values }, Wanted::Logits(LogitsWanted::Last)).to_bytes();
             for end in 0..bytes.len() {
                 prop_assert!(Flow::from_bytes(bytes.slice(..end)).is_err());
             }

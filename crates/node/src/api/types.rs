@@ -303,6 +303,8 @@ pub struct Status {
     pub requests_running: usize,
     /// Sessions of any head that a stage of this node holds now.
     pub sessions_held: usize,
+    /// How long stages of this node have computed since it started, in milliseconds.
+    pub busy_ms: u64,
     /// Models known here.
     pub models: Vec<ModelReport>,
     /// The last routes of requests that came to this node, the latest first.

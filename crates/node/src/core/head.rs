@@ -18,15 +18,17 @@ use talka_engine::{
     TokenLogProbs,
 };
 
-/// Bytes of hidden state in one frame at most: a long prompt travels in pieces, so that stages
-/// overlap and no frame nears the limit of its lane.
+/// Positions of a prompt that travel together: the next stage begins when the first of them are through,
+/// and no fewer use a stage's matrix units well.
+const CHUNK_ROWS: usize = 256;
+/// Bytes of hidden state in one frame at most: far from the limit of its lane.
 const CHUNK_BYTES: usize = 4 << 20;
 
 const _: () = assert!(talka_engine::speculate::GUESSES_MAX <= GUESSES_MAX as usize);
 
 /// Rows of hidden states `[_, width]` in one step at most.
 pub fn chunk_rows(width: u32) -> usize {
-    (CHUNK_BYTES / (4 * width as usize)).max(1)
+    (CHUNK_BYTES / (4 * width as usize)).clamp(1, CHUNK_ROWS)
 }
 
 /// A piece of the sequence to be run through all layers.
@@ -157,6 +159,14 @@ impl Head {
     pub fn unanswered(&self) -> (&[u32], &[Step]) {
         let held = self.open.first().map_or(0, |step| step.position as usize);
         (&self.said[..held], &self.open)
+    }
+
+    /// Takes in how long the open step took, from its sending to its answer.
+    pub fn took(&mut self, seconds: f64) {
+        // A prompt's says nothing about tokens'.
+        if self.generated() > 0 {
+            self.task.guesser.took(self.guesses.len(), seconds);
+        }
     }
 
     /// Chooses tokens from the answer to the open step: `[1, V]`, or `[T, V]` if it asked for all.
@@ -412,7 +422,7 @@ mod tests {
     #[test]
     fn a_prompt_is_scored_in_steps_whose_logits_are_bounded() {
         let rows = LOGIT_BYTES_MAX / (4 * 1024);
-        let length = rows.min(CHUNK_BYTES / (4 * 192)) + 2;
+        let length = rows.min(CHUNK_ROWS) + 2;
         let prompt: Vec<u32> = (0..length as u32).map(|i| i % 7 + 5).collect();
         let mut head = Head::new(Task { prompt_logprobs: Some(1), ..task(prompt.clone(), &[], 0) });
         let first = head.start().remove(0);

@@ -14,7 +14,7 @@ use crate::{
     },
     core::head::{Head, HeadError, Progress, Task},
 };
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 use talka_engine::{ChoiceRules, Chooser, GrammarState, Guesser, TextStream};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
@@ -224,6 +224,7 @@ impl Run {
         for step in head.start() {
             self.session.send(step);
         }
+        let mut sent_at = Instant::now();
         let ending = loop {
             let (step, logits) = match self.session.answer(self.events.closed()).await {
                 Ok(answer) => answer,
@@ -236,6 +237,7 @@ impl Run {
                     }
                 }
             };
+            head.took(sent_at.elapsed().as_secs_f64());
             let progress;
             (head, progress) = self.take_in(head, step, logits).await;
             let (piece, next) = match progress {
@@ -247,6 +249,7 @@ impl Run {
                 Err(error) => break Ending::Broken(self.session.wrong(error.to_string())),
             };
             // The stages compute while the caller reads.
+            sent_at = Instant::now();
             let finished = next.map(|step| self.session.send(step)).err();
             if !piece.is_empty() && self.events.send(GenerateEvent::Piece(piece)).await.is_err() {
                 break Ending::Abandoned;

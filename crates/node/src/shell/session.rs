@@ -25,6 +25,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use talka_base::{AdapterId, Credits, Flops, NodeId, Receipt, RequestId, Signed};
 use talka_engine::LogitsWanted;
 use talka_ledger::{Cancellation, Entry, Event, ReleaseReason, Reservation, Settlement};
+use talka_net::WireType;
 use talka_plan::Hop;
 use tokio::{
     sync::mpsc,
@@ -149,6 +150,7 @@ impl HeadSession {
             route: self.route.iter().map(hop).collect(),
             held,
             positions_max: self.size.positions_max,
+            frames: WireType::F32,
             ticket: self.ticket.clone(),
         };
         self.send_first(Flow::Open { leg: self.first(), open: Box::new(open) });

@@ -17,15 +17,17 @@ use std::{
     collections::{HashMap, VecDeque},
     sync::{
         Arc, Mutex, PoisonError, Weak,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
         mpsc,
     },
+    time::{Duration, Instant},
 };
 use talka_base::{LayerSpan, ModelId, NodeId, Receipt, RequestId, Tick};
 use talka_engine::{
     CacheOptions, KvCache, LogitsWanted, PagePool, Stage, StageInput, TRUNCATE_POSITIONS_MAX,
 };
 use talka_ledger::Event;
+use talka_net::WireType;
 
 /// Sessions held at once.
 const SESSIONS_MAX: usize = 256;
@@ -63,6 +65,7 @@ pub(crate) enum Job {
 pub(crate) struct StageThread {
     jobs: mpsc::Sender<Job>,
     held: Arc<AtomicUsize>,
+    busy_us: Arc<AtomicU64>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
@@ -71,6 +74,7 @@ impl StageThread {
     pub(crate) fn start(shared: Weak<Shared>, pages: PagePool) -> Self {
         let (jobs, queue) = mpsc::channel();
         let held = Arc::new(AtomicUsize::new(0));
+        let busy_us = Arc::new(AtomicU64::new(0));
         let mut worker = Worker {
             shared,
             pages,
@@ -78,12 +82,13 @@ impl StageThread {
             sessions: HashMap::new(),
             waiting: VecDeque::new(),
             held: Arc::clone(&held),
+            busy_us: Arc::clone(&busy_us),
         };
         let thread = std::thread::Builder::new()
             .name("stages".into())
             .spawn(move || worker.run(&queue))
             .expect("the operating system starts threads");
-        Self { jobs, held, thread: Mutex::new(Some(thread)) }
+        Self { jobs, held, busy_us, thread: Mutex::new(Some(thread)) }
     }
 
     /// Queues a job; after the stop they vanish.
@@ -94,6 +99,11 @@ impl StageThread {
     /// Sessions held now.
     pub(crate) fn sessions_held(&self) -> usize {
         self.held.load(Ordering::Relaxed)
+    }
+
+    /// How long stages have computed since the start.
+    pub(crate) fn busy(&self) -> Duration {
+        Duration::from_micros(self.busy_us.load(Ordering::Relaxed))
     }
 
     /// Ends the thread after the step it is at.
@@ -202,6 +212,7 @@ struct Worker {
     /// Sessions with steps, the longest waiting first.
     waiting: VecDeque<SessionKey>,
     held: Arc<AtomicUsize>,
+    busy_us: Arc<AtomicU64>,
 }
 
 impl Worker {
@@ -218,7 +229,12 @@ impl Worker {
             match job {
                 Ok(Job::Stop) | Err(mpsc::TryRecvError::Disconnected) => return,
                 Ok(job) => self.handle(&shared, job),
-                Err(mpsc::TryRecvError::Empty) => self.pass(&shared),
+                Err(mpsc::TryRecvError::Empty) => {
+                    let begun = Instant::now();
+                    self.pass(&shared);
+                    let took = begun.elapsed().as_micros() as u64;
+                    self.busy_us.fetch_add(took, Ordering::Relaxed);
+                }
             }
             self.held.store(self.sessions.len(), Ordering::Relaxed);
         }
@@ -305,9 +321,9 @@ impl Worker {
         let request = open.session;
         self.sessions.insert((request, leg), session);
         if let Some(next) = next {
-            let width = known.model.shape().hidden;
+            let rows = Rows { width: known.model.shape().hidden, dtype: open.frames };
             shared.deliver(next.node, Flow::Open { leg: leg.next(), open });
-            replay_to(shared, next.node, request, leg.next(), width, &replay);
+            replay_to(shared, next.node, request, leg.next(), rows, &replay);
         }
         Ok(())
     }
@@ -492,8 +508,16 @@ fn replay_bytes(open: &Open, width: u32) -> u64 {
     u64::from(open.positions_max) * u64::from(width) * size_of::<f32>() as u64
 }
 
+/// What rows of hidden states are like.
+struct Rows {
+    /// D.
+    width: u32,
+    dtype: WireType,
+}
+
 /// Tells a fresh stage what the one that it replaces was told, `told` `[T, D]`, in pieces.
-fn replay_to(shared: &Shared, to: NodeId, session: RequestId, leg: Leg, width: u32, told: &[f32]) {
+fn replay_to(shared: &Shared, to: NodeId, session: RequestId, leg: Leg, like: Rows, told: &[f32]) {
+    let Rows { width, dtype } = like;
     let rows = chunk_rows(width);
     for (piece, values) in told.chunks(rows * width as usize).enumerate() {
         let step = Step {
@@ -502,7 +526,7 @@ fn replay_to(shared: &Shared, to: NodeId, session: RequestId, leg: Leg, width: u
             number: 0,
             position: (piece * rows) as u32,
             wants: Wanted::Logits(LogitsWanted::None),
-            payload: Payload::Hidden { width, values: values.to_vec() },
+            payload: Payload::Hidden { width, dtype, values: values.to_vec() },
         };
         shared.deliver(to, Flow::Step(step));
     }

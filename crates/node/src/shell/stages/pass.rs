@@ -47,6 +47,9 @@ impl Pending {
     }
 }
 
+/// Sessions that can go through the layers together: same stage, same span of it.
+type Group = (StageKey, LayerSpan);
+
 /// A session that is in a pass, taken out of the table.
 type Member = (SessionKey, Session);
 
@@ -105,22 +108,31 @@ impl Worker {
         }
     }
 
-    /// The sessions that wait for the stage whose turn it is, taken out of the table.
+    /// Sessions that wait for the stage whose turn it is, the longest waiting first, taken out of the table.
     fn choose(&mut self) -> Option<(StageKey, Vec<Member>)> {
-        let mut chosen = None::<(StageKey, LayerSpan)>;
+        let mut chosen = None::<(Group, usize)>;
         let mut members = Vec::new();
         for key in std::mem::take(&mut self.waiting) {
             // One that broke meanwhile has nothing to do.
             let waits = |session: &&Session| !session.pending.is_empty();
             let Some(session) = self.sessions.get(&key).filter(waits) else { continue };
-            let group = (session.stage, session.cache.span());
-            if *chosen.get_or_insert(group) == group {
+            let group = session.group();
+            let (turn, most) = *chosen.get_or_insert_with(|| (group, self.together(group)));
+            if turn == group && members.len() < most {
                 members.extend(self.sessions.remove(&key).map(|session| (key, session)));
             } else {
                 self.waiting.push_back(key);
             }
         }
-        chosen.map(|(stage, _)| (stage, members))
+        chosen.map(|((stage, _), _)| (stage, members))
+    }
+
+    /// How many sessions go through a stage together at most: so few that every stage of their routes has
+    /// some. All at once would have the other stages wait.
+    fn together(&self, group: Group) -> usize {
+        let sessions = self.sessions.values().filter(|session| session.group() == group);
+        let hops = sessions.clone().map(|session| session.open.route.len()).max();
+        sessions.count().div_ceil(hops.unwrap_or(1))
     }
 
     /// The outputs of those members that have rows in this pass.
@@ -174,6 +186,10 @@ fn want(session: &Session) -> Want {
 }
 
 impl Session {
+    fn group(&self) -> Group {
+        (self.stage, self.cache.span())
+    }
+
     /// The next `rows` rows of its first step.
     fn item(&mut self, rows: usize) -> BatchItem<'_> {
         let pending = self.pending.front().expect("a session that waits has a step");
@@ -238,7 +254,8 @@ impl Session {
                 if self.cache.len() <= self.open.held && !next.fresh {
                     return self.start_step();
                 }
-                (next.node, Payload::Hidden { width, values: hidden })
+                let dtype = self.open.frames;
+                (next.node, Payload::Hidden { width, dtype, values: hidden })
             }
             (None, None, Wanted::Vector(pooling)) => {
                 (self.open.head, Payload::Vector(pooling.pool(&hidden, width as usize)))

@@ -1,5 +1,5 @@
 //! `cargo xtask bench`: how fast the engine is on this machine, beside llama.cpp, and what cutting a model
-//! over nodes costs ([`swarm`]).
+//! over nodes costs ([`swarm`]), beside what it costs there ([`rpc`]).
 //!
 //! Both run the same GGUF files of random weights, on the same number of threads, in turns, so that a busy neighbour hits both; medians are compared. Random weights because speed
 //! does not depend on them, and nothing must be downloaded.
@@ -9,6 +9,7 @@
 
 mod files;
 mod peer;
+mod rpc;
 mod shape;
 mod swarm;
 
@@ -82,11 +83,7 @@ fn engine(arguments: &Arguments) -> Result<()> {
     let target = target_folder()?;
     let folder = target.join("bench");
     build_engine()?;
-    let peer = match (arguments.no_peer, &arguments.peer) {
-        (true, _) => Err("not asked for".into()),
-        (false, Some(python)) => peer::given(python),
-        (false, None) => peer::built(&folder),
-    };
+    let peer = peer(arguments, &folder);
     let ours = target.join(format!("release/examples/throughput{EXE_SUFFIX}"));
     for shape in shapes {
         let files = files::written(&folder, shape)?;
@@ -107,6 +104,15 @@ fn engine(arguments: &Arguments) -> Result<()> {
         println!("\nno comparison with llama.cpp, and no file quantised by it: {why}");
     }
     Ok(())
+}
+
+/// The Python that has llama.cpp; else why there is none.
+fn peer(arguments: &Arguments, folder: &Path) -> Result<PathBuf, String> {
+    match (arguments.no_peer, &arguments.peer) {
+        (true, _) => Err("not asked for".into()),
+        (false, Some(python)) => peer::given(python),
+        (false, None) => peer::built(folder),
+    }
 }
 
 /// The encodings measured, by llama.cpp's names.

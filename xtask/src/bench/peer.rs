@@ -9,6 +9,18 @@ use std::{
 
 /// Fixed, so that a ratio means the same next month.
 const PACKAGE: &str = "llama-cpp-python==0.3.36";
+/// For this machine, and able to leave layers to another process.
+const CMAKE_ARGS: &str = "-DGGML_NATIVE=ON -DGGML_RPC=ON";
+/// Compiled here, and not what was compiled before with other arguments.
+const INSTALL: [&str; 7] = [
+    "-m",
+    "pip",
+    "install",
+    "--no-cache-dir",
+    "--force-reinstall",
+    "--no-binary",
+    "llama-cpp-python",
+];
 const SCRIPT: &str = include_str!("peer.py");
 
 /// `python`, if it has the package; else why not.
@@ -32,8 +44,7 @@ pub fn built(bench: &Path) -> Result<PathBuf, String> {
     let mut create = tool(Path::new("python3"));
     create.args(["-m", "venv"]).arg(&environment);
     let mut install = tool(&python);
-    install.args(["-m", "pip", "install", "--no-binary", "llama-cpp-python", PACKAGE]);
-    install.env("CMAKE_ARGS", "-DGGML_NATIVE=ON");
+    install.args(INSTALL).arg(PACKAGE).env("CMAKE_ARGS", CMAKE_ARGS);
     let done = [create, install]
         .iter_mut()
         .all(|command| command.status().is_ok_and(|status| status.success()));
@@ -42,10 +53,14 @@ pub fn built(bench: &Path) -> Result<PathBuf, String> {
     }
     Err(format!(
         "{PACKAGE} could not be built (see above). It needs python3 with venv, a C++ compiler and \
-         access to PyPI. To use one that is installed: \
-         CMAKE_ARGS=-DGGML_NATIVE=ON pip install --no-binary llama-cpp-python {PACKAGE}, then \
-         cargo xtask bench engine --peer python3"
+         access to PyPI. To use another Python: {}; then add --peer python3",
+        by_hand(Path::new("python3"))
     ))
+}
+
+/// What to type to have the package in `python`.
+pub fn by_hand(python: &Path) -> String {
+    format!("CMAKE_ARGS=\"{CMAKE_ARGS}\" {} {} {PACKAGE}", python.display(), INSTALL.join(" "))
 }
 
 fn has_package(python: &Path) -> bool {

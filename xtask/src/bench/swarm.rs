@@ -4,7 +4,7 @@
 //! Random tokens are drawn, so that nothing can be guessed ahead. Every number stands beside the same model
 //! whole on one node, measured in turns in the same run.
 
-use super::{Arguments, files, median, shape::SHAPES, target_folder};
+use super::{Arguments, files, median, peer, rpc, shape::SHAPES, target_folder};
 use crate::cargo::{cargo, tool};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -19,8 +19,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// Positions of each prompt, and tokens decoded behind it.
+pub const PROMPT: usize = 16;
+pub const GENERATED: usize = 48;
 /// Round trips between nodes, in milliseconds.
 const ROUND_TRIPS_MS: [u32; 3] = [20, 50, 100];
+/// Those of the comparison with llama.cpp.
+const RPC_ROUND_TRIPS_MS: [u32; 2] = [20, 50];
 /// Sequences that are answered together.
 const TOGETHER: u32 = 8;
 /// Nobody waits longer for a network to come up.
@@ -34,7 +39,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     let target = target_folder()?;
     let shape = &SHAPES[0];
-    let model = files::written(&target.join("bench"), shape)?.folder;
+    let bench = target.join("bench");
+    let files = files::written(&bench, shape)?;
+    let python = peer(arguments, &bench).and_then(rpc::supported);
+    let (model, gguf) = (files.folder, files.gguf);
     let place = target.join("bench/swarm");
     let world = World { programs: target.join("release"), model, place };
     println!("{} parameters, bf16, {} rounds, medians", shape.name, arguments.rounds);
@@ -45,6 +53,14 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         for round_trip in ROUND_TRIPS_MS {
             world.slow(arguments, stages, round_trip)?;
         }
+    }
+    match python {
+        Ok(python) => {
+            for round_trip in RPC_ROUND_TRIPS_MS {
+                world.against_rpc(arguments, (&python, &gguf), round_trip)?;
+            }
+        }
+        Err(why) => println!("\nno comparison with llama.cpp's RPC back end: {why}"),
     }
     Ok(())
 }
@@ -104,6 +120,28 @@ impl World {
         Ok(())
     }
 
+    /// One thread on each side, half of the layers behind the link.
+    fn against_rpc(
+        &self,
+        arguments: &Arguments,
+        (python, gguf): (&Path, &Path),
+        round_trip: u32,
+    ) -> Result<()> {
+        let delay_ms = f64::from(round_trip) / 2.0;
+        let network = self.start(2, 1, Some(delay_ms))?;
+        let link = (&*self.relay_program(), delay_ms);
+        let mut halves = rpc::Halves::start(python, gguf, SHAPES[0].layers / 2, link)?;
+        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        for _ in 0..arguments.rounds {
+            ours.push(self.tokens_per_s(&network, 1)?);
+            theirs.push(halves.tokens_per_s()?);
+        }
+        let [ours, theirs] = [ours, theirs].map(|numbers| median(numbers).unwrap_or_default());
+        let name = format!("round trip {round_trip} ms, tokens/s against llama.cpp RPC");
+        row(&name, ours, theirs);
+        Ok(())
+    }
+
     /// Medians of tokens/s of two networks, each with so many sequences at once.
     fn in_turns(&self, arguments: &Arguments, both: [(&Network, u32); 2]) -> Result<(f64, f64)> {
         let mut found = [Vec::new(), Vec::new()];
@@ -117,9 +155,10 @@ impl World {
     }
 
     fn tokens_per_s(&self, network: &Network, together: u32) -> Result<f64> {
+        let [prompt, tokens] = [PROMPT, GENERATED].map(|number| number.to_string());
         let together = together.to_string();
-        let flags =
-            ["--prompt", "16", "--tokens", "48", "--temperature", "1", "--together", &together];
+        let flags = ["--prompt", &prompt, "--tokens", &tokens, "--temperature", "1"];
+        let flags = [&flags[..], &["--together", &together]].concat();
         let report = self.ask(&network.founder, &[&["bench", "model"], &flags[..]].concat())?;
         report["decode_tokens_per_s"].as_f64().context("bench reports no decode_tokens_per_s")
     }
@@ -189,8 +228,12 @@ impl World {
         Ok(network)
     }
 
+    fn relay_program(&self) -> PathBuf {
+        self.programs.join(format!("talka-relay{EXE_SUFFIX}"))
+    }
+
     fn relay(&self, port: u16, delay_ms: f64) -> Result<(Child, String)> {
-        let mut command = tool(&self.programs.join(format!("talka-relay{EXE_SUFFIX}")));
+        let mut command = tool(&self.relay_program());
         command.args([format!("127.0.0.1:{port}"), delay_ms.to_string()]);
         let mut relay = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let address = first_line(&mut relay)?;
@@ -199,7 +242,7 @@ impl World {
 }
 
 /// The first line that `process` prints.
-fn first_line(process: &mut Child) -> Result<String> {
+pub fn first_line(process: &mut Child) -> Result<String> {
     let output = process.stdout.as_mut().context("its output is not read")?;
     let mut line = String::new();
     BufReader::new(output).read_line(&mut line)?;

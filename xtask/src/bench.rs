@@ -8,6 +8,7 @@
 //! machine. Where that fails our own numbers are printed and the missing peer is named.
 
 mod files;
+mod network;
 mod peer;
 mod rpc;
 mod shape;

@@ -334,15 +334,30 @@ pub struct BenchModelArgs {
     /// Tokens of the prompt [default: half the model's context, at most 256]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub prompt: Option<u32>,
-    /// 0 always takes the likeliest token; at 1 nothing can be guessed ahead
-    #[arg(long, value_name = "T", default_value_t = 0.0)]
-    pub temperature: f64,
+    /// What the answer is like
+    #[arg(long, value_enum, default_value_t)]
+    pub text: BenchText,
+    /// Guess no tokens ahead
+    #[arg(long)]
+    pub no_guesses: bool,
     /// Answers at once
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=32))]
     pub together: u32,
     /// Tokens of the answer, at least 2 [default: a quarter of the model's context, at most 64]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
     pub tokens: Option<u32>,
+}
+
+/// How the tokens of a measured answer are chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum BenchText {
+    /// Always the likeliest
+    #[default]
+    Likeliest,
+    /// Drawn by chance: next to nothing can be guessed ahead
+    Random,
+    /// The likeliest of a few: nearly all can be guessed, as where code is edited
+    Repeating,
 }
 
 /// Formats that weights can be quantised to when they are loaded.

@@ -5,8 +5,9 @@
 //! slow as ours.
 
 use super::{
+    network::first_line,
     peer,
-    swarm::{GENERATED, PROMPT, first_line},
+    swarm::{GENERATED, PROMPT},
 };
 use crate::cargo::{succeeds, tool};
 use anyhow::{Context, Result, ensure};

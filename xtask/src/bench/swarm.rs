@@ -1,37 +1,41 @@
 //! `cargo xtask bench swarm`: what it costs to cut a model over nodes, and over slow links.
 //!
-//! Real processes on this computer; each node but the first stands behind a relay that makes its link slow.
-//! Random tokens are drawn, so that nothing can be guessed ahead. Every number stands beside the same model
-//! whole on one node, measured in turns in the same run.
+//! Every number stands beside what it could be at best, measured in turns in the same run: the same model
+//! whole, what links take at least, or llama.cpp over the same link. Of random text next to nothing can be guessed
+//! ahead, of text of a few words nearly all.
 
-use super::{Arguments, files, median, peer, rpc, shape::SHAPES, target_folder};
-use crate::cargo::{cargo, tool};
+use super::{
+    Arguments, files, median,
+    network::{Line, Network, World},
+    peer, rpc,
+    shape::SHAPES,
+    target_folder,
+};
+use crate::cargo::cargo;
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
 use std::{
-    env::consts::EXE_SUFFIX,
-    fs,
-    io::{BufRead, BufReader},
-    net::UdpSocket,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    thread,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 /// Positions of each prompt, and tokens decoded behind it.
 pub const PROMPT: usize = 16;
 pub const GENERATED: usize = 48;
+/// Positions of a long prompt: with the token that is asked for the model's context is full.
+const PROMPT_LONG: u32 = 2_046;
+/// The rate of a slow link: 100 Mbit/s.
+const BYTES_PER_S: u64 = 12_500_000;
 /// Round trips between nodes, in milliseconds.
 const ROUND_TRIPS_MS: [u32; 3] = [20, 50, 100];
 /// Those of the comparison with llama.cpp.
 const RPC_ROUND_TRIPS_MS: [u32; 2] = [20, 50];
 /// Sequences that are answered together.
 const TOGETHER: u32 = 8;
-/// Nobody waits longer for a network to come up.
-const START_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// Builds what is measured, measures, prints the table.
+///
+/// # Errors
+/// If something does not build or run. A missing peer is no error.
 pub fn run(arguments: &Arguments) -> Result<()> {
     for package in ["talka", "talka-sim"] {
         let status = cargo(&["build", "--release", "--package", package]).status()?;
@@ -42,22 +46,27 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let bench = target.join("bench");
     let files = files::written(&bench, shape)?;
     let python = peer(arguments, &bench).and_then(rpc::supported);
-    let (model, gguf) = (files.folder, files.gguf);
-    let place = target.join("bench/swarm");
-    let world = World { programs: target.join("release"), model, place };
+    let world = World {
+        programs: target.join("release"),
+        shape,
+        model: files.folder,
+        place: bench.join("swarm"),
+    };
     println!("{} parameters, bf16, {} rounds, medians", shape.name, arguments.rounds);
-    println!("{:<46} {:>9} {:>9} {:>7}", "", "found", "against", "ratio");
-    world.loopback(arguments)?;
-    world.together(arguments)?;
+    println!("{:<52} {:>9} {:>9} {:>7}", "", "found", "against", "ratio");
+    let rows = Rows { world: &world, arguments };
+    rows.loopback()?;
+    rows.together()?;
+    rows.prefill()?;
     for stages in 2..=4 {
         for round_trip in ROUND_TRIPS_MS {
-            world.slow(arguments, stages, round_trip)?;
+            rows.slow(stages, round_trip)?;
         }
     }
     match python {
         Ok(python) => {
             for round_trip in RPC_ROUND_TRIPS_MS {
-                world.against_rpc(arguments, (&python, &gguf), round_trip)?;
+                rows.against_rpc((&python, &files.gguf), round_trip)?;
             }
         }
         Err(why) => println!("\nno comparison with llama.cpp's RPC back end: {why}"),
@@ -65,190 +74,162 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-struct World {
-    programs: PathBuf,
-    model: PathBuf,
-    place: PathBuf,
-}
-
-/// Nodes that serve one model; killed when dropped.
-struct Network {
-    processes: Vec<Child>,
-    founder: PathBuf,
-}
-
-impl Drop for Network {
-    fn drop(&mut self) {
-        for process in &mut self.processes {
-            // One that ended by itself needs no killing.
-            let _ = process.kill();
-            let _ = process.wait();
-        }
-    }
-}
-
 fn row(name: &str, found: f64, against: f64) {
-    println!("{name:<46} {found:>9.1} {against:>9.1} {:>7.2}", found / against);
+    println!("{name:<52} {found:>9.1} {against:>9.1} {:>7.2}", found / against);
 }
 
-impl World {
-    fn loopback(&self, arguments: &Arguments) -> Result<()> {
-        let threads = arguments.threads;
-        let (whole, cut) = (self.start(1, threads, None)?, self.start(2, threads, None)?);
-        let (whole, cut) = self.in_turns(arguments, [(&whole, 1), (&cut, 1)])?;
-        row("2 stages, loopback, tokens/s against whole", cut, whole);
+/// What is asked for.
+#[derive(Clone, Copy)]
+struct Question {
+    prompt: u32,
+    tokens: u32,
+    /// The text repeats itself, or is drawn at random.
+    repeats: bool,
+    guesses: bool,
+    together: u32,
+}
+
+/// Random text, one sequence, nothing guessed.
+const PLAIN: Question = Question {
+    prompt: PROMPT as u32,
+    tokens: GENERATED as u32,
+    repeats: false,
+    guesses: false,
+    together: 1,
+};
+/// As people ask: guessing goes on by itself.
+const GUESSING: Question = Question { guesses: true, ..PLAIN };
+const REPEATING: Question = Question { repeats: true, ..GUESSING };
+
+/// Tokens per second, of all sequences together.
+struct Speed {
+    prefill: f64,
+    decode: f64,
+}
+
+fn ask(network: &Network, question: Question) -> Result<Speed> {
+    let Question { prompt, tokens, together, .. } = question;
+    let [prompt, tokens, together] = [prompt, tokens, together].map(|number| number.to_string());
+    let text = if question.repeats { "repeating" } else { "random" };
+    let mut flags = vec!["bench", "model", "--prompt", &prompt, "--tokens", &tokens];
+    flags.extend(["--together", &together, "--text", text]);
+    flags.extend((!question.guesses).then_some("--no-guesses"));
+    let report = network.ask(0, &flags)?;
+    let speed = |name| report[name].as_f64().with_context(|| format!("bench reports no {name}"));
+    Ok(Speed { prefill: speed("prefill_tokens_per_s")?, decode: speed("decode_tokens_per_s")? })
+}
+
+struct Rows<'a> {
+    world: &'a World,
+    arguments: &'a Arguments,
+}
+
+impl Rows<'_> {
+    /// The medians of measurements that are made in turns.
+    fn in_turns<const N: usize>(
+        &self,
+        measurements: [&mut dyn FnMut() -> Result<f64>; N],
+    ) -> Result<[f64; N]> {
+        let mut found: [Vec<f64>; N] = std::array::from_fn(|_| Vec::new());
+        let mut measurements = measurements;
+        for _ in 0..self.arguments.rounds {
+            for (measure, found) in measurements.iter_mut().zip(&mut found) {
+                found.push(measure()?);
+            }
+        }
+        Ok(found.map(|numbers| median(numbers).unwrap_or_default()))
+    }
+
+    fn loopback(&self) -> Result<()> {
+        let threads = self.arguments.threads;
+        let whole = self.world.start(1, threads, None)?;
+        let cut = self.world.start(2, threads, None)?;
+        let [whole, cut] = self.in_turns([&mut || Ok(ask(&whole, PLAIN)?.decode), &mut || {
+            Ok(ask(&cut, PLAIN)?.decode)
+        }])?;
+        row("2 stages, loopback: tokens/s against whole", cut, whole);
         Ok(())
     }
 
-    fn together(&self, arguments: &Arguments) -> Result<()> {
-        let network = self.start(2, 1, None)?;
-        let (one, all) = self.in_turns(arguments, [(&network, 1), (&network, TOGETHER)])?;
-        let name = format!("{TOGETHER} sessions, 2 one-thread stages, against 1");
-        row(&name, all, one);
+    fn together(&self) -> Result<()> {
+        let network = self.world.start(2, 1, None)?;
+        let all = Question { together: TOGETHER, tokens: 128, ..PLAIN };
+        let [one, all] = self.in_turns([&mut || Ok(ask(&network, PLAIN)?.decode), &mut || {
+            Ok(ask(&network, all)?.decode)
+        }])?;
+        row("8 sessions, 2 one-thread stages: tokens/s against 1", all, one);
+        for (stage, busy) in busy(&network)?.into_iter().enumerate() {
+            row(&format!("  stage {stage}: seconds computing of seconds"), busy.0, busy.1);
+        }
         Ok(())
     }
 
-    fn slow(&self, arguments: &Arguments, stages: u32, round_trip: u32) -> Result<()> {
-        let threads = arguments.threads;
-        let whole = self.start(1, threads, None)?;
-        let cut = self.start(stages, threads, Some(f64::from(round_trip) / 2.0))?;
-        let (whole, cut) = self.in_turns(arguments, [(&whole, 1), (&cut, 1)])?;
+    /// A long prompt over two one-thread stages and a slow link, against the slower of computing and sending.
+    fn prefill(&self) -> Result<()> {
+        let line = Line { delay_ms: 1.0, bytes_per_s: Some(BYTES_PER_S) };
+        let whole = self.world.start(1, 1, None)?;
+        let cut = self.world.start(2, 1, Some(line))?;
+        let long = Question { prompt: PROMPT_LONG, tokens: 2, ..PLAIN };
+        let [whole, cut] = self.in_turns([&mut || Ok(ask(&whole, long)?.prefill), &mut || {
+            Ok(ask(&cut, long)?.prefill)
+        }])?;
+        let tokens = f64::from(PROMPT_LONG);
+        let computing = tokens / whole / 2.0;
+        // At least two bytes a number.
+        let sending = tokens * (2 * self.world.shape.hidden) as f64 / BYTES_PER_S as f64;
+        let least = computing.max(sending);
+        row("prefill of 2046, 100 Mbit/s: ms against least", 1e3 * tokens / cut, 1e3 * least);
+        Ok(())
+    }
+
+    fn slow(&self, stages: u32, round_trip: u32) -> Result<()> {
+        let threads = self.arguments.threads;
+        let whole = self.world.start(1, threads, None)?;
+        let cut = self.world.start(stages, threads, Some(Line::of(round_trip)))?;
+        let [whole, plain, random, repeating] = self.in_turns([
+            &mut || Ok(ask(&whole, PLAIN)?.decode),
+            &mut || Ok(ask(&cut, PLAIN)?.decode),
+            &mut || Ok(ask(&cut, GUESSING)?.decode),
+            &mut || Ok(ask(&cut, REPEATING)?.decode),
+        ])?;
         // To each next stage, and from the last one back.
         let least = 1e3 / whole + f64::from(stages * round_trip) / 2.0;
-        let name = format!("{stages} stages, round trip {round_trip} ms, ms/token against least");
-        row(&name, 1e3 / cut, least);
+        let name = format!("{stages} stages, round trip {round_trip} ms");
+        row(&format!("{name}: ms/token against least"), 1e3 / plain, least);
+        row("  guessing, text that repeats: tokens/s", repeating, plain);
+        row("  guessing, random text: tokens/s", random, plain);
         Ok(())
     }
 
     /// One thread on each side, half of the layers behind the link.
-    fn against_rpc(
-        &self,
-        arguments: &Arguments,
-        (python, gguf): (&Path, &Path),
-        round_trip: u32,
-    ) -> Result<()> {
-        let delay_ms = f64::from(round_trip) / 2.0;
-        let network = self.start(2, 1, Some(delay_ms))?;
-        let link = (&*self.relay_program(), delay_ms);
-        let mut halves = rpc::Halves::start(python, gguf, SHAPES[0].layers / 2, link)?;
-        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-        for _ in 0..arguments.rounds {
-            ours.push(self.tokens_per_s(&network, 1)?);
-            theirs.push(halves.tokens_per_s()?);
-        }
-        let [ours, theirs] = [ours, theirs].map(|numbers| median(numbers).unwrap_or_default());
-        let name = format!("round trip {round_trip} ms, tokens/s against llama.cpp RPC");
-        row(&name, ours, theirs);
+    fn against_rpc(&self, (python, gguf): (&Path, &Path), round_trip: u32) -> Result<()> {
+        let line = Line::of(round_trip);
+        let network = self.world.start(2, 1, Some(line))?;
+        let relay: PathBuf = self.world.program("talka-relay");
+        let layers = self.world.shape.layers / 2;
+        let mut halves = rpc::Halves::start(python, gguf, layers, (&relay, line.delay_ms))?;
+        let [ours, guessing, theirs] = self.in_turns([
+            &mut || Ok(ask(&network, PLAIN)?.decode),
+            &mut || Ok(ask(&network, REPEATING)?.decode),
+            &mut || halves.tokens_per_s(),
+        ])?;
+        let name = format!("round trip {round_trip} ms, against llama.cpp RPC");
+        row(&format!("{name}: tokens/s"), ours, theirs);
+        row("  guessing, text that repeats: tokens/s", guessing, theirs);
         Ok(())
     }
-
-    /// Medians of tokens/s of two networks, each with so many sequences at once.
-    fn in_turns(&self, arguments: &Arguments, both: [(&Network, u32); 2]) -> Result<(f64, f64)> {
-        let mut found = [Vec::new(), Vec::new()];
-        for _ in 0..arguments.rounds {
-            for ((network, together), found) in both.iter().zip(&mut found) {
-                found.push(self.tokens_per_s(network, *together)?);
-            }
-        }
-        let [first, second] = found.map(|numbers| median(numbers).unwrap_or_default());
-        Ok((first, second))
-    }
-
-    fn tokens_per_s(&self, network: &Network, together: u32) -> Result<f64> {
-        let [prompt, tokens] = [PROMPT, GENERATED].map(|number| number.to_string());
-        let together = together.to_string();
-        let flags = ["--prompt", &prompt, "--tokens", &tokens, "--temperature", "1"];
-        let flags = [&flags[..], &["--together", &together]].concat();
-        let report = self.ask(&network.founder, &[&["bench", "model"], &flags[..]].concat())?;
-        report["decode_tokens_per_s"].as_f64().context("bench reports no decode_tokens_per_s")
-    }
-
-    /// What `talka ARGUMENTS --json` says of the node in `data_dir`.
-    fn ask(&self, data_dir: &Path, arguments: &[&str]) -> Result<Value> {
-        let mut command = self.talka();
-        command.args(arguments).arg("--json").arg("--data-dir").arg(data_dir);
-        let output = command.output().context("cannot run talka")?;
-        let problem = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "talka {} failed: {problem}", arguments.join(" "));
-        Ok(serde_json::from_slice(&output.stdout)?)
-    }
-
-    fn talka(&self) -> Command {
-        tool(&self.programs.join(format!("talka{EXE_SUFFIX}")))
-    }
-
-    /// Nodes with equal shares of the layers; links to all but the first take `delay_ms` each way.
-    fn start(&self, stages: u32, threads: usize, delay_ms: Option<f64>) -> Result<Network> {
-        let name = format!("{stages}-{threads}-{}", delay_ms.unwrap_or_default());
-        let place = self.place.join(name);
-        if place.exists() {
-            fs::remove_dir_all(&place)?;
-        }
-        let mut network = Network { processes: Vec::new(), founder: place.join("0") };
-        let mut invite: Option<String> = None;
-        let layers = u32::try_from(SHAPES[0].layers)?;
-        for stage in 0..stages {
-            let (from, to) = (stage * layers / stages, (stage + 1) * layers / stages);
-            let mut command = self.talka();
-            match &invite {
-                None => command.args(["up", "--grant", "1000000"]),
-                Some(invite) => command.args(["join", invite]),
-            };
-            let port = free_port()?;
-            command.args([
-                "--json",
-                "--http",
-                "127.0.0.1:0",
-                "--p2p",
-                &format!("127.0.0.1:{port}"),
-            ]);
-            command.args(["--threads", &threads.to_string()]);
-            command.arg("--model").arg(&self.model);
-            command.args(["--layers", &format!("{}={from}..{to}", SHAPES[0].name)]);
-            command.arg("--data-dir").arg(place.join(stage.to_string()));
-            if let Some(delay_ms) = delay_ms {
-                let (relay, address) = self.relay(port, delay_ms)?;
-                network.processes.push(relay);
-                command.args(["--announce", &address]);
-            }
-            let mut node = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
-            let ready = first_line(&mut node)?;
-            network.processes.push(node);
-            ensure!(ready.contains("http"), "a node did not start: {ready}");
-            if invite.is_none() {
-                let given = self.ask(&network.founder, &["invite", "--reusable"])?;
-                invite = given["invite"].as_str().map(String::from);
-            }
-        }
-        let deadline = Instant::now() + START_TIME_MAX;
-        while self.ask(&network.founder, &["status"])?["models"][0]["complete"] != true {
-            ensure!(Instant::now() < deadline, "the model is not served by {stages} nodes");
-            thread::sleep(Duration::from_millis(50));
-        }
-        Ok(network)
-    }
-
-    fn relay_program(&self) -> PathBuf {
-        self.programs.join(format!("talka-relay{EXE_SUFFIX}"))
-    }
-
-    fn relay(&self, port: u16, delay_ms: f64) -> Result<(Child, String)> {
-        let mut command = tool(&self.relay_program());
-        command.args([format!("127.0.0.1:{port}"), delay_ms.to_string()]);
-        let mut relay = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-        let address = first_line(&mut relay)?;
-        Ok((relay, address.trim().to_owned()))
-    }
 }
 
-/// The first line that `process` prints.
-pub fn first_line(process: &mut Child) -> Result<String> {
-    let output = process.stdout.as_mut().context("its output is not read")?;
-    let mut line = String::new();
-    BufReader::new(output).read_line(&mut line)?;
-    Ok(line)
-}
-
-fn free_port() -> Result<u16> {
-    Ok(UdpSocket::bind("127.0.0.1:0")?.local_addr()?.port())
+/// How long each node's stages compute while sequences are decoded together, and how long that takes, in
+/// seconds.
+fn busy(network: &Network) -> Result<Vec<(f64, f64)>> {
+    let computed = |n| {
+        let busy = network.ask(n, &["status"])?["busy_ms"].as_f64();
+        busy.map(|ms| ms / 1e3).context("status reports no busy_ms")
+    };
+    let all = || (0..network.nodes.len()).map(computed).collect::<Result<Vec<f64>>>();
+    let (before, begun) = (all()?, Instant::now());
+    ask(network, Question { together: TOGETHER, tokens: 256, ..PLAIN })?;
+    let took = begun.elapsed().as_secs_f64();
+    Ok(all()?.into_iter().zip(before).map(|(after, before)| (after - before, took)).collect())
 }

@@ -131,6 +131,7 @@ fn call(surface: Surface, prompts: Vec<Prompt>, mut body: Fields) -> Result<Call
         logprobs,
         echo,
         grammar,
+        guesses: guesses(&mut body)?,
     };
     let per_prompt = choices(&mut body, prompts.len())?;
     let stream = stream(&mut body)?;
@@ -246,6 +247,15 @@ fn sampling(body: &mut Fields) -> Result<SamplingParams, ApiError> {
         // OpenAI's seeds are signed; any bits will do.
         seed: body.optional::<i64>("seed")?.map_or_else(fresh_seed, i64::cast_unsigned),
     })
+}
+
+/// Talka's own object: `{"guesses": false}`.
+fn guesses(body: &mut Fields) -> Result<bool, ApiError> {
+    let Some(value) = body.take("talka") else { return Ok(true) };
+    let mut fields = Fields::nested("talka", value)?;
+    let guesses = fields.optional("guesses")?.unwrap_or(true);
+    fields.finish()?;
+    Ok(guesses)
 }
 
 fn fresh_seed() -> u64 {

@@ -49,6 +49,8 @@ pub struct GenerateRequest {
     pub echo: bool,
     /// What the answer must look like.
     pub grammar: Option<Grammar>,
+    /// Tokens may be guessed ahead, which changes how fast the answer comes and nothing else.
+    pub guesses: bool,
 }
 
 /// One request for vectors.

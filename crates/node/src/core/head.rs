@@ -339,7 +339,7 @@ mod tests {
 
     #[test]
     fn a_long_prompt_goes_in_pieces_and_asks_for_logits_once() {
-        let rows = CHUNK_BYTES / (4 * 192);
+        let rows = CHUNK_ROWS;
         let steps = head(vec![7; 2 * rows + 3], &[], 5).start();
         let shape: Vec<_> = steps
             .iter()

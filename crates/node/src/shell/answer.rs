@@ -43,7 +43,10 @@ pub(crate) async fn start(
     let session = HeadSession::open(&shared, &chosen, size.session()).await?;
 
     let echo = request.echo.then(|| echo(&known, &request.prompt, &prompt));
-    let guesser = known.guesser(&shared.pages, size.session().positions_max);
+    let guesser = match request.guesses {
+        true => known.guesser(&shared.pages, size.session().positions_max),
+        false => Guesser::None,
+    };
     let task = task(&known, request, prompt, size, grammar, guesser);
     let (events, receiver) = mpsc::channel(EVENT_QUEUE);
     let (request, model, prompt_tokens) = (session.id(), chosen.name(), size.prompt_tokens);

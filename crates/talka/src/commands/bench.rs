@@ -7,7 +7,7 @@
 
 use super::requests::COMPLETIONS;
 use crate::{
-    cli::{BenchAction, BenchArgs, BenchModelArgs},
+    cli::{BenchAction, BenchArgs, BenchModelArgs, BenchText},
     client::{Client, Picked},
     exit::Exit,
     output,
@@ -20,6 +20,8 @@ use std::time::{Duration, Instant, SystemTime};
 use talka_node::base::rng::Rng;
 
 const REPETITIONS: u32 = 3;
+/// Tokens of an answer that repeats itself.
+const WORDS_OF_FEW: [u32; 8] = [20, 31, 47, 68, 90, 133, 171, 204];
 
 /// What was measured.
 #[derive(Debug, Serialize)]
@@ -106,8 +108,7 @@ async fn ask_all(
     tokens: u32,
     chosen: &BenchModelArgs,
 ) -> Result<(Duration, Usage)> {
-    let asked =
-        (0..chosen.together).map(|_| ask(client, picked, prompt, tokens, chosen.temperature));
+    let asked = (0..chosen.together).map(|_| ask(client, picked, prompt, tokens, chosen));
     let answers = try_join_all(asked).await?;
     answers.into_iter().max_by_key(|(took, _)| *took).context("at least one answer")
 }
@@ -118,14 +119,19 @@ async fn ask(
     picked: &Picked,
     prompt: u32,
     tokens: u32,
-    temperature: f64,
+    chosen: &BenchModelArgs,
 ) -> Result<(Duration, Usage)> {
-    let body = json!({
+    let mut body = json!({
         "model": picked.name,
         "prompt": prompt_ids(prompt),
         "max_tokens": tokens,
-        "temperature": temperature,
+        "temperature": if chosen.text == BenchText::Random { 1 } else { 0 },
+        "talka": { "guesses": !chosen.no_guesses },
     });
+    if chosen.text == BenchText::Repeating {
+        let few = WORDS_OF_FEW.map(|token| (token.to_string(), 100));
+        body["logit_bias"] = few.into_iter().collect();
+    }
     let start = Instant::now();
     let completion: Completion = client.complete(COMPLETIONS, &body).await?;
     Ok((start.elapsed(), completion.usage))

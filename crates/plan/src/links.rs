@@ -42,6 +42,11 @@ impl Links {
         self.known.get(&(a.min(b), a.max(b))).copied().unwrap_or(self.unknown_us)
     }
 
+    /// As [`Self::one_way_us`], if it was told.
+    pub fn measured_us(&self, a: NodeId, b: NodeId) -> Option<u32> {
+        self.known.get(&(a.min(b), a.max(b))).copied()
+    }
+
     /// Whether all pairs are equally far.
     pub fn is_uniform(&self) -> bool {
         self.known.values().all(|us| *us == self.unknown_us)
@@ -72,5 +77,7 @@ mod tests {
         assert!(!links.is_uniform());
         let one_way = |a, b| links.one_way_us(node(a), node(b));
         assert_eq!([one_way(1, 2), one_way(2, 1), one_way(1, 3), one_way(2, 2)], [7, 7, 9, 0]);
+        assert_eq!(links.measured_us(node(2), node(1)), Some(7));
+        assert_eq!(links.measured_us(node(1), node(3)), None);
     }
 }

@@ -22,7 +22,7 @@ use crate::{
     wire::{Flow, Leg, Open, Payload, Refusal, RouteHop, Step, Wanted},
 };
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
-use talka_base::{AdapterId, Credits, Flops, NodeId, Receipt, RequestId, Signed};
+use talka_base::{AdapterId, Credits, Flops, NodeId, Precision, Receipt, RequestId, Signed};
 use talka_engine::LogitsWanted;
 use talka_ledger::{Cancellation, Entry, Event, ReleaseReason, Reservation, Settlement};
 use talka_net::WireType;
@@ -40,6 +40,9 @@ const STEP_TIME_MAX: Duration = Duration::from_secs(120);
 /// After this long without an answer the route's nodes are asked whether they are there; then again after
 /// twice as long. Asking a node that is busy costs one small message.
 const PATIENCE_MIN: Duration = Duration::from_millis(250);
+/// One way to a node that is no neighbour, in microseconds. Nearer ones are on the same local network, where
+/// bytes cost next to nothing.
+const FAR_US: u32 = 3_000;
 /// A session without a route is given up after this long.
 const MEND_TIME_MAX: Duration = Duration::from_secs(10);
 /// Pause before a route that could not be opened is tried again.
@@ -150,10 +153,28 @@ impl HeadSession {
             route: self.route.iter().map(hop).collect(),
             held,
             positions_max: self.size.positions_max,
-            frames: WireType::F32,
+            frames: self.frames(),
             ticket: self.ticket.clone(),
         };
         self.send_first(Flow::Open { leg: self.first(), open: Box::new(open) });
+    }
+
+    /// How hidden states travel. Over long ways they are rounded to bf16, half the bytes, which is no more than
+    /// what weights of 16 bits and fewer did to the model already; else a model answers the same however it is cut.
+    fn frames(&self) -> WireType {
+        let view = self.shared.view.borrow();
+        let is_far = |hops: &[Hop]| {
+            let way_us = view.links.measured_us(hops[0].node, hops[1].node);
+            way_us.is_some_and(|us| us >= FAR_US)
+        };
+        match self.known.model.shape().precision {
+            Precision::F16 | Precision::Bf16 | Precision::Int8
+                if self.route.windows(2).any(is_far) =>
+            {
+                WireType::Bf16
+            }
+            _ => WireType::F32,
+        }
     }
 
     fn first(&self) -> Leg {

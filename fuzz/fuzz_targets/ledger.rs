@@ -3,7 +3,9 @@
 
 use libfuzzer_sys::fuzz_target;
 use talka_base::{Encoded, Membership, Receipt, decode, encode};
-use talka_ledger::{Cancellation, Entry, Event, Founding, Reservation, Settlement};
+use talka_ledger::{
+    Cancellation, Delivery, Entry, Event, Forwarding, Founding, Reservation, Settlement,
+};
 
 /// What decodes is encoded in one way only.
 fn check<T: Encoded>(bytes: &[u8]) {
@@ -21,4 +23,6 @@ fuzz_target!(|bytes: &[u8]| {
     check::<Reservation>(bytes);
     check::<Settlement>(bytes);
     check::<Cancellation>(bytes);
+    check::<Forwarding>(bytes);
+    check::<Delivery>(bytes);
 });

@@ -5,6 +5,7 @@
 
 use crate::{
     entry::{Account, Founding, Posting},
+    forward::OpenForwarding,
     policy::Policy,
     request::Reservation,
 };
@@ -92,6 +93,7 @@ pub(crate) struct Book {
     pub members: BTreeMap<MemberId, Member>,
     pub nodes: BTreeMap<NodeId, NodeRecord>,
     pub open: BTreeMap<RequestId, OpenReservation>,
+    pub forwarded: BTreeMap<RequestId, OpenForwarding>,
     pub requests: BTreeMap<RequestId, History>,
 }
 
@@ -106,8 +108,17 @@ impl Encoded for Book {
 pub(crate) enum Change {
     Join { node: NodeId, member: MemberId, name: String, granted: Credits },
     Reserve { open: Box<OpenReservation>, mark: Mark },
+    Forward { open: Box<OpenForwarding>, mark: Mark },
     Settle { request: RequestId, mark: Mark, payer: MemberId, cost: Credits, earned: Earnings },
     Release { request: RequestId, mark: Mark },
+}
+
+/// Credits in the reserve for one request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Held {
+    pub payer: MemberId,
+    pub credits: Credits,
+    pub at: Tick,
 }
 
 /// Per member: credits earned and the work they pay for.
@@ -128,12 +139,26 @@ impl Book {
             members: BTreeMap::new(),
             nodes: BTreeMap::new(),
             open: BTreeMap::new(),
+            forwarded: BTreeMap::new(),
             requests: BTreeMap::new(),
         }
     }
 
     pub fn balance(&self, account: Account) -> Amount {
         self.balances.get(&account).copied().unwrap_or_default()
+    }
+
+    /// What is held for a request that is neither paid nor released.
+    pub fn held(&self, request: &RequestId) -> Option<Held> {
+        let work = self.open.get(request);
+        let work = work.map(|o| Held { payer: o.reservation.payer, credits: o.held, at: o.at });
+        work.or_else(|| self.forwarded.get(request).map(OpenForwarding::credits))
+    }
+
+    /// Everything that is held, by request.
+    pub fn all_held(&self) -> impl Iterator<Item = (RequestId, Held)> {
+        let requests = self.open.keys().chain(self.forwarded.keys());
+        requests.filter_map(|request| Some((*request, self.held(request)?)))
     }
 
     pub fn state_hash(&self) -> StateHash {
@@ -157,6 +182,11 @@ impl Book {
             Change::Reserve { open, mark } => {
                 let request = open.reservation.request;
                 self.open.insert(request, *open);
+                self.requests.insert(request, History { reserved: mark, closed: None });
+            }
+            Change::Forward { open, mark } => {
+                let request = open.forwarding.request;
+                self.forwarded.insert(request, *open);
                 self.requests.insert(request, History { reserved: mark, closed: None });
             }
             Change::Settle { request, mark, payer, cost, earned } => {
@@ -186,6 +216,7 @@ impl Book {
 
     fn close(&mut self, request: RequestId, mark: Mark) {
         self.open.remove(&request);
+        self.forwarded.remove(&request);
         let history = self.requests.get_mut(&request).expect("an open request has a history");
         history.closed = Some(mark);
     }

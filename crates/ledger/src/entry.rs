@@ -2,6 +2,7 @@
 
 use crate::{
     error::LedgerError,
+    forward::{Delivery, Forwarding},
     policy::Policy,
     request::{Cancellation, RECEIPTS_MAX, Reservation, Settlement},
 };
@@ -93,12 +94,22 @@ pub enum Event {
         /// Signed by the head.
         settlement: Signed<Settlement>,
     },
-    /// A reservation returns to its payer unused.
+    /// What was held, whether for work or for an answer from outside, returns to its payer unused.
     Released {
         /// The request given up.
         request: RequestId,
         /// Why.
         reason: ReleaseReason,
+    },
+    /// The most that an answer from outside the network can cost moves from its payer to the reserve.
+    Forwarded {
+        /// Signed by the head.
+        forwarding: Signed<Forwarding>,
+    },
+    /// Such an answer came: the head's member, who pays for it outside, is paid from the reserve.
+    Delivered {
+        /// Signed by the head.
+        delivery: Signed<Delivery>,
     },
 }
 
@@ -120,6 +131,8 @@ impl Event {
             Self::Reserved { .. } => "reserved",
             Self::Settled { .. } => "settled",
             Self::Released { .. } => "released",
+            Self::Forwarded { .. } => "forwarded",
+            Self::Delivered { .. } => "delivered",
         }
     }
 
@@ -127,7 +140,11 @@ impl Event {
     pub fn signatures(&self) -> u64 {
         match self {
             Self::Founded(_) | Self::Released { reason: ReleaseReason::Expired, .. } => 0,
-            Self::Joined { .. } | Self::Reserved { .. } | Self::Released { .. } => 1,
+            Self::Joined { .. }
+            | Self::Reserved { .. }
+            | Self::Released { .. }
+            | Self::Forwarded { .. }
+            | Self::Delivered { .. } => 1,
             Self::Settled { settlement } => 1 + settlement.claimed_value().receipts.len() as u64,
         }
     }
@@ -149,7 +166,10 @@ impl Event {
                     Err(LedgerError::ReceiptCount { found, max: RECEIPTS_MAX })
                 }
             }
-            Self::Reserved { .. } | Self::Released { .. } => Ok(()),
+            Self::Reserved { .. }
+            | Self::Released { .. }
+            | Self::Forwarded { .. }
+            | Self::Delivered { .. } => Ok(()),
         }
     }
 

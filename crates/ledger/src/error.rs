@@ -70,11 +70,19 @@ pub enum LedgerError {
     #[error("request {request} may be released from {from:?} on, it is {now:?}")]
     NotExpired { request: RequestId, from: Tick, now: Tick },
 
+    #[error("request {request} cannot be {found}: what is held for it is held for the other kind")]
+    OtherPaper { request: RequestId, found: &'static str },
+    #[error(
+        "request {request} is forwarded at {found} thousandths of the network's price, expected more \
+         than {above}"
+    )]
+    TariffTooLow { request: RequestId, found: u32, above: u32 },
+
     #[error("settlement has {found} receipts, expected 1 to {max}")]
     ReceiptCount { found: usize, max: usize },
     #[error("receipts go on at layer {found}, expected {expected}: each layer once, in order")]
     Coverage { expected: u32, found: u32 },
-    #[error("settlement claims {found} {field}, the reservation allows {min} to {max}")]
+    #[error("{found} {field} are claimed, what is held allows {min} to {max}")]
     BeyondReservation { field: &'static str, found: u32, min: u32, max: u32 },
 }
 
@@ -104,6 +112,8 @@ impl LedgerError {
             | Self::NoPrompt { .. }
             | Self::RequestReused { .. }
             | Self::UnknownRequest { .. }
+            | Self::OtherPaper { .. }
+            | Self::TariffTooLow { .. }
             | Self::ReceiptCount { .. }
             | Self::Coverage { .. }
             | Self::BeyondReservation { .. } => Blame::Peer,

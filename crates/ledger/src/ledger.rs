@@ -4,6 +4,7 @@ use crate::{
     book::{Book, Member, NodeRecord, OpenReservation},
     entry::{Account, Entry, Event, Founding, Posting},
     error::{LedgerError, ReplayError},
+    forward::OpenForwarding,
     policy::Policy,
     rules::{self, Outcome},
 };
@@ -222,22 +223,27 @@ impl Ledger {
         self.book.open.values()
     }
 
-    /// Whether the request was settled or released.
+    /// The request's forwarding, as long as it is neither delivered nor released.
+    pub fn forwarding(&self, request: &RequestId) -> Option<&OpenForwarding> {
+        self.book.forwarded.get(request)
+    }
+
+    /// Whether the request was settled, delivered or released.
     pub fn is_closed(&self, request: &RequestId) -> bool {
         self.book.requests.get(request).is_some_and(|history| history.closed.is_some())
     }
 
     /// What a member's open requests hold in the reserve.
     pub fn held(&self, member: &MemberId) -> Credits {
-        let open = self.book.open.values();
-        Credits(open.filter(|o| o.reservation.payer == *member).map(|o| o.held.0).sum())
+        let held = self.book.all_held().filter(|(_, held)| held.payer == *member);
+        Credits(held.map(|(_, held)| held.credits.0).sum())
     }
 
     /// Open requests that the sequencer may release as expired at `now`.
     pub fn expired(&self, now: Tick) -> Vec<RequestId> {
-        let open = self.book.open.iter();
-        open.filter(|(_, open)| rules::expires_at(&self.book, open) <= now)
-            .map(|(&request, _)| request)
+        let held = self.book.all_held();
+        held.filter(|(_, held)| rules::expires_at(&self.book, held) <= now)
+            .map(|(request, _)| request)
             .collect()
     }
 }

@@ -7,7 +7,9 @@
 //! In: events that nodes signed ([`Membership`](talka_base::Membership), [`Reservation`],
 //! [`Settlement`], [`Cancellation`]). Out: signed [`Entry`]s, or a [`LedgerError`] that says who is
 //! to blame. The life of a request is [`Event::Reserved`], then [`Event::Settled`] or
-//! [`Event::Released`]. A settlement never costs more than was reserved.
+//! [`Event::Released`]. A settlement never costs more than was reserved. An answer that the head fetched
+//! from outside the network goes the same way by other papers: [`Event::Forwarded`], then
+//! [`Event::Delivered`] or [`Event::Released`].
 //!
 //! Never does: read a clock, a file or entropy, compute with floats, iterate in hash order, or
 //! judge whether work was done well. Nor does it protect against a founder who writes two
@@ -21,6 +23,7 @@
 mod book;
 mod entry;
 mod error;
+mod forward;
 mod ledger;
 mod policy;
 mod price;
@@ -32,6 +35,7 @@ mod settle;
 pub use book::{Member, NodeRecord, OpenReservation};
 pub use entry::{Account, Entry, Event, Founding, Posting, ReleaseReason};
 pub use error::{LedgerError, ReplayError};
+pub use forward::{Delivery, Forwarding, OpenForwarding, TARIFF_PER_MILLE_ABOVE, Tariff};
 pub use ledger::Ledger;
 pub use policy::{
     GRANT_DEFAULT, POLICY_VERSION, Policy, PrecisionFactors, RESERVATION_MS_MAX_DEFAULT,

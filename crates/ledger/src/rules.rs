@@ -1,9 +1,10 @@
 //! Whether an event may happen now, and what it moves. Reads the book, never changes it.
 
 use crate::{
-    book::{Book, Change, Mark, OpenReservation},
+    book::{Book, Change, Held, Mark, OpenReservation},
     entry::{Account, Event, Founding, Posting, ReleaseReason},
     error::LedgerError,
+    forward,
     policy::POLICY_VERSION,
     price::quote,
     request::{Cancellation, Reservation},
@@ -31,6 +32,8 @@ pub(crate) fn judge(book: &Book, at: Tick, event: &Event) -> Result<Outcome, Led
         Event::Reserved { reservation } => reserve(book, at, event, reservation),
         Event::Settled { settlement } => settle::judge(book, event, settlement),
         Event::Released { request, reason } => release(book, at, event, *request, reason),
+        Event::Forwarded { forwarding } => forward::hold(book, at, event, forwarding),
+        Event::Delivered { delivery } => forward::pay(book, event, delivery),
     }?;
     check_sums(book, &outcome.postings)?;
     Ok(outcome)
@@ -104,10 +107,7 @@ fn reserve(
     reservation: &Signed<Reservation>,
 ) -> Result<Outcome, LedgerError> {
     let request = reservation.claimed_value().request;
-    let mark = Mark { height: book.entries, digest: event.digest() };
-    if let Some(history) = book.requests.get(&request) {
-        return Err(known_request(request, history.reserved, mark));
-    }
+    let mark = new_request(book, event, request)?;
     let paper = reservation.verify_by(&reservation.claimed_value().head.0)?;
     check_network(book, "reservation", paper.network)?;
     let owner = member_of(book, paper.head)?;
@@ -125,13 +125,20 @@ fn reserve(
     Ok(Outcome { postings, change: Change::Reserve { open: Box::new(open), mark } })
 }
 
-fn known_request(request: RequestId, reserved: Mark, repeated: Mark) -> LedgerError {
-    let height = reserved.height;
-    if reserved.digest == repeated.digest {
+/// The mark of the event that would begin `request`, which nobody used before.
+pub(crate) fn new_request(
+    book: &Book,
+    event: &Event,
+    request: RequestId,
+) -> Result<Mark, LedgerError> {
+    let mark = Mark { height: book.entries, digest: event.digest() };
+    let Some(history) = book.requests.get(&request) else { return Ok(mark) };
+    let height = history.reserved.height;
+    Err(if history.reserved.digest == mark.digest {
         LedgerError::Duplicate { height }
     } else {
         LedgerError::RequestReused { request, height }
-    }
+    })
 }
 
 fn release(
@@ -141,50 +148,52 @@ fn release(
     request: RequestId,
     reason: &ReleaseReason,
 ) -> Result<Outcome, LedgerError> {
-    let (open, mark) = open_request(book, event, request)?;
+    let (held, mark) = held_for(book, event, request)?;
     match reason {
-        ReleaseReason::Cancelled(cancellation) => check_cancelled(book, open, cancellation)?,
+        ReleaseReason::Cancelled(cancellation) => {
+            check_cancelled(book, request, held.payer, cancellation)?;
+        }
         ReleaseReason::Expired => {
-            let from = expires_at(book, open);
+            let from = expires_at(book, &held);
             if at < from {
                 return Err(LedgerError::NotExpired { request, from, now: at });
             }
         }
     }
-    let payer = open.reservation.payer;
     let postings = Postings::default()
-        .minus(Account::Reserve, open.held)?
-        .plus(Account::Member(payer), open.held)?
+        .minus(Account::Reserve, held.credits)?
+        .plus(Account::Member(held.payer), held.credits)?
         .finish();
     Ok(Outcome { postings, change: Change::Release { request, mark } })
 }
 
-/// From when on a reservation may be released as expired.
-pub(crate) fn expires_at(book: &Book, open: &OpenReservation) -> Tick {
-    open.at.plus_ms(book.policy.reservation_ms_max)
+/// From when on what is held may be released as expired.
+pub(crate) fn expires_at(book: &Book, held: &Held) -> Tick {
+    held.at.plus_ms(book.policy.reservation_ms_max)
 }
 
 fn check_cancelled(
     book: &Book,
-    open: &OpenReservation,
+    request: RequestId,
+    payer: MemberId,
     cancellation: &Signed<Cancellation>,
 ) -> Result<(), LedgerError> {
     let paper = cancellation.verify_by(&cancellation.claimed_value().node.0)?;
     check_network(book, "cancellation", paper.network)?;
-    check_field("cancellation", "request", open.reservation.request, paper.request)?;
+    check_field("cancellation", "request", request, paper.request)?;
     let owner = member_of(book, paper.node)?;
-    check_field("cancellation", "payer", open.reservation.payer, owner)
+    check_field("cancellation", "payer", payer, owner)
 }
 
-/// The open reservation that `event` wants to close, and the mark it would leave.
-pub(crate) fn open_request<'a>(
-    book: &'a Book,
+/// What is held for the request that `event` wants to close, and the mark it would leave.
+pub(crate) fn held_for(
+    book: &Book,
     event: &Event,
     request: RequestId,
-) -> Result<(&'a OpenReservation, Mark), LedgerError> {
+) -> Result<(Held, Mark), LedgerError> {
     let mark = Mark { height: book.entries, digest: event.digest() };
-    if let Some(open) = book.open.get(&request) {
-        return Ok((open, mark));
+    if let Some(held) = book.held(&request) {
+        return Ok((held, mark));
     }
     Err(match book.requests.get(&request).and_then(|history| history.closed) {
         Some(closed) if closed.digest == mark.digest => {

@@ -10,7 +10,7 @@ use crate::{
     error::LedgerError,
     price::price,
     request::Settlement,
-    rules::{Outcome, Postings, check_field, check_network, member_of, open_request},
+    rules::{Outcome, Postings, check_field, check_network, held_for, member_of},
 };
 use std::{
     cmp::Reverse,
@@ -25,7 +25,9 @@ pub(crate) fn judge(
     settlement: &Signed<Settlement>,
 ) -> Result<Outcome, LedgerError> {
     let request = settlement.claimed_value().request;
-    let (open, mark) = open_request(book, event, request)?;
+    let (_, mark) = held_for(book, event, request)?;
+    let open =
+        book.open.get(&request).ok_or(LedgerError::OtherPaper { request, found: "settled" })?;
     let paper = settlement.verify_by(&open.reservation.head.0)?;
     check_network(book, "settlement", paper.network)?;
     check_reserved(open, paper)?;

@@ -15,6 +15,8 @@ enum Step {
     Join { joining: u8, owner: u8, inviter: u8 },
     Reserve { id: u8, head: u8, payer: u8, prompt: u32, new: u32 },
     Settle { id: u8, head: u8, cuts: Vec<(u8, u32)>, used: (u32, u32) },
+    Forward { id: u8, head: u8, payer: u8, prompt: u32, new: u32 },
+    Deliver { id: u8, head: u8, used: (u32, u32) },
     Cancel { id: u8, by: u8 },
     Expire { id: u8 },
     Wait { ms: u64 },
@@ -38,6 +40,12 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(id, head, cuts, positions, logits)| {
                 Step::Settle { id, head, cuts, used: (positions, logits) }
             }),
+        3 => (id(), node(), 0u32..50, 0u32..50)
+            .prop_map(|(id, n, prompt, new)| Step::Forward { id, head: n, payer: n, prompt, new }),
+        1 => (id(), node(), node())
+            .prop_map(|(id, head, payer)| Step::Forward { id, head, payer, prompt: 9, new: 9 }),
+        4 => (id(), node(), 0u32..50, 0u32..50)
+            .prop_map(|(id, head, prompt, new)| Step::Deliver { id, head, used: (prompt, new) }),
         2 => (id(), node()).prop_map(|(id, by)| Step::Cancel { id, by }),
         1 => id().prop_map(|id| Step::Expire { id }),
         1 => (0u64..1_000_000).prop_map(|ms| Step::Wait { ms }),
@@ -81,6 +89,15 @@ fn event(world: &World, step: &Step) -> Option<Event> {
             Some(world.reserves(id, head, payer, prompt, new))
         }
         Step::Settle { .. } => settle(world, step),
+        Step::Forward { id, head, payer, prompt, new } => {
+            Some(world.forwards(id, head, payer, prompt, new))
+        }
+        Step::Deliver { id, head, used } => {
+            // Half of them by the head that forwarded, so that many are valid ones.
+            let open = world.ledger.forwarding(&request(id)).filter(|_| used.0.is_multiple_of(2));
+            let is_head = |n: &u8| open.is_some_and(|o| common::node(*n) == o.forwarding.head);
+            Some(world.delivers(id, (1..=6).find(is_head).unwrap_or(head), used))
+        }
         Step::Cancel { id, by } => Some(world.cancels(id, by)),
         Step::Expire { id } => Some(world.expires(id)),
         Step::Repeat { height } => {
@@ -122,7 +139,7 @@ fn check_sums(world: &World) {
     for (account, amount) in ledger.accounts() {
         assert!(amount.0 >= 0 || account == Account::Mint, "{account} {amount}");
     }
-    let held: u64 = ledger.reservations().map(|open| open.held.0).sum();
+    let held: u64 = ledger.members().map(|(id, _)| ledger.held(&id).0).sum();
     assert_eq!(ledger.account(Account::Reserve), Amount(held as i64));
     let granted: u64 = ledger.members().map(|(_, m)| m.granted.0).sum();
     assert_eq!(ledger.account(Account::Mint), Amount(-(granted as i64)));

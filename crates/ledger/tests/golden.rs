@@ -7,8 +7,8 @@ mod common;
 
 use common::{FOUNDER, World, founding, keys};
 use std::{fs, path::PathBuf};
-use talka_base::{Encoded, decode, encode, hex};
-use talka_ledger::Entry;
+use talka_base::{Credits, Encoded, decode, encode, hex};
+use talka_ledger::{Entry, Forwarding, Tariff};
 
 fn check<T: Encoded + PartialEq + std::fmt::Debug>(name: &str, value: &T) {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("golden/{name}.hex"));
@@ -36,6 +36,9 @@ fn world() -> World {
     }
     world.now = world.now.plus_ms(world.ledger.policy().reservation_ms_max);
     world.record(world.expires(3)).expect("expired");
+    for event in [world.forwards(4, 2, 2, 10, 20), world.delivers(4, 2, (9, 15))] {
+        world.record(event).expect("valid");
+    }
     world
 }
 
@@ -52,6 +55,8 @@ fn entries_of_every_kind_keep_their_encoding() {
         "entry-released-cancelled",
         "entry-reserved-3",
         "entry-released-expired",
+        "entry-forwarded",
+        "entry-delivered",
     ];
     let world = world();
     assert_eq!(names.len(), world.entries.len());
@@ -66,6 +71,13 @@ fn papers_keep_their_encoding() {
     check("founding", &founding());
     check("reservation", &keys(2).sign(world.reservation(1, 2, 2, 10, 20)));
     check("settlement", &world.settlement(1, &[(FOUNDER, (0, 2)), (3, (2, 6))], (25, 15)));
+}
+
+#[test]
+fn a_tariff_by_tokens_keeps_its_encoding() {
+    let tariff = Tariff::Tokens { per_thousand: Credits(7_000_000) };
+    let forwarding = Forwarding { tariff, ..World::village().forwarding(1, 2, 2, 10, 20) };
+    check("forwarding-tokens", &keys(2).sign(forwarding));
 }
 
 #[test]

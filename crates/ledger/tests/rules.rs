@@ -8,8 +8,8 @@ use talka_base::{
     Signed, Tick, decode, encode,
 };
 use talka_ledger::{
-    Account, Entry, Event, Founding, Ledger, LedgerError, Policy, RECEIPTS_MAX, Reservation,
-    Settlement, price, quote, verify,
+    Account, Entry, Event, Forwarding, Founding, Ledger, LedgerError, Policy, RECEIPTS_MAX,
+    Reservation, Settlement, Tariff, price, quote, verify,
 };
 
 const STAGES: [Cut; 2] = [(FOUNDER, (0, 2)), (3, (2, 6))];
@@ -424,4 +424,107 @@ fn a_full_settlement_fits_an_entry() {
     let entry = world.entries.last().expect("entry");
     assert_eq!(decode::<Signed<Entry>>(&encode(entry)).as_ref(), Ok(entry));
     assert_eq!(world.total(), 0);
+}
+
+/// Request 1 of node 4, which belongs to member 2, is forwarded: 10 prompt tokens, at most 20 new ones.
+fn forwarded() -> World {
+    let mut world = World::village();
+    world.record(world.forwards(1, 4, 2, 10, 20)).expect("forwards");
+    world
+}
+
+#[test]
+fn an_answer_from_outside_is_held_at_its_tariff_and_pays_the_member_that_fetched_it() {
+    let mut world = forwarded();
+    let grant = Policy::default().grant.0;
+    let held = 2 * quote(&shape(), 10, 20, world.ledger.policy()).0;
+    assert_eq!((world.balance(2).0, world.ledger.held(&member(2)).0), (grant - held, held));
+
+    world.record(world.delivers(1, 4, (9, 15))).expect("delivers");
+    let cost = Credits(2 * quote(&shape(), 9, 15, world.ledger.policy()).0);
+    let account = world.ledger.member(&member(2)).expect("a member");
+    assert_eq!((account.spent, account.earned, account.work), (cost, cost, Flops(0)));
+    assert_eq!((account.requests, world.balance(2).0), (1, grant));
+    assert_eq!((world.ledger.held(&member(2)).0, world.total()), (0, 0));
+    assert_eq!(world.ledger.account(Account::Reserve), Amount(0));
+    assert!(world.ledger.is_closed(&request(1)));
+    let entry = world.entries.last().expect("an entry").claimed_value();
+    assert_eq!((entry.event.kind(), entry.postings.len()), ("delivered", 3));
+}
+
+#[test]
+fn an_answer_that_did_not_come_costs_nothing() {
+    let mut world = forwarded();
+    world.record(world.cancels(1, 2)).expect("another node of the member may");
+    let mut other = forwarded();
+    other.now = other.now.plus_ms(Policy::default().reservation_ms_max);
+    assert_eq!(other.ledger.expired(other.now), [request(1)]);
+    other.record(other.expires(1)).expect("expired");
+    for world in [world, other] {
+        assert_eq!(world.balance(2), Policy::default().grant);
+        assert_eq!(world.ledger.member(&member(2)).expect("a member").spent, Credits(0));
+    }
+}
+
+#[test]
+fn a_forwarding_that_is_wrong_is_refused() {
+    let mut world = World::village();
+    let sign = |forwarding| Event::Forwarded { forwarding: keys(2).sign(forwarding) };
+    let with =
+        |world: &World, tariff| sign(Forwarding { tariff, ..world.forwarding(1, 2, 2, 10, 20) });
+    for per_mille in [0, 999, 1_000] {
+        let event = with(&world, Tariff::Multiple { shape: shape(), per_mille });
+        refused_as(&mut world, event, |e| matches!(e, LedgerError::TariffTooLow { .. }));
+    }
+    let shapeless = ModelShape { layers: 0, ..shape() };
+    let event = with(&world, Tariff::Multiple { shape: shapeless, per_mille: 2_000 });
+    refused_as(&mut world, event, |e| matches!(e, LedgerError::Shape(_)));
+    let event = with(&world, Tariff::Tokens { per_thousand: Credits(1 << 62) });
+    let error = world.record(event).expect_err("beyond any purse");
+    assert!(matches!(error, LedgerError::Insufficient { .. }), "{error:?}");
+
+    let event = sign(world.forwarding(1, 2, 2, 0, 20));
+    refused_as(&mut world, event, |e| matches!(e, LedgerError::NoPrompt { .. }));
+    let event = world.forwards(1, 2, 3, 10, 20);
+    refused_as(&mut world, event, is_mismatch("payer"));
+    let event = world.forwards(1, 9, 2, 10, 20);
+    refused_as(&mut world, event, |e| matches!(e, LedgerError::NotAMember { .. }));
+    let event = sign(world.forwarding(1, 3, 3, 10, 20));
+    refused_as(&mut world, event, is_signature);
+    let abroad = Forwarding { network: NetworkId([7; 32]), ..world.forwarding(1, 2, 2, 10, 20) };
+    refused_as(&mut world, sign(abroad), is_mismatch("network"));
+}
+
+#[test]
+fn a_delivery_stays_within_what_was_forwarded_and_counts_once() {
+    let mut world = forwarded();
+    for used in [(0, 5), (11, 5), (10, 21)] {
+        let event = world.delivers(1, 4, used);
+        refused_as(&mut world, event, |e| matches!(e, LedgerError::BeyondReservation { .. }));
+    }
+    let event = world.delivers(1, 2, (10, 5));
+    refused_as(&mut world, event, is_signature);
+    let event = world.delivers(2, 4, (10, 5));
+    refused_as(&mut world, event, |e| matches!(e, LedgerError::UnknownRequest { .. }));
+
+    let delivery = world.delivers(1, 4, (10, 20));
+    world.record(delivery.clone()).expect("all that was promised");
+    let height = world.ledger.height();
+    refused(&mut world, delivery, &LedgerError::Duplicate { height });
+    let event = world.delivers(1, 4, (10, 19));
+    refused(&mut world, event, &LedgerError::Closed { request: request(1), height });
+    let event = world.forwards(1, 4, 2, 10, 20);
+    refused(&mut world, event, &LedgerError::Duplicate { height: height - 1 });
+    let event = world.reserves(1, 2, 2, 10, 20);
+    refused_as(&mut world, event, |e| matches!(e, LedgerError::RequestReused { .. }));
+}
+
+#[test]
+fn work_and_answers_from_outside_are_not_paid_by_each_others_papers() {
+    let mut world = reserved();
+    let event = world.delivers(1, 2, (10, 5));
+    refused_as(&mut world, event, |e| matches!(e, LedgerError::OtherPaper { .. }));
+    let mut world = forwarded();
+    let event = world.settles(1, 4, &STAGES, (25, 15));
+    refused_as(&mut world, event, |e| matches!(e, LedgerError::OtherPaper { .. }));
 }

@@ -6,8 +6,8 @@ use talka_base::{
     Precision, Receipt, RequestId, Signed, Tick,
 };
 use talka_ledger::{
-    Cancellation, Entry, Event, Founding, Ledger, LedgerError, Policy, ReleaseReason, Reservation,
-    Settlement,
+    Cancellation, Delivery, Entry, Event, Forwarding, Founding, Ledger, LedgerError, Policy,
+    ReleaseReason, Reservation, Settlement, Tariff,
 };
 
 pub const MODEL: ModelId = ModelId([0xAA; 32]);
@@ -161,6 +161,33 @@ impl World {
 
     pub fn settles(&self, id: u8, head: u8, stages: &[Cut], used: (u32, u32)) -> Event {
         Event::Settled { settlement: keys(head).sign(self.settlement(id, stages, used)) }
+    }
+
+    /// At twice the network's price.
+    pub fn forwards(&self, id: u8, head: u8, payer: u8, prompt: u32, new: u32) -> Event {
+        let forwarding = self.forwarding(id, head, payer, prompt, new);
+        Event::Forwarded { forwarding: keys(head).sign(forwarding) }
+    }
+
+    pub fn forwarding(&self, id: u8, head: u8, payer: u8, prompt: u32, new: u32) -> Forwarding {
+        Forwarding {
+            network: self.network(),
+            request: request(id),
+            payer: member(payer),
+            head: node(head),
+            tariff: Tariff::Multiple { shape: shape(), per_mille: 2_000 },
+            prompt_tokens: prompt,
+            max_new_tokens: new,
+            at: self.now,
+        }
+    }
+
+    /// `used`: tokens of prompt and answer.
+    pub fn delivers(&self, id: u8, head: u8, used: (u32, u32)) -> Event {
+        let (prompt_tokens, new_tokens) = used;
+        let network = self.network();
+        let delivery = Delivery { network, request: request(id), prompt_tokens, new_tokens };
+        Event::Delivered { delivery: keys(head).sign(delivery) }
     }
 
     pub fn cancels(&self, id: u8, by: u8) -> Event {

@@ -1,0 +1,249 @@
+//! Answers that a head fetches from outside the network: what they cost, and who is paid.
+//!
+//! The head's member pays the service outside, in whatever it asks; here it is paid back in credits by
+//! whoever asked. Nothing outside can be checked, so the head's word counts, within what was held: the
+//! payer chose that head. Always dearer than the network's own work, or nobody would wait for a neighbour.
+//! Which service it was is nobody's business but the head's, and not recorded.
+
+use crate::{
+    book::{Book, Change, Earnings, Held},
+    entry::{Account, Event},
+    error::LedgerError,
+    policy::Policy,
+    price::quote,
+    rules::{Outcome, Postings, check_field, check_network, held_for, member_of, new_request},
+};
+use serde::{Deserialize, Serialize};
+use talka_base::{
+    Credits, Encoded, Flops, MemberId, ModelShape, NetworkId, NodeId, RequestId, Signed, Tick,
+};
+
+/// A tariff by multiple is above this many thousandths of the network's price.
+pub const TARIFF_PER_MILLE_ABOVE: u32 = 1_000;
+
+/// What tokens from outside cost.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Tariff {
+    /// So many thousandths of what the network asks for the same tokens of a model of this shape; more
+    /// than [`TARIFF_PER_MILLE_ABOVE`].
+    Multiple {
+        /// The model's shape, as the head knows it.
+        shape: ModelShape,
+        /// The multiple, in thousandths.
+        per_mille: u32,
+    },
+    /// So much for a thousand tokens, of prompt and answer alike: nobody here knows the model's shape.
+    Tokens {
+        /// Credits for a thousand tokens.
+        per_thousand: Credits,
+    },
+}
+
+impl Tariff {
+    /// The price of so many tokens in µGFT, rounded up; saturates at 2^64 - 1, which no account can
+    /// hold. More tokens never cost less. A shape is a validated one.
+    pub fn price(&self, prompt_tokens: u32, new_tokens: u32, policy: &Policy) -> Credits {
+        let (units, micro) = match self {
+            Self::Multiple { shape, per_mille } => {
+                (u128::from(quote(shape, prompt_tokens, new_tokens, policy).0), *per_mille as u64)
+            }
+            Self::Tokens { per_thousand } => {
+                (u128::from(prompt_tokens) + u128::from(new_tokens), per_thousand.0)
+            }
+        };
+        let thousandths = units * u128::from(micro);
+        Credits(u64::try_from(thousandths.div_ceil(1_000)).unwrap_or(u64::MAX))
+    }
+}
+
+/// "Hold the most that this answer from outside can cost", signed by the head.
+///
+/// No amount is named: the ledger derives it from the tariff.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forwarding {
+    /// The network whose ledger this is for.
+    pub network: NetworkId,
+    /// The request; never used before.
+    pub request: RequestId,
+    /// Whose account pays.
+    pub payer: MemberId,
+    /// The node that took the request in: signs this, belongs to the payer, and its member is paid.
+    pub head: NodeId,
+    /// What tokens cost.
+    pub tariff: Tariff,
+    /// Tokens of the prompt, at least one.
+    pub prompt_tokens: u32,
+    /// The most tokens that may be generated.
+    pub max_new_tokens: u32,
+    /// When the head signed, by its clock. For the record: the ledger's time is the entry's.
+    pub at: Tick,
+}
+
+impl Encoded for Forwarding {
+    const NAME: &'static str = "forwarding";
+    const SIZE_MAX: usize = 512;
+}
+
+/// "This much came", signed by the head of the forwarding.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delivery {
+    /// The network whose ledger this is for.
+    pub network: NetworkId,
+    /// The request, forwarded before.
+    pub request: RequestId,
+    /// Tokens of the prompt that the service read.
+    pub prompt_tokens: u32,
+    /// Tokens that it generated and the caller got.
+    pub new_tokens: u32,
+}
+
+impl Encoded for Delivery {
+    const NAME: &'static str = "delivery";
+    const SIZE_MAX: usize = 128;
+}
+
+/// A forwarding not yet delivered or released.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenForwarding {
+    /// What the head asked for.
+    pub forwarding: Forwarding,
+    /// The credits held: no delivery costs more.
+    pub held: Credits,
+    /// The entry that recorded it.
+    pub height: u64,
+    /// When that was; expiry counts from here.
+    pub at: Tick,
+}
+
+impl OpenForwarding {
+    pub(crate) fn credits(&self) -> Held {
+        Held { payer: self.forwarding.payer, credits: self.held, at: self.at }
+    }
+}
+
+/// Decides about a forwarding: the payer's credits move to the reserve.
+pub(crate) fn hold(
+    book: &Book,
+    at: Tick,
+    event: &Event,
+    forwarding: &Signed<Forwarding>,
+) -> Result<Outcome, LedgerError> {
+    let request = forwarding.claimed_value().request;
+    let mark = new_request(book, event, request)?;
+    let paper = forwarding.verify_by(&forwarding.claimed_value().head.0)?;
+    check_network(book, "forwarding", paper.network)?;
+    check_field("forwarding", "payer", member_of(book, paper.head)?, paper.payer)?;
+    if paper.prompt_tokens == 0 {
+        return Err(LedgerError::NoPrompt { request, prompt_tokens: 0 });
+    }
+    if let Tariff::Multiple { shape, per_mille } = &paper.tariff {
+        shape.validate()?;
+        let above = TARIFF_PER_MILLE_ABOVE;
+        if *per_mille <= above {
+            return Err(LedgerError::TariffTooLow { request, found: *per_mille, above });
+        }
+    }
+    let held = paper.tariff.price(paper.prompt_tokens, paper.max_new_tokens, &book.policy);
+    let postings = Postings::default()
+        .minus(Account::Member(paper.payer), held)?
+        .plus(Account::Reserve, held)?
+        .finish();
+    let open = OpenForwarding { forwarding: paper.clone(), held, height: book.entries, at };
+    Ok(Outcome { postings, change: Change::Forward { open: Box::new(open), mark } })
+}
+
+/// Decides about a delivery: the reserve pays the head's member and returns the rest to the payer.
+pub(crate) fn pay(
+    book: &Book,
+    event: &Event,
+    delivery: &Signed<Delivery>,
+) -> Result<Outcome, LedgerError> {
+    let request = delivery.claimed_value().request;
+    let (held, mark) = held_for(book, event, request)?;
+    let open = book.forwarded.get(&request);
+    let open = open.ok_or(LedgerError::OtherPaper { request, found: "delivered" })?;
+    let promised = &open.forwarding;
+    let paper = delivery.verify_by(&promised.head.0)?;
+    check_network(book, "delivery", paper.network)?;
+    for (field, found, min, max) in [
+        ("prompt tokens", paper.prompt_tokens, 1, promised.prompt_tokens),
+        ("new tokens", paper.new_tokens, 0, promised.max_new_tokens),
+    ] {
+        if !(min..=max).contains(&found) {
+            return Err(LedgerError::BeyondReservation { field, found, min, max });
+        }
+    }
+    let cost = promised.tariff.price(paper.prompt_tokens, paper.new_tokens, &book.policy);
+    let rest = held.credits.checked_sub(cost).expect("fewer tokens cost no more");
+    let payer = held.payer;
+    let carrier = member_of(book, promised.head)?;
+    let postings = Postings::default()
+        .minus(Account::Reserve, held.credits)?
+        .plus(Account::Member(payer), rest)?
+        .plus(Account::Member(carrier), cost)?
+        .finish();
+    // Carrying is no work that a stage did.
+    let earned = Earnings::from([(carrier, (cost, Flops(0)))]);
+    Ok(Outcome { postings, change: Change::Settle { request, mark, payer, cost, earned } })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use talka_base::Precision;
+
+    fn shape() -> ModelShape {
+        ModelShape {
+            layers: 6,
+            hidden: 192,
+            heads: 6,
+            kv_heads: 3,
+            head_dim: 32,
+            ffn: 512,
+            vocab: 1024,
+            context: 256,
+            precision: Precision::Bf16,
+        }
+    }
+
+    fn tariffs() -> impl Strategy<Value = Tariff> {
+        prop_oneof![
+            (1_001_u32..9_000).prop_map(|per_mille| Tariff::Multiple { shape: shape(), per_mille }),
+            (0_u64..1 << 50).prop_map(|micro| Tariff::Tokens { per_thousand: Credits(micro) }),
+        ]
+    }
+
+    #[test]
+    fn tokens_cost_by_the_thousand_rounded_up_and_saturate() {
+        let policy = Policy::default();
+        let price = |per_thousand, prompt, new| {
+            Tariff::Tokens { per_thousand: Credits(per_thousand) }.price(prompt, new, &policy).0
+        };
+        assert_eq!(price(1_000, 3, 4), 7);
+        assert_eq!(price(1, 3, 4), 1);
+        assert_eq!(price(0, 3, 4), 0);
+        assert_eq!(price(u64::MAX, u32::MAX, u32::MAX), u64::MAX);
+    }
+
+    proptest! {
+        #[test]
+        fn fewer_tokens_never_cost_more(
+            tariff in tariffs(), prompt in 1u32..5_000, new in 0u32..5_000, less in 0u32..5_000,
+        ) {
+            let policy = Policy::default();
+            let most = tariff.price(prompt, new, &policy);
+            prop_assert!(tariff.price(prompt, new.saturating_sub(less), &policy) <= most);
+            prop_assert!(tariff.price(prompt.saturating_sub(less).max(1), new, &policy) <= most);
+        }
+
+        #[test]
+        fn a_multiple_is_dearer_than_the_network(
+            per_mille in 1_001u32.., prompt in 1u32..5_000, new in 1u32..5_000,
+        ) {
+            let policy = Policy::default();
+            let tariff = Tariff::Multiple { shape: shape(), per_mille };
+            prop_assert!(tariff.price(prompt, new, &policy) > quote(&shape(), prompt, new, &policy));
+        }
+    }
+}

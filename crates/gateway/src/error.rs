@@ -137,6 +137,8 @@ impl ApiError {
             Self::Generate(GenerateError::UnknownModel { .. } | GenerateError::Encoder { .. }) => {
                 Some("model")
             }
+            Self::Generate(GenerateError::UnknownUpstream { .. }) => Some("talka.upstream"),
+            Self::Generate(GenerateError::NotForUpstream { what }) => Some(what),
             Self::Generate(GenerateError::TextTooLong { .. }) => Some("input"),
             Self::Generate(GenerateError::UnknownToken { .. }) => Some("prompt"),
             Self::Generate(GenerateError::UnknownBias { .. }) => Some("logit_bias"),
@@ -178,6 +180,11 @@ fn generate_row(error: &GenerateError) -> Row {
             row(S::PAYMENT_REQUIRED, "insufficient_quota", "insufficient_credits")
         }
         E::NoRoute { .. } => row(S::SERVICE_UNAVAILABLE, UNAVAILABLE, "no_route"),
+        E::UnknownUpstream { .. } => row(S::NOT_FOUND, CALLER, "upstream_not_found"),
+        E::NotForUpstream { .. } => row(S::BAD_REQUEST, CALLER, "unsupported_parameter"),
+        E::NoUpstream { .. } | E::UpstreamLost { .. } => {
+            row(S::BAD_GATEWAY, SERVER, "upstream_failed")
+        }
         E::StageLost { .. } => row(S::BAD_GATEWAY, SERVER, "stage_lost"),
         E::LedgerUnreachable { .. } => {
             row(S::SERVICE_UNAVAILABLE, UNAVAILABLE, "ledger_unreachable")
@@ -260,6 +267,13 @@ mod tests {
         check(GenerateError::Encoder { model: "m".into() }, 400, "wrong_kind_of_model");
         check(GenerateError::LedgerUnreachable { reason: "x".into() }, 503, "ledger_unreachable");
         check(GenerateError::Overloaded { running: 4 }, 429, "overloaded");
+        let unknown = GenerateError::UnknownUpstream { found: "x".into(), known: Vec::new() };
+        check(unknown, 404, "upstream_not_found");
+        check(GenerateError::NotForUpstream { what: "echo" }, 400, "unsupported_parameter");
+        let failed = GenerateError::NoUpstream { why: String::new(), failures: "a: down".into() };
+        check(failed, 502, "upstream_failed");
+        let lost = GenerateError::UpstreamLost { name: "a".into(), reason: "cut".into() };
+        check(lost, 502, "upstream_failed");
         check(AdminError::Invite { reason: "expired".into() }, 400, "invite_refused");
         check(AdminError::AlreadyMember { network: "n".into(), members: 3 }, 409, "already_member");
         check(AdminError::NoEntry { height: 9, last: 4 }, 404, "no_entry");

@@ -6,7 +6,9 @@ mod types;
 pub use routes::*;
 pub use types::*;
 
-use crate::shell::{Shared, answer, desk::Desk, embed, hub::HubInput, join, now, open, random};
+use crate::shell::{
+    Shared, answer, desk::Desk, embed, hub::HubInput, join, now, open, random, upstream::Upstream,
+};
 use std::{
     collections::BTreeMap,
     fmt,
@@ -78,6 +80,7 @@ impl Api {
             busy_ms: shared.stages.busy().as_millis() as u64,
             models: self.reports(),
             routes: shared.decisions.all(),
+            upstreams: self.upstreams(),
             balance: ledger.balance(&member).unwrap_or_default(),
             ledger_height: ledger.height() + 1,
         })
@@ -86,6 +89,11 @@ impl Api {
     /// Models known here, by name.
     pub async fn models(&self) -> Vec<ModelReport> {
         self.reports()
+    }
+
+    /// Services that answer where the network cannot, in the order in which they are asked.
+    pub fn upstreams(&self) -> Vec<UpstreamReport> {
+        self.shared.upstreams.iter().map(Upstream::report).collect()
     }
 
     fn reports(&self) -> Vec<ModelReport> {
@@ -371,5 +379,7 @@ fn request_of(event: &Event) -> Option<talka_base::RequestId> {
         Event::Reserved { reservation } => Some(reservation.claimed_value().request),
         Event::Settled { settlement } => Some(settlement.claimed_value().request),
         Event::Released { request, .. } => Some(*request),
+        Event::Forwarded { forwarding } => Some(forwarding.claimed_value().request),
+        Event::Delivered { delivery } => Some(delivery.claimed_value().request),
     }
 }

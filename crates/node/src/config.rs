@@ -1,8 +1,10 @@
 //! What a node is told when it starts, and why it may refuse to.
 
+use crate::core::fallback::{UpstreamModel, UpstreamPrice};
 use std::{net::SocketAddr, path::PathBuf};
 use talka_base::{Credits, LayerSpan};
 use talka_engine::{AdapterError, ModelError, ModelSource, quant::Encoding};
+use talka_upstream::{ServiceConfig, ServiceError};
 
 /// A model to serve.
 #[derive(Debug, Clone)]
@@ -17,6 +19,17 @@ pub struct ModelChoice {
     pub adapters: Vec<(String, PathBuf)>,
     /// A smaller model with the same vocabulary that guesses for this one.
     pub draft: Option<ModelSource>,
+}
+
+/// A service outside the network that answers where the network cannot, and when a request asks for it.
+#[derive(Debug, Clone)]
+pub struct UpstreamChoice {
+    /// Where it is and how it is asked.
+    pub service: ServiceConfig,
+    /// What it serves; if nothing is named, the models that this node knows, by the same names.
+    pub models: Vec<UpstreamModel>,
+    /// What its answers cost.
+    pub price: UpstreamPrice,
 }
 
 /// Of the memory a node offers, this part is for caches unless its owner says how much, the rest for weights.
@@ -74,6 +87,8 @@ pub struct NodeConfig {
     pub p2p_address: Option<SocketAddr>,
     /// The only address told to other nodes; this machine's own if absent.
     pub p2p_announced: Option<SocketAddr>,
+    /// Services to fall back on, in the order in which they are asked.
+    pub upstreams: Vec<UpstreamChoice>,
     /// What each member is granted, if this start founds a network; the policy's default if absent.
     pub grant: Option<Credits>,
 }
@@ -110,6 +125,12 @@ pub enum StartError {
     /// Two models or adapters under one name.
     #[error("{name} is given twice, expected different names")]
     DuplicateModel { name: String },
+    /// An upstream's settings are wrong.
+    #[error(transparent)]
+    Upstream(#[from] ServiceError),
+    /// Two upstreams under one name.
+    #[error("upstream {name} is given twice, expected different names")]
+    DuplicateUpstream { name: String },
     /// A node without models has nothing to do.
     #[error("no model was given, expected at least one")]
     NoModel,

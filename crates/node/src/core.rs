@@ -4,6 +4,7 @@
 pub mod assign;
 pub mod directory;
 pub mod embed;
+pub mod fallback;
 pub mod head;
 pub mod invites;
 pub mod measures;

@@ -11,10 +11,12 @@ mod shell;
 pub mod store;
 pub mod wire;
 
-pub use config::{MemoryShare, ModelChoice, NodeConfig, StartError};
+pub use config::{MemoryShare, ModelChoice, NodeConfig, StartError, UpstreamChoice};
+pub use core::fallback::{UpstreamModel, UpstreamPrice};
 pub use shell::Node;
 pub use talka_base as base;
 pub use talka_engine::{BundledModel, ModelError, ModelProfile, ModelSource, quant::Encoding};
+pub use talka_upstream::{Key, ServiceConfig, ServiceError};
 
 /// What the model at `source` is and takes, by its headers; no node need run.
 ///

@@ -2,8 +2,9 @@
 //!
 //! `hub` is the task that owns the core and performs its effects; `links` opens and reads links;
 //! `stages` is the thread that computes; `answer` and `embed` run one request from prompt to bill, over
-//! sessions (`session`); `routes` finds them; `probe` asks whether a node is there; `meter` knows how fast this one is; `models` knows what requests may ask
-//! for; `desk` keeps the ledger, `orders` adds to it. They meet in [`Shared`].
+//! sessions (`session`); `routes` finds them; `upstream` asks services outside the network; `probe` asks whether a
+//! node is there; `meter` knows how fast this one is; `models` knows what requests may ask for; `desk` keeps the
+//! ledger, `orders` adds to it. They meet in [`Shared`].
 
 pub(crate) mod answer;
 pub(crate) mod desk;
@@ -19,6 +20,7 @@ pub(crate) mod probe;
 pub(crate) mod routes;
 pub(crate) mod session;
 pub(crate) mod stages;
+pub(crate) mod upstream;
 
 use crate::{
     config::{NodeConfig, StartError},
@@ -53,6 +55,8 @@ pub(crate) struct Shared {
     pub(crate) name: String,
     pub(crate) started_at: Tick,
     pub(crate) models: Vec<Arc<KnownModel>>,
+    /// Asked where the network cannot answer, in this order.
+    pub(crate) upstreams: Vec<upstream::Upstream>,
     pub(crate) store: Arc<crate::store::Store>,
     /// Replaced when the node joins another network.
     desk: RwLock<Arc<Desk>>,

@@ -4,6 +4,7 @@ use crate::{
     env,
     model_ref::{AdapterChoice, DraftChoice, LayerChoice, ModelRef},
     quantity::{self, Size},
+    upstream::UpstreamFlag,
 };
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::FalseyValueParser};
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
@@ -106,6 +107,14 @@ pub struct NodeArgs {
     /// the same
     #[arg(long = "draft", value_name = "[REF=]DRAFT")]
     pub drafts: Vec<DraftChoice>,
+    /// Service to fall back on where the network cannot answer, any that speaks the OpenAI API: NAME=URL, then
+    /// after commas model=NAME[=REMOTE] for each model of it [default: those known here], key-file=FILE or
+    /// key-env=VAR, multiple=X [of the network's price, default: 2], price=GFT [for 1000 tokens of models
+    /// unknown here, default: 16000], wait=TIME [for its first word, default: 60s]; repeatable, asked in order.
+    /// Prompts then leave the network. Example:
+    /// `--upstream groq=https://api.groq.com/openai/v1,model=llama-3.1-8b-instant,key-env=GROQ_API_KEY`
+    #[arg(long = "upstream", value_name = "NAME=URL[,OPTION=VALUE]...")]
+    pub upstreams: Vec<UpstreamFlag>,
     /// What people call this node [default: this computer's name]
     #[arg(long, value_name = "S")]
     pub name: Option<String>,

@@ -17,6 +17,7 @@ mod progress;
 mod quantity;
 mod sse;
 mod suggest;
+mod upstream;
 
 use clap::Parser;
 use cli::{Cli, Command};

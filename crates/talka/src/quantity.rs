@@ -11,6 +11,13 @@ pub struct QuantityError {
     found: String,
 }
 
+impl QuantityError {
+    /// What it should have been.
+    pub fn expected(&self) -> &'static str {
+        self.expected
+    }
+}
+
 /// A number of bytes, typed as `512M`, `8G`, `8GB` or `8GiB`: powers of 1024 in every spelling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Size(pub u64);

@@ -50,6 +50,9 @@ pub enum AskError {
     /// Nothing came for too long.
     #[error("it said nothing for {seconds} s")]
     Silent { seconds: u64 },
+    /// The whole answer takes too long.
+    #[error("its answer is not complete after {seconds} s")]
+    Slow { seconds: u64 },
     /// The answer ended without saying that this is its end.
     #[error("its answer was cut off")]
     Cut,

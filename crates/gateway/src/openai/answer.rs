@@ -104,6 +104,9 @@ struct Provenance {
     flops: u64,
     /// Of the first choice.
     route: Vec<StageReport>,
+    /// The first service outside the network that made one of the choices.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upstream: Option<String>,
     /// One per choice, if there are several.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     requests: Vec<String>,
@@ -119,6 +122,7 @@ impl Provenance {
             cost_micro_gft: all().map(|summary| summary.cost.0).sum(),
             flops: all().map(|summary| summary.flops.0).sum(),
             route: summaries[0].route.clone(),
+            upstream: all().find_map(|summary| summary.upstream.clone()),
             requests: if names.len() > 1 { names } else { Vec::new() },
         }
     }
@@ -297,13 +301,17 @@ fn broken_off(error: ApiError) -> String {
     serde_json::to_string(&error.document()).expect("errors are plain data")
 }
 
-/// Waits for all choices.
+/// Waits for all choices; with the upstream that made one of them, if any did.
 ///
 /// # Errors
 /// Whatever made the node give up one of them.
-pub async fn whole(voice: &Voice, generations: Vec<Generation>) -> Result<Value, ApiError> {
+pub async fn whole(
+    voice: &Voice,
+    generations: Vec<Generation>,
+) -> Result<(Value, Option<String>), ApiError> {
     let told = try_join_all(generations.into_iter().map(listen)).await?;
-    Ok(serde_json::to_value(voice.complete(&told)).expect("answers are plain data"))
+    let answer = serde_json::to_value(voice.complete(&told)).expect("answers are plain data");
+    Ok((answer, told.into_iter().find_map(|told| told.summary.upstream)))
 }
 
 /// Waits for one choice.

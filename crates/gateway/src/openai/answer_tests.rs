@@ -21,7 +21,7 @@ fn summary(finish: FinishReason) -> Summary {
 fn generation() -> (mpsc::Sender<GenerateEvent>, Generation) {
     let (sender, events) = mpsc::channel(8);
     let request = serde_json::from_value(json!(REQUEST)).expect("an id");
-    (sender, Generation { request, model: "bard".into(), prompt_tokens: 3, events })
+    (sender, Generation { request, model: "bard".into(), prompt_tokens: 3, upstream: None, events })
 }
 
 async fn generation_of(events: Vec<GenerateEvent>) -> Generation {
@@ -61,7 +61,7 @@ async fn a_whole_chat_answer_has_the_openai_shape() {
     let generation = generation_of(vec![text("Hello "), text("you"), done]).await;
     let voice = Voice::new(Surface::Chat, &generation, 1, 7);
     assert_eq!(
-        whole(&voice, vec![generation]).await.expect("complete"),
+        whole(&voice, vec![generation]).await.expect("complete").0,
         json!({
             "id": format!("chatcmpl-{REQUEST}"), "object": "chat.completion", "created": 7,
             "model": "bard",
@@ -80,7 +80,7 @@ async fn a_whole_text_answer_has_the_openai_shape() {
     let done = GenerateEvent::Done(summary(FinishReason::Length));
     let generation = generation_of(vec![text("be"), done]).await;
     let voice = Voice::new(Surface::Text, &generation, 1, 7);
-    let answer = whole(&voice, vec![generation]).await.expect("complete");
+    let answer = whole(&voice, vec![generation]).await.expect("complete").0;
     assert_eq!(answer["id"], format!("cmpl-{REQUEST}"));
     assert_eq!(answer["object"], "text_completion");
     assert_eq!(
@@ -196,7 +196,7 @@ async fn several_choices_share_one_answer_and_its_usage() {
     }
     // Two prompts with two choices each.
     let voice = Voice::new(Surface::Text, &generations[0], 2, 7);
-    let answer = whole(&voice, generations).await.expect("complete");
+    let answer = whole(&voice, generations).await.expect("complete").0;
     let choices = answer["choices"].as_array().expect("choices");
     let said: Vec<_> = choices.iter().map(|c| (c["index"].as_u64(), c["text"].as_str())).collect();
     let expected = ["a", "b", "c", "d"].map(Some);
@@ -252,8 +252,30 @@ async fn a_chat_reports_log_probabilities_beside_its_message() {
     let done = GenerateEvent::Done(summary(FinishReason::Stop));
     let generation = generation_of(vec![scored("Hi", -0.5), done]).await;
     let voice = Voice::new(Surface::Chat, &generation, 1, 7);
-    let answer = whole(&voice, vec![generation]).await.expect("complete");
+    let answer = whole(&voice, vec![generation]).await.expect("complete").0;
     let shown = &answer["choices"][0]["logprobs"]["content"][0];
     assert_eq!(shown["token"], "Hi");
     assert_eq!((&shown["logprob"], &shown["bytes"]), (&json!(-0.5), &json!([72, 105])));
+}
+
+#[tokio::test]
+async fn an_answer_from_outside_says_so() {
+    let from_outside = || {
+        let upstream = Some("groq".to_owned());
+        GenerateEvent::Done(Summary { upstream, ..summary(FinishReason::Filtered) })
+    };
+    let generation = generation_of(vec![text("hi"), from_outside()]).await;
+    let voice = Voice::new(Surface::Chat, &generation, 1, 7);
+    let (answer, upstream) = whole(&voice, vec![generation]).await.expect("complete");
+    assert_eq!(
+        (answer["talka"]["upstream"].as_str(), upstream.as_deref()),
+        (Some("groq"), Some("groq"))
+    );
+    assert_eq!(answer["choices"][0]["finish_reason"], "content_filter");
+
+    for usage in [false, true] {
+        let events = said(Surface::Text, usage, vec![text("hi"), from_outside()]).await;
+        assert_eq!(events[0].get("talka"), None);
+        assert_eq!(events[events.len() - 2]["talka"]["upstream"], "groq", "{usage}");
+    }
 }

@@ -4,7 +4,8 @@
 //! goes back ([`answer`]). Departs from OpenAI where it would have to pretend: a parameter that would
 //! change the answer and is not supported is refused by name, never ignored; without `max_tokens` an
 //! answer may fill the context, also under `/v1/completions` (OpenAI stops there after 16 tokens);
-//! answers carry a `talka` object with what they cost and who computed them.
+//! answers carry a `talka` object with what they cost and who computed them. A request may carry one as well:
+//! `{"upstream": NAME}` has a service outside the network answer, `{"fallback": "never"}` none.
 //!
 //! `n` and several prompts are that many generations with seeds that count up, each reserved and paid
 //! for on its own. Log-probabilities are those before sampling parameters (module `logprobs` shows them);
@@ -33,6 +34,9 @@ use talka_node::api::{Api, GenerateError, Generation, ModelReport};
 /// Names the request in logs, receipts and the ledger.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// Names the upstream that answers, where one does.
+pub const X_TALKA_UPSTREAM: HeaderName = HeaderName::from_static("x-talka-upstream");
+
 /// The calls under `/v1`.
 pub fn routes() -> Router<Api> {
     Router::new()
@@ -59,15 +63,26 @@ async fn answer_call(api: &Api, call: Call) -> Result<Response, ApiError> {
         generations.push(api.generate(request).await.map_err(|error| refused(error, &form))?);
     }
     let id = generations[0].request.to_string();
+    let upstream = generations.iter().find_map(|generation| generation.upstream.clone());
     let voice = Voice::new(surface, &generations[0], per_prompt, created_now());
     let response = respond(voice, generations, stream).await.unwrap_or_else(|e| e.into_response());
-    Ok(named(response, &id))
+    Ok(marked(named(response, &id), upstream))
 }
 
 /// The response with its request's id.
 fn named(mut response: Response, id: &str) -> Response {
     let value = HeaderValue::try_from(id).expect("hexadecimal digits fit a header");
     response.headers_mut().insert(X_REQUEST_ID, value);
+    response
+}
+
+/// The response marked as an upstream's. One that stood in for lost stages has marked itself, if the answer is
+/// a whole one; the head of a stream has gone out by then, and only its last chunk says so.
+fn marked(mut response: Response, upstream: Option<String>) -> Response {
+    if let Some(name) = upstream {
+        let value = HeaderValue::try_from(name).expect("names of upstreams fit a header");
+        response.headers_mut().insert(X_TALKA_UPSTREAM, value);
+    }
     response
 }
 
@@ -88,7 +103,10 @@ async fn respond(
 ) -> Result<Response, ApiError> {
     match stream {
         Some(options) => Ok(answer::stream(voice, generations, options).into_response()),
-        None => Ok(Json(answer::whole(&voice, generations).await?).into_response()),
+        None => {
+            let (whole, upstream) = answer::whole(&voice, generations).await?;
+            Ok(marked(Json(whole).into_response(), upstream))
+        }
     }
 }
 
@@ -109,11 +127,21 @@ struct ModelObject {
     object: &'static str,
     /// Zero: a model's digest says what it is, not when it was made.
     created: u64,
-    owned_by: &'static str,
-    talka: ModelFacts,
+    owned_by: String,
+    talka: Facts,
 }
 
 /// What OpenAI has no words for.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Facts {
+    Known(ModelFacts),
+    /// Only a service outside the network has it.
+    Outside {
+        upstream: String,
+    },
+}
+
 #[derive(Serialize)]
 struct ModelFacts {
     digest: String,
@@ -131,23 +159,38 @@ impl ModelObject {
     fn of(report: &ModelReport, id: String) -> Self {
         let parent = (id != report.name).then(|| report.name.clone());
         Self {
-            talka: ModelFacts {
+            talka: Facts::Known(ModelFacts {
                 digest: report.id.to_string(),
                 complete: report.complete,
                 layers: report.shape.layers,
                 context: report.shape.context,
                 makes: if report.is_encoder { "vectors" } else { "text" },
                 parent,
-            },
+            }),
             id,
             object: "model",
             created: 0,
-            owned_by: "talka",
+            owned_by: "talka".into(),
         }
+    }
+
+    fn outside(upstream: &str, id: String) -> Self {
+        let talka = Facts::Outside { upstream: upstream.into() };
+        Self { id, object: "model", created: 0, owned_by: upstream.into(), talka }
+    }
+
+    /// Whether requests may call it `name`.
+    fn is_called(&self, name: &str) -> bool {
+        let by_digest = match &self.talka {
+            Facts::Known(facts) => facts.parent.is_none() && facts.digest == name,
+            Facts::Outside { .. } => false,
+        };
+        self.id == name || by_digest
     }
 }
 
-/// Each model, followed by its adapters, which are asked for like models.
+/// Each model, followed by its adapters, which are asked for like models; then those that only upstreams
+/// have, each under the first that was set up for it.
 async fn objects(api: &Api) -> Vec<ModelObject> {
     let reports = api.models().await;
     let objects = reports.iter().flat_map(|report| {
@@ -155,7 +198,15 @@ async fn objects(api: &Api) -> Vec<ModelObject> {
         let names = std::iter::once(report.name.clone()).chain(adapted);
         names.map(move |name| ModelObject::of(report, name))
     });
-    objects.collect()
+    let mut objects: Vec<ModelObject> = objects.collect();
+    for upstream in api.upstreams() {
+        for model in upstream.models {
+            if !objects.iter().any(|object| object.id == model) {
+                objects.push(ModelObject::outside(&upstream.name, model));
+            }
+        }
+    }
+    objects
 }
 
 async fn models(State(api): State<Api>) -> Json<ModelList> {
@@ -168,9 +219,6 @@ async fn model(
 ) -> Result<Json<ModelObject>, ApiError> {
     let models = objects(&api).await;
     let known = models.iter().map(|model| model.id.clone()).collect();
-    let is_it = |model: &ModelObject| {
-        model.id == id || (model.talka.parent.is_none() && model.talka.digest == id)
-    };
-    let found = models.into_iter().find(is_it);
+    let found = models.into_iter().find(|model| model.is_called(&id));
     found.map(Json).ok_or_else(|| GenerateError::UnknownModel { found: id, known }.into())
 }

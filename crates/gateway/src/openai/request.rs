@@ -10,7 +10,9 @@ use crate::{
     fields::{Fields, shown, wrong},
 };
 use serde_json::Value;
-use talka_node::api::{ChatMessage, GenerateRequest, LOGPROBS_MAX, Prompt, SamplingParams};
+use talka_node::api::{
+    ChatMessage, Fallback, GenerateRequest, LOGPROBS_MAX, Prompt, SamplingParams,
+};
 
 /// More stop strings than any documented limit.
 const STOP_STRINGS_MAX: usize = 16;
@@ -120,6 +122,7 @@ fn call(surface: Surface, prompts: Vec<Prompt>, mut body: Fields) -> Result<Call
     };
     let echo = surface == Surface::Text && body.optional("echo")?.unwrap_or(false);
     let (form, grammar) = form::grammar(&mut body)?.unzip();
+    let (guesses, fallback) = own(&mut body)?;
     let request = GenerateRequest {
         model: body.required("model")?,
         prompt: Prompt::Tokens(Vec::new()),
@@ -131,7 +134,8 @@ fn call(surface: Surface, prompts: Vec<Prompt>, mut body: Fields) -> Result<Call
         logprobs,
         echo,
         grammar,
-        guesses: guesses(&mut body)?,
+        guesses,
+        fallback,
     };
     let per_prompt = choices(&mut body, prompts.len())?;
     let stream = stream(&mut body)?;
@@ -249,13 +253,28 @@ fn sampling(body: &mut Fields) -> Result<SamplingParams, ApiError> {
     })
 }
 
-/// Talka's own object: `{"guesses": false}`.
-fn guesses(body: &mut Fields) -> Result<bool, ApiError> {
-    let Some(value) = body.take("talka") else { return Ok(true) };
+/// Talka's own object: `{"guesses": false}`, whether tokens may be guessed ahead; `{"upstream": NAME}` or
+/// `{"fallback": "allow" | "never"}`, whether the answer may come from outside.
+fn own(body: &mut Fields) -> Result<(bool, Fallback), ApiError> {
+    let Some(value) = body.take("talka") else { return Ok((true, Fallback::Allowed)) };
     let mut fields = Fields::nested("talka", value)?;
     let guesses = fields.optional("guesses")?.unwrap_or(true);
+    let upstream = fields.optional::<String>("upstream")?;
+    let fallback = fields.optional::<String>("fallback")?;
+    let place = fields.path("fallback");
     fields.finish()?;
-    Ok(guesses)
+    let fallback = match (upstream, fallback.as_deref()) {
+        (None, None | Some("allow")) => Fallback::Allowed,
+        (None, Some("never")) => Fallback::Never,
+        (Some(name), None | Some("allow")) => Fallback::Only(name),
+        (Some(_), Some("never")) => {
+            return Err(wrong(&place, &Value::from("never"), "none beside talka.upstream"));
+        }
+        (_, Some(other)) => {
+            return Err(wrong(&place, &Value::from(other), "\"allow\" or \"never\""));
+        }
+    };
+    Ok((guesses, fallback))
 }
 
 fn fresh_seed() -> u64 {

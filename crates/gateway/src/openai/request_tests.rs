@@ -277,3 +277,22 @@ fn a_form_travels_with_the_field_that_asks_for_it() {
     assert_eq!(request.grammar, Some(Grammar::Regex("a+".into())));
     assert_eq!((request.min_tokens, request.ignore_end), (2, true));
 }
+
+#[test]
+fn an_upstream_is_asked_for_or_forbidden_in_talkas_own_object() {
+    let found = |talka: Value| one(chat_with(json!({ "talka": talka })).expect("valid")).fallback;
+    assert_eq!(found(json!(null)), Fallback::Allowed);
+    assert_eq!(found(json!({})), Fallback::Allowed);
+    assert_eq!(found(json!({"fallback": "allow"})), Fallback::Allowed);
+    assert_eq!(found(json!({"fallback": "never"})), Fallback::Never);
+    assert_eq!(found(json!({"upstream": "groq"})), Fallback::Only("groq".into()));
+    for (talka, param) in [
+        (json!([]), "talka"),
+        (json!({"upstream": 7}), "talka.upstream"),
+        (json!({"fallback": "maybe"}), "talka.fallback"),
+        (json!({"upstream": "groq", "fallback": "never"}), "talka.fallback"),
+    ] {
+        refused(chat_with(json!({ "talka": talka })), "invalid_value", param);
+    }
+    refused(chat_with(json!({"talka": {"up": 1}})), "unknown_parameter", "talka.up");
+}

@@ -51,6 +51,20 @@ pub struct GenerateRequest {
     pub grammar: Option<Grammar>,
     /// Tokens may be guessed ahead, which changes how fast the answer comes and nothing else.
     pub guesses: bool,
+    /// Whether it may come from outside the network.
+    pub fallback: Fallback,
+}
+
+/// Whether an answer may come from outside the network, from an upstream.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Fallback {
+    /// If the network cannot answer.
+    #[default]
+    Allowed,
+    /// No.
+    Never,
+    /// It shall, from the upstream of this name.
+    Only(String),
 }
 
 /// One request for vectors.
@@ -96,6 +110,8 @@ pub struct Generation {
     pub model: String,
     /// Tokens of the prompt.
     pub prompt_tokens: u32,
+    /// The upstream that answers, if that is known already: one that stands in for lost stages is not.
+    pub upstream: Option<String>,
     /// Any number of [`GenerateEvent::Piece`], then exactly one other event.
     pub events: mpsc::Receiver<GenerateEvent>,
 }
@@ -186,6 +202,9 @@ pub enum FinishReason {
     Stop,
     /// `max_tokens` or the context was reached.
     Length,
+    /// An upstream holds back the rest.
+    #[serde(rename = "content_filter")]
+    Filtered,
 }
 
 /// What an answer took and who computed it.
@@ -203,8 +222,11 @@ pub struct Summary {
     pub cost: Credits,
     /// Work of all stages.
     pub flops: Flops,
-    /// Who ran which layers, in order.
+    /// Who ran which layers, in order; nobody, if it came from an upstream.
     pub route: Vec<StageReport>,
+    /// The upstream that it came from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<String>,
 }
 
 /// One stage of a route or of a model's coverage.
@@ -267,6 +289,20 @@ pub enum GenerateError {
     /// A stage of this request died or failed.
     #[error("stage {span} on node {name} was lost: {reason}; the request was not charged")]
     StageLost { name: String, span: LayerSpan, reason: String },
+    /// No upstream has this name.
+    #[error("upstream {found:?} is not set up here, expected {}", listed(known))]
+    UnknownUpstream { found: String, known: Vec<String> },
+    /// The request wants something that upstreams cannot be asked for.
+    #[error("upstreams cannot be asked for {what}: leave it out, or let the network answer")]
+    NotForUpstream { what: &'static str },
+    /// Nobody outside answered either.
+    #[error("{why}no upstream answered: {failures}; the request was not charged")]
+    NoUpstream { why: String, failures: String },
+    /// An upstream failed in the middle of its answer.
+    #[error(
+        "upstream {name} failed in the middle of the answer: {reason}; the request was not charged"
+    )]
+    UpstreamLost { name: String, reason: String },
     /// The founder, who orders the ledger, cannot be reached.
     #[error("the ledger cannot be reached: {reason}; nothing was computed or charged")]
     LedgerUnreachable { reason: String },
@@ -276,6 +312,14 @@ pub enum GenerateError {
     /// As many requests run as this node admits.
     #[error("{running} requests are running, the most this node admits; try again shortly")]
     Overloaded { running: usize },
+}
+
+fn listed(names: &[String]) -> String {
+    if names.is_empty() {
+        "none, for there is none".into()
+    } else {
+        format!("one of: {}", names.join(", "))
+    }
 }
 
 /// The node at a glance.
@@ -311,6 +355,8 @@ pub struct Status {
     pub models: Vec<ModelReport>,
     /// The last routes of requests that came to this node, the latest first.
     pub routes: Vec<RouteDecision>,
+    /// Services that answer where the network cannot, in the order in which they are asked.
+    pub upstreams: Vec<UpstreamReport>,
     /// Balance of the member.
     pub balance: Credits,
     /// Number of ledger entries held.
@@ -336,6 +382,26 @@ pub struct ModelReport {
     pub is_encoder: bool,
     /// Adapters of this node: requests ask for `MODEL:ADAPTER`.
     pub adapters: Vec<String>,
+}
+
+/// A service outside the network, and what became of its answers since this node started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpstreamReport {
+    /// What requests call it.
+    pub name: String,
+    /// Where it is.
+    pub address: String,
+    /// Models it was set up for, by the names that requests use; none if it is asked for what this
+    /// node knows.
+    pub models: Vec<String>,
+    /// Whether it is told who asks.
+    pub has_key: bool,
+    /// How often it was asked.
+    pub asked: u64,
+    /// How often it gave no answer, or none to the end.
+    pub failed: u64,
+    /// What was wrong the last time.
+    pub last_failure: Option<String>,
 }
 
 /// One node of the network.
@@ -440,7 +506,7 @@ pub struct EntryReport {
     pub at: Tick,
     /// Its hash.
     pub hash: EntryHash,
-    /// What it is: founded, joined, reserved, settled or released.
+    /// What it is: founded, joined, reserved, settled, released, forwarded or delivered.
     pub kind: String,
     /// The request it belongs to, if any.
     pub request: Option<RequestId>,

@@ -6,11 +6,12 @@ use super::{
     Shared,
     models::KnownModel,
     session::{Bill, HeadSession, NoAnswer, SessionSize},
+    upstream,
 };
 use crate::{
     api::{
-        FinishReason, GenerateError, GenerateEvent, GenerateRequest, Generation, LOGPROBS_MAX,
-        Piece, Prompt, Summary,
+        Fallback, FinishReason, GenerateError, GenerateEvent, GenerateRequest, Generation,
+        LOGPROBS_MAX, Piece, Prompt, Summary,
     },
     core::head::{Head, HeadError, Progress, Task},
 };
@@ -19,9 +20,10 @@ use talka_engine::{ChoiceRules, Chooser, GrammarState, Guesser, TextStream};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 /// Pieces of text that wait for a slow caller; then the generation waits too.
-const EVENT_QUEUE: usize = 64;
+pub(super) const EVENT_QUEUE: usize = 64;
 
-/// Checks, prices and starts a request.
+/// Checks, prices and starts a request. An upstream answers if the request asks for it, and if there is
+/// no way to have it answered here.
 pub(crate) async fn start(
     shared: Arc<Shared>,
     request: GenerateRequest,
@@ -30,6 +32,30 @@ pub(crate) async fn start(
     let permit = Arc::clone(&shared.admitted)
         .try_acquire_owned()
         .map_err(|_| GenerateError::Overloaded { running })?;
+    let permit = Arc::new(permit);
+    if let Fallback::Only(_) = request.fallback {
+        return upstream::start(shared, request, permit, None).await;
+    }
+    let spare = upstream::may_answer(&shared, &request).then(|| request.clone());
+    match start_here(&shared, request, spare.clone(), &permit).await {
+        Err(error @ (GenerateError::NoRoute { .. } | GenerateError::UnknownModel { .. })) => {
+            match spare {
+                Some(request) => upstream::start(shared, request, permit, Some(error)).await,
+                None => Err(error),
+            }
+        }
+        started => started,
+    }
+}
+
+/// Starts a request in the network. `spare` is the request for an upstream, should all stages be lost
+/// before anything was said.
+async fn start_here(
+    shared: &Arc<Shared>,
+    request: GenerateRequest,
+    spare: Option<GenerateRequest>,
+    permit: &Arc<OwnedSemaphorePermit>,
+) -> Result<Generation, GenerateError> {
     let chosen = shared.choose(&request.model)?;
     let known = Arc::clone(&chosen.known);
     if !known.model.is_decoder() {
@@ -40,7 +66,7 @@ pub(crate) async fn start(
     let prompt = tokens(&known, &request.prompt)?;
     let size = Size::of(&known, &prompt, &request)?;
     let grammar = compile(&known, &request).await?;
-    let session = HeadSession::open(&shared, &chosen, size.session()).await?;
+    let session = HeadSession::open(shared, &chosen, size.session()).await?;
 
     let echo = request.echo.then(|| echo(&known, &request.prompt, &prompt));
     let guesser = match request.guesses {
@@ -51,9 +77,18 @@ pub(crate) async fn start(
     let (events, receiver) = mpsc::channel(EVENT_QUEUE);
     let (request, model, prompt_tokens) = (session.id(), chosen.name(), size.prompt_tokens);
     let drafts = known.drafts();
-    let run = Run { session, events, prompt_tokens, drafts, _permit: permit };
+    let run = Run {
+        shared: Arc::clone(shared),
+        session,
+        events,
+        prompt_tokens,
+        drafts,
+        spare,
+        told: false,
+        _permit: Arc::clone(permit),
+    };
     tokio::spawn(run.run(Box::new(Head::new(task)), echo));
-    Ok(Generation { request, model, prompt_tokens, events: receiver })
+    Ok(Generation { request, model, prompt_tokens, upstream: None, events: receiver })
 }
 
 /// What a head does for `request`, once all is well with it.
@@ -192,17 +227,22 @@ enum Ending {
 
 /// A request under way.
 struct Run {
+    shared: Arc<Shared>,
     session: HeadSession,
     events: mpsc::Sender<GenerateEvent>,
     prompt_tokens: u32,
     drafts: bool,
+    /// For an upstream, as long as the caller got nothing.
+    spare: Option<GenerateRequest>,
+    told: bool,
     /// Given back when the request ends, however it does.
-    _permit: OwnedSemaphorePermit,
+    _permit: Arc<OwnedSemaphorePermit>,
 }
 
 impl Run {
     async fn run(mut self, head: Box<Head>, echo: Option<String>) {
         if let Some(text) = echo {
+            self.told = true;
             // A caller who left is noticed by the first step.
             let _ =
                 self.events.send(GenerateEvent::Piece(Piece { text, ..Piece::default() })).await;
@@ -217,7 +257,7 @@ impl Run {
             }
             Ending::Broken(error) => {
                 self.session.release().await;
-                GenerateEvent::Failed(error)
+                self.elsewhere(error).await
             }
         };
         let _ = self.events.send(last).await;
@@ -254,6 +294,7 @@ impl Run {
             // The stages compute while the caller reads.
             sent_at = Instant::now();
             let finished = next.map(|step| self.session.send(step)).err();
+            self.told |= !piece.is_empty();
             if !piece.is_empty() && self.events.send(GenerateEvent::Piece(piece)).await.is_err() {
                 break Ending::Abandoned;
             }
@@ -282,6 +323,22 @@ impl Run {
         tokio::task::spawn_blocking(think).await.expect("choosing tokens does not panic")
     }
 
+    /// What comes of a request whose stages are lost for good: an upstream may begin anew if the caller got
+    /// nothing yet. It could not go on in the middle: nobody else chooses the same tokens.
+    async fn elsewhere(&mut self, error: GenerateError) -> GenerateEvent {
+        let Some(request) = self.spare.take().filter(|_| !self.told) else {
+            return GenerateEvent::Failed(error);
+        };
+        let begun = tokio::select! {
+            begun = upstream::begin(&self.shared, &request, Some(error.clone())) => begun,
+            () = self.events.closed() => return GenerateEvent::Failed(error),
+        };
+        match begun {
+            Ok(forwarded) => forwarded.relay(&self.events).await,
+            Err(error) => GenerateEvent::Failed(error),
+        }
+    }
+
     async fn settle(&mut self, finish: FinishReason, generated: u32) -> GenerateEvent {
         match self.session.settle().await {
             Ok(Bill { cost, flops }) => GenerateEvent::Done(Summary {
@@ -292,6 +349,7 @@ impl Run {
                 cost,
                 flops,
                 route: self.session.route_report(),
+                upstream: None,
             }),
             Err(error) => GenerateEvent::Failed(error),
         }

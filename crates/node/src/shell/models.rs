@@ -1,6 +1,6 @@
 //! The models a node knows, and what requests call them: `MODEL`, or `MODEL:ADAPTER`.
 
-use super::Shared;
+use super::{Shared, upstream::unknown_model};
 use crate::{
     api::GenerateError,
     config::{ModelChoice, StartError},
@@ -205,10 +205,7 @@ impl Shared {
             let adapter = Some((found.name.clone(), found.adapter.clone()));
             Some(Chosen { known, adapter })
         });
-        with_adapter.ok_or_else(|| GenerateError::UnknownModel {
-            found: name.to_owned(),
-            known: self.models.iter().flat_map(|known| known.names()).collect(),
-        })
+        with_adapter.ok_or_else(|| unknown_model(self, name))
     }
 }
 

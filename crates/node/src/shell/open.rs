@@ -13,6 +13,7 @@ use super::{
     random,
     routes::Decisions,
     stages::StageThread,
+    upstream::Upstream,
 };
 use crate::{
     api::AdminError,
@@ -65,6 +66,7 @@ pub(super) async fn open(
     let keys = identity.keypair().clone();
     let kernels = Kernels::detect(ThreadPool::new(config.threads));
     let models = open_models(&config, &kernels)?;
+    let upstreams = Upstream::open_all(&config.upstreams)?;
     let endpoint = bind(&config, &store, &keys).await?;
     let (desk, mut peers) = match enter_network(&config, &store, &keys, &endpoint).await {
         Ok(entered) => entered,
@@ -93,6 +95,7 @@ pub(super) async fn open(
         name: config.name.clone(),
         started_at: now(),
         models,
+        upstreams,
         store,
         desk: RwLock::new(Arc::new(desk)),
         endpoint,

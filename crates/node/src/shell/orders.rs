@@ -1,7 +1,10 @@
 //! Asking the founder to order an event, here or over its link.
 
 use super::{Shared, desk::OrderResult, now};
-use crate::wire::{Control, Refusal};
+use crate::{
+    api::GenerateError,
+    wire::{Control, Refusal},
+};
 use std::{
     sync::{
         Arc, PoisonError,
@@ -9,8 +12,8 @@ use std::{
     },
     time::Duration,
 };
-use talka_base::Credits;
-use talka_ledger::Event;
+use talka_base::{Credits, RequestId};
+use talka_ledger::{Cancellation, Event, ReleaseReason};
 use tokio::{sync::oneshot, time::timeout};
 
 /// The founder answers within this time.
@@ -41,6 +44,28 @@ pub(crate) async fn order(shared: &Arc<Shared>, event: Event) -> OrderResult {
     match answer {
         Ok(Ok(result)) => result,
         _ => Err(Refusal::Unreachable { reason: "the founder did not answer within 5 s".into() }),
+    }
+}
+
+/// Has the founder give back what is held for `request`.
+pub(crate) async fn cancel(shared: &Arc<Shared>, request: RequestId) {
+    let network = shared.desk().network();
+    let cancellation = Cancellation { network, request, node: shared.me };
+    let reason = ReleaseReason::Cancelled(shared.keys.sign(cancellation));
+    // If this is lost too, the founder gives it back when it expires.
+    if let Err(refusal) = order(shared, Event::Released { request, reason }).await {
+        tracing::warn!(%request, reason = describe(&refusal), "not released");
+    }
+}
+
+/// What it means for a request that the founder does not hold credits for it.
+pub(crate) fn refused_to_hold(refusal: Refusal) -> GenerateError {
+    match refusal {
+        Refusal::Insufficient { held, needed } => {
+            GenerateError::InsufficientCredits { held: Credits(held), needed: Credits(needed) }
+        }
+        Refusal::Unreachable { reason } => GenerateError::LedgerUnreachable { reason },
+        other => GenerateError::LedgerRefused { reason: describe(&other) },
     }
 }
 

@@ -13,7 +13,7 @@ use super::{
     Shared,
     models::{Chosen, KnownModel},
     now,
-    orders::{describe, order},
+    orders::{cancel, describe, order, refused_to_hold},
     probe, random, routes,
 };
 use crate::{
@@ -24,7 +24,7 @@ use crate::{
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use talka_base::{AdapterId, Credits, Flops, NodeId, Precision, Receipt, RequestId, Signed};
 use talka_engine::LogitsWanted;
-use talka_ledger::{Cancellation, Entry, Event, ReleaseReason, Reservation, Settlement};
+use talka_ledger::{Entry, Event, Reservation, Settlement};
 use talka_net::WireType;
 use talka_plan::Hop;
 use tokio::{
@@ -441,17 +441,7 @@ impl HeadSession {
     }
 
     async fn cancel(&self) {
-        let cancellation = Cancellation {
-            network: self.shared.desk().network(),
-            request: self.id,
-            node: self.shared.me,
-        };
-        let reason = ReleaseReason::Cancelled(self.shared.keys.sign(cancellation));
-        let event = Event::Released { request: self.id, reason };
-        // If this is lost too, the founder releases the reservation when it expires.
-        if let Err(refusal) = order(&self.shared, event).await {
-            tracing::warn!(request = %self.id, reason = describe(&refusal), "not released");
-        }
+        cancel(&self.shared, self.id).await;
     }
 
     pub fn route_report(&self) -> Vec<StageReport> {
@@ -499,11 +489,5 @@ async fn reserve(
         at: now(),
     };
     let event = Event::Reserved { reservation: shared.keys.sign(reservation) };
-    order(shared, event).await.map_err(|refusal| match refusal {
-        Refusal::Insufficient { held, needed } => {
-            GenerateError::InsufficientCredits { held: Credits(held), needed: Credits(needed) }
-        }
-        Refusal::Unreachable { reason } => GenerateError::LedgerUnreachable { reason },
-        other => GenerateError::LedgerRefused { reason: describe(&other) },
-    })
+    order(shared, event).await.map_err(refused_to_hold)
 }

@@ -9,6 +9,7 @@ use crate::{
 };
 use anyhow::Result;
 use std::time::{SystemTime, UNIX_EPOCH};
+use talka_node::api::UpstreamReport;
 
 pub async fn run(at: NodeAt) -> Result<Exit> {
     let status = Client::find(&at)?.status().await?;
@@ -51,5 +52,20 @@ pub async fn run(at: NodeAt) -> Result<Exit> {
             route.why
         ))?;
     }
+    for upstream in &status.upstreams {
+        output::line(format!("{:<10}{}", "upstream", described(upstream)))?;
+    }
     Ok(Exit::Done)
+}
+
+fn described(upstream: &UpstreamReport) -> String {
+    let UpstreamReport { name, address, asked, failed, .. } = upstream;
+    let models = match upstream.models.as_slice() {
+        [] => "models known here".into(),
+        models => models.join(", "),
+    };
+    let key = if upstream.has_key { "with a key" } else { "without a key" };
+    let counts = format!("{asked} asked, {failed} failed");
+    let last = upstream.last_failure.as_ref().map(|reason| format!(" (last: {reason})"));
+    format!("{name} {address} ({models}; {key}): {counts}{}", last.unwrap_or_default())
 }

@@ -5,6 +5,7 @@
 
 use crate::{
     cli::{NodeArgs, UpArgs},
+    client::install_cryptography,
     env,
     exit::{Exit, UsageError},
     files,
@@ -13,6 +14,7 @@ use crate::{
     output,
     quantity::Size,
     suggest::{self, Suggestion},
+    upstream::UpstreamFlag,
 };
 use anyhow::{Context, Result};
 use serde_json::json;
@@ -53,7 +55,11 @@ pub async fn run(args: UpArgs) -> Result<Exit> {
     let listener = bind(args.http).await?;
     let address = listener.local_addr()?;
     let models = models(&args, &data_dir, join.is_some()).await?;
-    let node = Node::start(node_config(&args, join, name, data_dir.clone(), models)).await?;
+    let upstreams = args.upstreams.iter().map(UpstreamFlag::resolve).collect::<Result<_>>()?;
+    let config =
+        NodeConfig { upstreams, ..node_config(&args, join, name, data_dir.clone(), models) };
+    install_cryptography();
+    let node = Node::start(config).await?;
     let gateway = Gateway::open(listener, &node, key);
     files::write_http(&data_dir, address)?;
 
@@ -93,6 +99,7 @@ fn node_config(
         join,
         p2p_address: args.p2p,
         p2p_announced: args.announce,
+        upstreams: Vec::new(),
         grant: args.grant,
     }
 }

@@ -115,6 +115,8 @@ fn poll<T>(mut question: impl FnMut() -> Option<T>) -> Option<T> {
 pub struct Reply {
     pub status: u16,
     pub body: Value,
+    /// The upstream that the header names.
+    pub upstream: Option<String>,
 }
 
 impl Reply {
@@ -146,6 +148,8 @@ pub struct Streamed {
     pub error: Option<(String, String)>,
     /// Whether it ended as a complete answer does.
     pub done: bool,
+    /// The upstream that the last chunk names.
+    pub upstream: Option<String>,
 }
 
 /// A running node; killed when dropped, its log printed if the test failed.
@@ -204,6 +208,14 @@ pub fn up_with_key(dir: &Path, key: &str) -> Node {
     let mut command = talka(&node_args(&["up"], dir, &[]));
     command.env("TALKA_API_KEY", key);
     Node::start(command, dir, Some(key.into()))
+}
+
+/// `talka up` on `dir` with these variables, ready.
+#[track_caller]
+pub fn up_with_env(dir: &Path, more: &[&str], variables: &[(&str, &str)]) -> Node {
+    let mut command = talka(&node_args(&["up"], dir, more));
+    command.envs(variables.iter().copied());
+    Node::start(command, dir, None)
 }
 
 /// `talka join` on `dir`, where no node runs, ready.
@@ -342,6 +354,17 @@ impl Node {
     }
 }
 
+/// Posts `body` with `"stream": true` and leaves after the first piece.
+pub fn try_stream_once(http: &str, path: &str, body: &Value) {
+    let mut body = body.clone();
+    body["stream"] = true.into();
+    runtime().block_on(async {
+        let request = client().post(format!("{http}{path}")).json(&body);
+        let mut response = request.send().await.expect("the node answers");
+        response.chunk().await.expect("a piece");
+    });
+}
+
 /// Posts `body` to a node that may be dying.
 pub fn try_post(http: &str, path: &str, body: &Value) -> Result<Reply, reqwest::Error> {
     reply(client().post(format!("{http}{path}")).json(body))
@@ -350,7 +373,9 @@ pub fn try_post(http: &str, path: &str, body: &Value) -> Result<Reply, reqwest::
 fn reply(request: reqwest::RequestBuilder) -> Result<Reply, reqwest::Error> {
     runtime().block_on(async {
         let response = request.send().await?;
-        Ok(Reply { status: response.status().as_u16(), body: response.json().await? })
+        let upstream = response.headers().get("x-talka-upstream");
+        let upstream = upstream.map(|name| name.to_str().expect("text").to_owned());
+        Ok(Reply { status: response.status().as_u16(), body: response.json().await?, upstream })
     })
 }
 
@@ -369,6 +394,9 @@ impl Streamed {
         let choice = &event["choices"][0];
         self.text += &text(&choice["text"]);
         self.text += &text(&choice["delta"]["content"]);
+        if let Some(upstream) = event["talka"]["upstream"].as_str() {
+            self.upstream = Some(upstream.into());
+        }
         if let Some(finish) = choice["finish_reason"].as_str() {
             self.finish = Some(finish.into());
         }

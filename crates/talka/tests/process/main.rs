@@ -14,3 +14,4 @@ mod models;
 mod refusals;
 mod survive;
 mod together;
+mod upstream;

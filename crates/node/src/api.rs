@@ -118,6 +118,8 @@ impl Api {
                 coverage,
                 complete,
                 is_encoder: !known.model.is_decoder(),
+                share_bytes: view.shares.get(&known.id).copied(),
+                load_ms: self.shared.meter.load_ms(known.id),
                 adapters: known.adapters.iter().map(|known| known.name.clone()).collect(),
             }
         };

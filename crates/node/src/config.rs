@@ -4,6 +4,7 @@ use crate::core::fallback::{UpstreamModel, UpstreamPrice};
 use std::{net::SocketAddr, path::PathBuf};
 use talka_base::{Credits, LayerSpan};
 use talka_engine::{AdapterError, ModelError, ModelSource, quant::Encoding};
+use talka_plan::residency::Policy;
 use talka_upstream::{ServiceConfig, ServiceError};
 
 /// A model to serve.
@@ -79,6 +80,8 @@ pub struct NodeConfig {
     pub memory_bytes: Option<u64>,
     /// How much of it is for caches; a quarter if absent.
     pub cache_bytes: Option<u64>,
+    /// How several models share the memory for weights.
+    pub policy: Policy,
     /// What weights are quantised to when they are loaded; as they are stored if absent.
     pub weights: Option<Encoding>,
     /// An invitation to use before anything else.

@@ -2,6 +2,7 @@
 //! thread. The shell feeds it and performs the [`Effect`]s; tests run many cores side by side.
 
 pub mod assign;
+mod demand;
 pub mod directory;
 pub mod embed;
 pub mod fallback;
@@ -11,11 +12,12 @@ pub mod measures;
 
 use crate::wire::{Heartbeat, Offer};
 use assign::changes;
+use demand::Asked;
 use directory::{Directory, Speed};
 use measures::{Measures, Sample};
 use std::{net::SocketAddr, sync::Arc};
 use talka_base::{AdapterId, LayerSpan, ModelId, NodeId, Tick};
-use talka_plan::{Candidate, Goal, Links, Placement, place};
+use talka_plan::{Candidate, Goal, Links, Placement, place, residency::Policy};
 
 /// How often a node tells the others that it lives and what it serves, in milliseconds.
 pub const HEARTBEAT_MS: u64 = 1_000;
@@ -43,8 +45,18 @@ pub struct OwnModel {
     pub name: String,
     /// Number of layers.
     pub layers: u32,
+    /// All weights, in bytes.
+    pub bytes: u64,
     /// Weights of one layer, in bytes.
     pub layer_bytes: u64,
+    /// It stays in memory when others are swapped.
+    pub is_core: bool,
+    /// When anybody last asked for it.
+    pub wanted_at: Option<Tick>,
+    /// Since when it has room in memory.
+    pub resident_since: Option<Tick>,
+    /// How much room; absent until that is decided.
+    pub share_bytes: Option<u64>,
     /// Microseconds for one token through one layer, as far as can be told before it ran.
     pub layer_us: u32,
     /// Adapters that can be added to its layers.
@@ -57,6 +69,13 @@ pub struct OwnModel {
     pub loading: Vec<LayerSpan>,
     /// Spans that failed to load: not tried again.
     pub failed: Vec<LayerSpan>,
+}
+
+impl OwnModel {
+    /// Whether it waits on the disk.
+    pub fn is_swapped_out(&self) -> bool {
+        self.share_bytes == Some(0) && self.pinned.is_none()
+    }
 }
 
 /// Something a node learned.
@@ -77,6 +96,8 @@ pub enum Input {
     Loaded { model: ModelId, span: LayerSpan },
     /// A span could not be loaded.
     LoadFailed { model: ModelId, span: LayerSpan },
+    /// A caller of this node asks for a model.
+    Asked { model: ModelId },
     /// This is how fast, loaded and far the node is.
     Measured(Sample),
     /// This node can be reached at these addresses.
@@ -109,7 +130,9 @@ pub struct Core {
     me: NodeId,
     name: String,
     memory_bytes: u64,
+    policy: Policy,
     models: Vec<OwnModel>,
+    asked: Asked,
     addresses: Vec<SocketAddr>,
     directory: Directory,
     ledger_height: u64,
@@ -122,13 +145,22 @@ pub struct Core {
 }
 
 impl Core {
-    /// A node that knows nobody yet. `memory_bytes` is what it offers for weights.
-    pub fn new(me: NodeId, name: String, memory_bytes: u64, models: Vec<OwnModel>) -> Self {
+    /// A node that knows nobody yet. `memory_bytes` is what it offers for weights, `policy` how its models share
+    /// them.
+    pub fn new(
+        me: NodeId,
+        name: String,
+        memory_bytes: u64,
+        policy: Policy,
+        models: Vec<OwnModel>,
+    ) -> Self {
         Self {
             me,
             name,
             memory_bytes,
+            policy,
             models,
+            asked: Asked::default(),
             addresses: Vec::new(),
             directory: Directory::default(),
             ledger_height: 0,
@@ -216,12 +248,16 @@ impl Core {
         let mut gone = Vec::new();
         self.is_stale |= !matches!(
             input,
-            Input::Tick | Input::Addresses(_) | Input::Heard { .. } | Input::Measured(_)
+            Input::Tick
+                | Input::Addresses(_)
+                | Input::Heard { .. }
+                | Input::Measured(_)
+                | Input::Asked { .. }
         );
         match input {
             Input::LinkUp { peer } => {
                 self.directory.link_up(peer, now);
-                out.push(Effect::Tell(peer, self.heartbeat()));
+                out.push(Effect::Tell(peer, self.heartbeat(now)));
             }
             Input::LinkDown { peer } => self.directory.link_down(peer, now, REDIAL_FIRST_MS),
             Input::DialFailed { peer } => self.directory.dial_failed(peer, now, REDIAL_MS),
@@ -229,10 +265,12 @@ impl Core {
                 for (known, addresses) in &heartbeat.peers {
                     self.introduce(*known, addresses);
                 }
+                heartbeat.asked.iter().for_each(|model| self.wanted(*model, now));
                 self.is_stale |= self.directory.heard(peer, heartbeat, now);
             }
             Input::Loaded { model, span } => self.loaded(model, span, true),
             Input::LoadFailed { model, span } => self.loaded(model, span, false),
+            Input::Asked { model } => self.asked(model, now),
             Input::Measured(sample) => self.is_stale |= self.measures.take(now, sample),
             Input::Addresses(addresses) => self.addresses = addresses,
             Input::Unresponsive { peer } => {
@@ -241,7 +279,7 @@ impl Core {
             Input::Tick => {}
         }
         gone.extend(self.directory.silent(now, SILENCE_MS_MAX));
-        self.is_stale |= !gone.is_empty();
+        self.is_stale |= !gone.is_empty() || self.somebody_waits(now);
         for peer in gone {
             self.directory.link_down(peer, now, REDIAL_MS.0);
             out.push(Effect::Sever { peer });
@@ -249,19 +287,27 @@ impl Core {
         for (peer, addresses) in self.directory.due_dials(now) {
             out.push(Effect::Dial { peer, addresses });
         }
-        let changed = self.is_stale && self.assign(out);
+        let changed = self.is_stale && self.assign(now, out);
         if changed || now >= self.next_heartbeat {
             self.next_heartbeat = now.plus_ms(HEARTBEAT_MS);
-            out.push(Effect::Broadcast(self.heartbeat()));
+            out.push(Effect::Broadcast(self.heartbeat(now)));
         }
     }
 
     /// What this node should serve of each model by what it knows now. A span is given back only
     /// when others serve all of it *and should*: two nodes that both serve too much would otherwise
-    /// each rely on the other and both let go. Says whether the offer to the others changed.
-    fn assign(&mut self, out: &mut Vec<Effect>) -> bool {
+    /// each rely on the other and both let go. Models without room are given back first, whoever serves
+    /// them. Says whether the offer to the others changed.
+    fn assign(&mut self, now: Tick, out: &mut Vec<Effect>) -> bool {
         self.links = Arc::new(self.known_links());
-        let mut changed = false;
+        let before: Vec<_> = self.models.iter().map(|model| model.share_bytes).collect();
+        self.share_memory(now);
+        let mut changed = self.models.iter().map(|model| model.share_bytes).ne(before);
+        for model in self.models.iter_mut().filter(|model| model.is_swapped_out()) {
+            let id = model.id;
+            changed |= !model.serves.is_empty();
+            out.extend(model.serves.drain(..).map(|span| Effect::Unload { model: id, span }));
+        }
         for index in 0..self.models.len() {
             let placement = self.placement(&self.models[index]);
             let model = &mut self.models[index];
@@ -306,7 +352,7 @@ impl Core {
     fn placement(&self, model: &OwnModel) -> Placement {
         let me = Candidate {
             node: self.me,
-            memory_bytes: self.memory_bytes / self.models.len() as u64,
+            memory_bytes: model.share_bytes.unwrap_or(0),
             layer_us: self.layer_us(model),
             pinned: model.pinned,
             serves: model.serves.clone(),
@@ -327,7 +373,7 @@ impl Core {
         self.next_heartbeat = Tick(0);
     }
 
-    fn heartbeat(&self) -> Heartbeat {
+    fn heartbeat(&self, now: Tick) -> Heartbeat {
         Heartbeat {
             name: self.name.clone(),
             memory_bytes: self.memory_bytes,
@@ -335,6 +381,7 @@ impl Core {
             ledger_height: self.ledger_height,
             load: self.measures.load(),
             is_busy: self.measures.is_busy(),
+            asked: self.asked.lately(now),
             round_trips_us: self.measures.round_trips_us().collect(),
             offers: self.models.iter().map(|m| self.offer(m)).collect(),
             peers: self.directory.introductions(),
@@ -345,7 +392,8 @@ impl Core {
         Offer {
             model: model.id,
             pinned: model.pinned,
-            memory_bytes: self.memory_bytes / self.models.len() as u64,
+            memory_bytes: model.share_bytes.unwrap_or(0),
+            could_bytes: self.could_bytes(model),
             layer_us: self.layer_us(model),
             serves: model.serves.clone(),
             adapters: model.adapters.clone(),

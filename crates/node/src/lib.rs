@@ -16,6 +16,7 @@ pub use core::fallback::{UpstreamModel, UpstreamPrice};
 pub use shell::Node;
 pub use talka_base as base;
 pub use talka_engine::{BundledModel, ModelError, ModelProfile, ModelSource, quant::Encoding};
+pub use talka_plan::residency::Policy;
 pub use talka_upstream::{Key, ServiceConfig, ServiceError};
 
 /// What the model at `source` is and takes, by its headers; no node need run.

@@ -85,6 +85,8 @@ pub struct Heartbeat {
     pub load: u32,
     /// Whether there have been many for a while.
     pub is_busy: bool,
+    /// Models that its callers asked for lately.
+    pub asked: Vec<ModelId>,
     /// Microseconds to the nodes nearest to it and back.
     pub round_trips_us: Vec<(NodeId, u32)>,
     /// The models it has.
@@ -102,6 +104,8 @@ pub struct Offer {
     pub pinned: Option<LayerSpan>,
     /// Memory offered for this model, in bytes.
     pub memory_bytes: u64,
+    /// Memory it could have here if it were asked for; 0 if the node never swaps models.
+    pub could_bytes: u64,
     /// Microseconds for one token through one layer, measured or else estimated.
     pub layer_us: u32,
     /// Spans ready to run.
@@ -401,6 +405,7 @@ impl Heartbeat {
     fn check(&self) -> Result<(), WireError> {
         at_most("bytes of name", self.name.len(), REASON_BYTES_MAX)?;
         at_most("addresses", self.addresses.len(), ADDRESSES_MAX)?;
+        at_most("models asked for", self.asked.len(), OFFERS_MAX)?;
         at_most("round trips", self.round_trips_us.len(), ROUND_TRIPS_MAX)?;
         at_most("offers", self.offers.len(), OFFERS_MAX)?;
         let spans = self.offers.iter().map(|offer| offer.serves.len()).max();
@@ -612,6 +617,7 @@ mod tests {
             ledger_height: 0,
             load: 0,
             is_busy: false,
+            asked: vec![],
             round_trips_us: vec![],
             offers: vec![],
             peers: vec![],

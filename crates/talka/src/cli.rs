@@ -8,7 +8,7 @@ use crate::{
 };
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::FalseyValueParser};
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
-use talka_node::{Encoding, base::Credits};
+use talka_node::{Encoding, Policy, base::Credits};
 
 /// Where a node answers unless told otherwise: this computer only.
 pub const HTTP_DEFAULT: &str = "127.0.0.1:4242";
@@ -124,6 +124,10 @@ pub struct NodeArgs {
     /// Memory for weights and caches, such as 8G [default: what the system can spare]
     #[arg(long, value_name = "SIZE")]
     pub memory: Option<Size>,
+    /// How several models share the memory: each has its part always, or those asked for last are loaded, or the
+    /// first stays and the others are swapped
+    #[arg(long, value_name = "POLICY", default_value = "specialised")]
+    pub policy: MemoryPolicy,
     /// How much of the memory is for caches: what answers under way have read and said [default: a quarter]
     #[arg(long, value_name = "SIZE")]
     pub cache: Option<Size>,
@@ -378,6 +382,27 @@ pub enum WeightFormat {
     /// 4 bits with scales and minima: half of that again, at some loss
     #[value(name = "q4_k")]
     Q4,
+}
+
+/// How several models share a node's memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum MemoryPolicy {
+    /// All in memory always
+    Specialised,
+    /// Loaded when asked for; the least recently used makes room
+    Dynamic,
+    /// The first stays, the others are swapped
+    Mixed,
+}
+
+impl From<MemoryPolicy> for Policy {
+    fn from(policy: MemoryPolicy) -> Self {
+        match policy {
+            MemoryPolicy::Specialised => Self::Specialised,
+            MemoryPolicy::Dynamic => Self::Dynamic,
+            MemoryPolicy::Mixed => Self::Mixed,
+        }
+    }
 }
 
 impl From<WeightFormat> for Encoding {

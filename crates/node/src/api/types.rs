@@ -380,6 +380,10 @@ pub struct ModelReport {
     pub complete: bool,
     /// Whether it only makes vectors of texts.
     pub is_encoder: bool,
+    /// Memory that this node gives to it; 0 while it waits on the disk, nothing until that is decided.
+    pub share_bytes: Option<u64>,
+    /// How long its layers took to load when they last were, in milliseconds.
+    pub load_ms: Option<u64>,
     /// Adapters of this node: requests ask for `MODEL:ADAPTER`.
     pub adapters: Vec<String>,
 }

@@ -85,6 +85,12 @@ impl Directory {
         })
     }
 
+    /// What live nodes give to `model`, and could give.
+    pub(super) fn offered_bytes(&self, model: ModelId) -> Vec<(u64, u64, NodeId)> {
+        let offers = self.live_offers(model);
+        offers.map(|(node, offer)| (offer.memory_bytes, offer.could_bytes, node)).collect()
+    }
+
     /// Whether one of the live nodes that have `model` has been busy for a while.
     pub(super) fn is_busy(&self, model: ModelId) -> bool {
         let beats = self.nodes.values().filter(|k| k.linked).filter_map(|k| k.heartbeat.as_ref());

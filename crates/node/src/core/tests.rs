@@ -29,7 +29,12 @@ fn core_with(n: u8, room: u64, pinned: Option<(u32, u32)>) -> Core {
         id: MODEL,
         name: "m".into(),
         layers: LAYERS,
+        bytes: 60,
         layer_bytes: 10,
+        is_core: false,
+        wanted_at: None,
+        resident_since: None,
+        share_bytes: None,
         layer_us: 100,
         adapters: vec![],
         pinned: pinned.map(|(a, b)| LayerSpan::new(a, b).expect("test span")),
@@ -37,7 +42,7 @@ fn core_with(n: u8, room: u64, pinned: Option<(u32, u32)>) -> Core {
         loading: vec![],
         failed: vec![],
     };
-    let mut core = Core::new(id(n), format!("n{n}"), room * 10, vec![model]);
+    let mut core = Core::new(id(n), format!("n{n}"), room * 10, Policy::Specialised, vec![model]);
     core.addresses = vec![([127, 0, 0, 1], u16::from(n)).into()];
     core
 }
@@ -226,7 +231,50 @@ fn equal_inputs_give_equal_effects() {
         let mut world = World::new(vec![core(1, None), core(2, None)]);
         world.cores.get_mut(&id(2)).expect("added").introduce(id(1), &[([127, 0, 0, 1], 1).into()]);
         world.run_ms(4_000, &any);
-        world.cores.values().map(Core::heartbeat).collect::<Vec<_>>()
+        world.cores.values().map(|core| core.heartbeat(world.now)).collect::<Vec<_>>()
     };
     assert_eq!(run(), run());
+}
+
+/// A node that has room for one of two models.
+fn swapping(n: u8) -> Core {
+    let one = core_with(n, 6, None);
+    let mut models = one.models.clone();
+    models.push(OwnModel { id: OTHER, name: "other".into(), ..models[0].clone() });
+    let mut core = Core::new(id(n), format!("n{n}"), 60, Policy::Dynamic, models);
+    core.addresses = one.addresses;
+    core
+}
+
+const OTHER: ModelId = ModelId([8; 32]);
+
+/// Goal: a model is loaded when somebody asks for it, by one node, and the least recently used one makes room.
+/// Method: two nodes with room for one of two models each; one is asked for the model that neither has.
+#[test]
+fn models_are_swapped_by_demand_on_one_node_only() {
+    let mut world = World::new(vec![swapping(1), swapping(2)]);
+    world.cores.get_mut(&id(2)).expect("added").introduce(id(1), &[([127, 0, 0, 1], 1).into()]);
+    world.run_ms(15_000, &any);
+    let resident = |world: &World| -> Vec<Vec<bool>> {
+        let full = |model: &OwnModel| !model.serves.is_empty();
+        world.cores.values().map(|core| core.models().iter().map(full).collect()).collect()
+    };
+    assert_eq!(resident(&world), [[true, false], [true, false]], "the first, unasked");
+    assert!(world.cores[&id(2)].can_be_loaded(OTHER));
+
+    world.step(id(2), Input::Asked { model: OTHER });
+    world.run_ms(1_000, &no_gap);
+    assert_eq!(resident(&world), [[false, true], [true, false]]);
+
+    // The model that went is served elsewhere: asking for it swaps nothing.
+    world.step(id(1), Input::Asked { model: MODEL });
+    world.run_ms(20_000, &no_gap);
+    assert_eq!(resident(&world), [[false, true], [true, false]]);
+
+    // Until the other node is gone.
+    world.dead.push(id(2));
+    world.run_ms(SILENCE_MS_MAX + 1_000, &any);
+    world.step(id(1), Input::Asked { model: MODEL });
+    world.run_ms(15_000, &any);
+    assert_eq!(resident(&world)[0], [true, false]);
 }

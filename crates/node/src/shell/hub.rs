@@ -14,10 +14,10 @@ use crate::{
     wire::{Control, Heartbeat},
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     sync::{Arc, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use talka_base::{AdapterId, LayerSpan, ModelId, NodeId, Tick};
 use talka_engine::kernels::Kernels;
@@ -62,6 +62,10 @@ pub(crate) enum HubInput {
         span: LayerSpan,
         success: bool,
     },
+    /// A caller asks for a model.
+    Asked {
+        model: ModelId,
+    },
     /// This node now belongs to another network.
     Adopt {
         desk: Box<Desk>,
@@ -83,6 +87,10 @@ pub(crate) struct View {
     pub(crate) links: Arc<Links>,
     /// Who can add which adapter to what it serves.
     pub(crate) adapted: BTreeMap<ModelId, Vec<(NodeId, AdapterId)>>,
+    /// Memory that this node gives to each of its models, once that is decided.
+    pub(crate) shares: BTreeMap<ModelId, u64>,
+    /// Models that nodes load when they are asked for.
+    pub(crate) on_demand: BTreeSet<ModelId>,
     /// Where the others are.
     pub(crate) introductions: Vec<(NodeId, Vec<SocketAddr>)>,
 }
@@ -171,6 +179,7 @@ pub(crate) async fn run(shared: Arc<Shared>, mut hub: Hub, mut inputs: mpsc::Rec
             Some(HubInput::Unresponsive { peer }) => {
                 hub.step(&shared, Input::Unresponsive { peer });
             }
+            Some(HubInput::Asked { model }) => hub.step(&shared, Input::Asked { model }),
             Some(HubInput::DialFailed { peer }) => hub.step(&shared, Input::DialFailed { peer }),
             Some(HubInput::Loaded { model, span, success: true }) => {
                 hub.step(&shared, Input::Loaded { model, span });
@@ -235,7 +244,9 @@ impl Hub {
         let Some(known) = shared.model_by_id(id).cloned() else { return };
         let (shared, kernels) = (Arc::clone(shared), self.kernels.clone());
         tokio::task::spawn_blocking(move || {
+            let begun = Instant::now();
             let stage = known.model.stage(span, &kernels);
+            shared.meter.loaded(id, begun.elapsed());
             let success = stage.is_ok();
             match stage {
                 Ok(mut stage) => {
@@ -280,7 +291,9 @@ impl Hub {
             served: models.clone().map(|m| (m.id, self.core.served(m.id))).collect(),
             speeds: models.clone().map(|m| (m.id, self.core.speeds(m.id))).collect(),
             links: Arc::clone(self.core.links()),
-            adapted: models.map(|m| (m.id, self.core.adapted(m.id))).collect(),
+            adapted: models.clone().map(|m| (m.id, self.core.adapted(m.id))).collect(),
+            shares: models.clone().filter_map(|m| Some((m.id, m.share_bytes?))).collect(),
+            on_demand: models.map(|m| m.id).filter(|id| self.core.can_be_loaded(*id)).collect(),
             introductions: self.core.directory().introductions(),
         }
     }

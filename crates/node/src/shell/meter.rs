@@ -20,13 +20,31 @@ const TRIAL_PASSES: u32 = 3;
 const PROBE_BYTES: usize = 32 << 20;
 const PROBE_ROUNDS: usize = 2;
 
-/// What runs took, by model.
+/// What runs and loads took, by model.
 #[derive(Debug, Default)]
-pub(crate) struct Meter(Mutex<HashMap<ModelId, f64>>);
+pub(crate) struct Meter {
+    layer_us: Mutex<HashMap<ModelId, f64>>,
+    load_time: Mutex<HashMap<ModelId, Duration>>,
+}
 
 impl Meter {
     fn lock(&self) -> MutexGuard<'_, HashMap<ModelId, f64>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.layer_us.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn loads(&self) -> MutexGuard<'_, HashMap<ModelId, Duration>> {
+        self.load_time.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Layers of `model` were loaded in `time`.
+    pub(crate) fn loaded(&self, model: ModelId, time: Duration) {
+        self.loads().insert(model, time);
+    }
+
+    /// How long layers of `model` took to load when they last were.
+    pub(crate) fn load_ms(&self, model: ModelId) -> Option<u64> {
+        let time = self.loads().get(&model).copied()?;
+        Some(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
     }
 
     /// One token went through `layers` layers in `time`.

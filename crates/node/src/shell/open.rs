@@ -79,10 +79,13 @@ pub(super) async fn open(
 
     let memory = MemoryShare::of(config.memory_bytes, config.cache_bytes);
     let bytes_per_second = meter::bytes_per_second(kernels.pool());
-    let own = models.iter().map(|known| own_model(known, bytes_per_second)).collect();
+    let mut own: Vec<_> = models.iter().map(|known| own_model(known, bytes_per_second)).collect();
+    // The first one named is what the node is for.
+    own[0].is_core = true;
     let extra: u64 = models.iter().map(|known| known.extra_bytes()).sum();
     let weights = memory.weights.saturating_sub(extra);
-    let mut core = Core::new(NodeId(keys.public()), config.name.clone(), weights, own);
+    let mut core =
+        Core::new(NodeId(keys.public()), config.name.clone(), weights, config.policy, own);
     for (peer, addresses) in &peers {
         core.introduce(*peer, addresses);
     }
@@ -128,12 +131,18 @@ fn open_models(config: &NodeConfig, kernels: &Kernels) -> Result<Vec<Arc<KnownMo
 
 fn own_model(known: &KnownModel, bytes_per_second: f64) -> OwnModel {
     let shape = known.model.shape();
+    let bytes = known.model.span_bytes(known.pinned.unwrap_or(shape.span()));
     let layer_bytes = known.model.span_bytes(shape.span()) / u64::from(shape.layers);
     OwnModel {
         id: known.id,
         name: known.name.clone(),
         layers: shape.layers,
+        bytes,
         layer_bytes,
+        is_core: known.pinned.is_some(),
+        wanted_at: None,
+        resident_since: None,
+        share_bytes: None,
         layer_us: (layer_bytes as f64 / bytes_per_second * 1e6).ceil() as u32,
         pinned: known.pinned,
         adapters: known.adapters.iter().map(|known| known.adapter.id()).collect(),

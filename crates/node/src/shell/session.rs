@@ -11,6 +11,7 @@
 
 use super::{
     Shared,
+    hub::HubInput,
     models::{Chosen, KnownModel},
     now,
     orders::{cancel, describe, order, refused_to_hold},
@@ -35,6 +36,8 @@ use tokio::{
 
 /// While layers move, a request waits this long for a complete route.
 const ROUTE_TIME_MAX: Duration = Duration::from_secs(3);
+/// While a node loads a model that waited on the disk, this long: weights of 17 GB take up to a minute.
+const SWAP_TIME_MAX: Duration = Duration::from_secs(90);
 /// A stage that lives answers a step within this time, however long the prompt.
 const STEP_TIME_MAX: Duration = Duration::from_secs(120);
 /// After this long without an answer the route's nodes are asked whether they are there; then again after
@@ -458,7 +461,11 @@ impl Drop for HeadSession {
 /// A complete route; waits a little for one while layers move.
 async fn find(shared: &Shared, chosen: &Chosen) -> Result<Vec<Hop>, GenerateError> {
     let mut view = shared.view.clone();
-    let deadline = Instant::now() + ROUTE_TIME_MAX;
+    let model = chosen.known.id;
+    // Whoever has it on the disk shall know. If the node is stopping, nobody waits for the answer.
+    let _ = shared.hub.send(HubInput::Asked { model }).await;
+    let on_demand = view.borrow().on_demand.contains(&model);
+    let deadline = Instant::now() + if on_demand { SWAP_TIME_MAX } else { ROUTE_TIME_MAX };
     loop {
         let found = routes::choose(shared, &view.borrow_and_update(), chosen);
         let missing = match found {

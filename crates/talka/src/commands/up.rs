@@ -95,6 +95,7 @@ fn node_config(
         threads: args.threads.map_or_else(processors, usize::from),
         memory_bytes: args.memory.map(|size| size.0),
         cache_bytes: args.cache.map(|size| size.0),
+        policy: args.policy.into(),
         weights: args.weights.map(Into::into),
         join,
         p2p_address: args.p2p,
@@ -218,8 +219,10 @@ async fn live(node: &Node, address: SocketAddr, as_json: bool) -> Result<()> {
 /// Waits until every model is served: all of it by the network, or this node's part of it.
 async fn serving(node: &Node) {
     let (api, me) = (node.api(), node.id());
-    let is_served =
-        |model: &ModelReport| model.complete || model.coverage.iter().any(|stage| stage.node == me);
+    let is_served = |model: &ModelReport| {
+        let waits_on_disk = model.share_bytes == Some(0);
+        model.complete || waits_on_disk || model.coverage.iter().any(|stage| stage.node == me)
+    };
     while !api.models().await.iter().all(is_served) {
         tokio::time::sleep(SERVING_POLL).await;
     }

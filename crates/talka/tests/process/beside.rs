@@ -3,7 +3,7 @@
 
 use crate::{
     harness::{Node, cannot_start, folder, join, up, wait_for},
-    models::{bard, golden, shallow_bard},
+    models::{bard, golden, room_for, shallow_bard},
     together::three,
 };
 use safetensors::SafeTensors;
@@ -212,4 +212,37 @@ fn what_does_not_belong_to_a_model_stops_the_start() {
     refused(&["--model", "bard", "--adapter", &adapter], &["bard:quirk", "another base model"]);
     let missing = format!("quirk={}", text(place.path()));
     refused(&["--model", "bard", "--adapter", &missing], &["bard:quirk", "adapter_config.json"]);
+}
+
+/// Goal: with room for one of two models a node answers for both, one after the other.
+/// Method: ask for the one that waits on the disk, then for the first again.
+#[test]
+fn models_are_swapped_when_they_are_asked_for() {
+    let place = folder();
+    let llama = fixture("reference/llama");
+    let [memory, cache] = room_for("bard", 1);
+    let flags = ["--model", "bard", "--model", text(&llama), "--policy", "dynamic"];
+    let node = up(&place.path().join("data"), &[&flags[..], &[&memory, &cache]].concat());
+    let on_disk = || -> Vec<String> {
+        let models = node.get("/api/models").done();
+        let waits = models.as_array().expect("an array").iter().filter(|m| m["share_bytes"] == 0);
+        waits.map(|model| model["name"].as_str().expect("a name").to_owned()).collect()
+    };
+    assert_eq!(on_disk(), ["llama"]);
+    let golden = &golden(&bard())[0];
+    let bard_answers = || {
+        let body = json!({"model": "bard", "prompt": golden.prompt, "temperature": 0,
+            "max_tokens": golden.greedy_ids.len()});
+        let answer = node.post("/v1/completions", &body).done();
+        assert_eq!(answer["choices"][0]["text"], golden.continuation());
+    };
+    bard_answers();
+    let reference = Reference::of(&llama);
+    let tokens = &reference.tokens()[0];
+    let expected = expected_logprobs(&reference.floats("logits"), tokens);
+    assert_close(&logprobs(&node, "llama", tokens), &expected);
+    assert_eq!(on_disk(), ["bard"]);
+    assert!(node.cli(&["models", "list"]).done().contains("on disk, loads in"));
+    bard_answers();
+    assert_eq!(on_disk(), ["llama"]);
 }

@@ -6,7 +6,7 @@ use crate::{
     exit::Exit,
     hub::Access,
     output::{self, Table},
-    quantity::Size,
+    quantity::{Size, show_ms},
 };
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -43,7 +43,8 @@ pub async fn run(at: &NodeAt, access: &Access) -> Result<Exit> {
 }
 
 fn print_served(models: &[ModelReport]) -> Result<()> {
-    let mut table = Table::new(["NAME", "LAYERS", "WEIGHTS", "CONTEXT", "STATE", "SERVED BY"]);
+    let mut table =
+        Table::new(["NAME", "LAYERS", "WEIGHTS", "CONTEXT", "STATE", "HERE", "SERVED BY"]);
     for model in models {
         table.row([
             model.name.clone(),
@@ -51,15 +52,26 @@ fn print_served(models: &[ModelReport]) -> Result<()> {
             Size(model.weight_bytes).to_string(),
             model.shape.context.to_string(),
             state(model).into(),
+            here(model),
             served_by(model).join(", "),
         ]);
         for adapter in &model.adapters {
-            let mut row = <[String; 6]>::default();
+            let mut row = <[String; 7]>::default();
             row[0] = format!("{}:{adapter}", model.name);
             table.row(row);
         }
     }
     Ok(table.print()?)
+}
+
+/// What the node asked holds of it in memory, and how long loading took.
+fn here(model: &ModelReport) -> String {
+    let took = model.load_ms.map(|ms| format!(", loads in {}", show_ms(ms))).unwrap_or_default();
+    match model.share_bytes {
+        None => String::new(),
+        Some(0) => format!("on disk{took}"),
+        Some(bytes) => format!("{} of memory{took}", Size(bytes)),
+    }
 }
 
 fn print_kept(kept: &[Kept]) -> Result<()> {

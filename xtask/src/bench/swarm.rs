@@ -37,10 +37,9 @@ const TOGETHER: u32 = 8;
 /// # Errors
 /// If something does not build or run. A missing peer is no error.
 pub fn run(arguments: &Arguments) -> Result<()> {
-    for package in ["talka", "talka-sim"] {
-        let status = cargo(&["build", "--release", "--package", package]).status()?;
-        ensure!(status.success(), "{package} does not build");
-    }
+    // In one go: alone, each would be built with other features of what both need.
+    let programs = ["build", "--release", "--package", "talka", "--package", "talka-sim"];
+    ensure!(cargo(&programs).status()?.success(), "Talka does not build");
     let target = target_folder()?;
     let shape = &SHAPES[0];
     let bench = target.join("bench");

@@ -38,7 +38,7 @@ pub const SHAPES: [Shape; 2] = [
 pub const ROPE_THETA: f32 = 10_000.0;
 pub const NORM_EPSILON: f32 = 1e-5;
 /// Room for the prompt and what follows.
-pub const CONTEXT: u64 = 2_048;
+pub const CONTEXT: u64 = 4_096;
 
 /// One tensor under both of its names.
 pub struct Tensor {

@@ -21,8 +21,8 @@ use std::{
 /// Positions of each prompt, and tokens decoded behind it.
 pub const PROMPT: usize = 16;
 pub const GENERATED: usize = 48;
-/// Positions of a long prompt: with the token that is asked for the model's context is full.
-const PROMPT_LONG: u32 = 2_046;
+/// Positions of a long prompt.
+const PROMPT_LONG: u32 = 2_048;
 /// The rate of a slow link: 100 Mbit/s.
 const BYTES_PER_S: u64 = 12_500_000;
 /// Round trips between nodes, in milliseconds.
@@ -168,7 +168,7 @@ impl Rows<'_> {
         let line = Line { delay_ms: 1.0, bytes_per_s: Some(BYTES_PER_S) };
         let whole = self.world.start(1, 1, None)?;
         let cut = self.world.start(2, 1, Some(line))?;
-        let long = Question { prompt: PROMPT_LONG, tokens: 2, ..PLAIN };
+        let long = Question { prompt: PROMPT_LONG, tokens: 16, ..PLAIN };
         let [whole, cut] = self.in_turns([&mut || Ok(ask(&whole, long)?.prefill), &mut || {
             Ok(ask(&cut, long)?.prefill)
         }])?;
@@ -177,7 +177,7 @@ impl Rows<'_> {
         // At least two bytes a number.
         let sending = tokens * (2 * self.world.shape.hidden) as f64 / BYTES_PER_S as f64;
         let least = computing.max(sending);
-        row("prefill of 2046, 100 Mbit/s: ms against least", 1e3 * tokens / cut, 1e3 * least);
+        row("prefill of 2048, 100 Mbit/s: ms against least", 1e3 * tokens / cut, 1e3 * least);
         Ok(())
     }
 

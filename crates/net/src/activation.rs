@@ -55,6 +55,11 @@ pub enum ActivationKind {
         /// Numbers per row.
         vocab: u32,
     },
+    /// `[T, count]` pairs of a token, u32, and its logit, f32: what the head needs of the last stage's output.
+    Best {
+        /// Pairs per row.
+        count: u32,
+    },
     /// `[T, width]` f32: what hidden states were pooled to, output of the last stage.
     Vector {
         /// Numbers per row.
@@ -63,10 +68,10 @@ pub enum ActivationKind {
 }
 
 impl ActivationKind {
-    /// How the numbers of each row are written; `None` for tokens, which are no numbers.
+    /// How the numbers of each row are written; `None` where tokens are, which are no numbers.
     pub const fn dtype(self) -> Option<WireType> {
         match self {
-            Self::Tokens => None,
+            Self::Tokens | Self::Best { .. } => None,
             Self::Hidden { dtype, .. } => Some(dtype),
             Self::Logits { .. } | Self::Vector { .. } => Some(WireType::F32),
         }
@@ -78,6 +83,7 @@ impl ActivationKind {
             Self::Tokens => 4,
             Self::Hidden { width, dtype } => width as u64 * dtype.bytes(),
             Self::Logits { vocab } => vocab as u64 * 4,
+            Self::Best { count } => count as u64 * 8,
             Self::Vector { width } => width as u64 * 4,
         }
     }
@@ -89,6 +95,7 @@ impl ActivationKind {
                 bounded("width", width, WIDTH_MAX)
             }
             Self::Logits { vocab } => bounded("vocab", vocab, VOCAB_MAX),
+            Self::Best { count } => bounded("count", count, VOCAB_MAX),
         }
     }
 }
@@ -181,6 +188,18 @@ pub fn encode_tokens(header: &ActivationHeader, tokens: &[u32]) -> Bytes {
     fill(header, tokens, |&token| token.to_le_bytes())
 }
 
+/// Builds a message of the best tokens of each row and their logits, `[T, count]`.
+///
+/// # Panics
+/// As [`encode_activation`], and if `header` describes something else.
+pub fn encode_best(header: &ActivationHeader, picks: &[(u32, f32)]) -> Bytes {
+    assert!(matches!(header.kind, ActivationKind::Best { .. }), "a header of another kind");
+    fill(header, picks, |(token, logit)| {
+        let (token, logit) = (u64::from(*token), u64::from(logit.to_bits()));
+        (token | logit << 32).to_le_bytes()
+    })
+}
+
 /// Builds a message of hidden states `[T, width]`, logits or vectors, as `header` says. Each
 /// number is rounded to nearest, ties to even, if its type on the wire is narrower than f32.
 ///
@@ -216,6 +235,15 @@ pub fn decode_activation(message: Bytes) -> Result<(ActivationHeader, Bytes), Ac
 /// The tokens of a payload, `[T]`. Bytes past the last whole number are ignored.
 pub fn read_tokens(payload: &[u8]) -> Vec<u32> {
     payload.as_chunks().0.iter().map(|&token| u32::from_le_bytes(token)).collect()
+}
+
+/// The tokens and logits of a payload. Bytes past the last whole pair are ignored.
+pub fn read_best(payload: &[u8]) -> Vec<(u32, f32)> {
+    let pair = |bytes: &[u8; 8]| {
+        let pair = u64::from_le_bytes(*bytes);
+        (pair as u32, f32::from_bits((pair >> 32) as u32))
+    };
+    payload.as_chunks().0.iter().map(pair).collect()
 }
 
 /// The numbers of a payload written as `dtype`. Bytes past the last whole number are ignored.
@@ -346,6 +374,7 @@ mod tests {
             Just(ActivationKind::Tokens),
             (1..40_u32, dtype).prop_map(|(width, dtype)| ActivationKind::Hidden { width, dtype }),
             (1..40_u32).prop_map(|vocab| ActivationKind::Logits { vocab }),
+            (1..40_u32).prop_map(|count| ActivationKind::Best { count }),
             (1..40_u32).prop_map(|width| ActivationKind::Vector { width }),
         ]
     }

@@ -115,9 +115,12 @@ impl Shared {
                 session,
                 leg,
                 number,
-                payload: Payload::Logits { values, .. } | Payload::Vector(values),
+                payload:
+                    payload @ (Payload::Logits { .. } | Payload::Best { .. } | Payload::Vector(_)),
                 ..
-            }) => (session, HeadEvent::Answer { from, attempt: leg.attempt, step: number, values }),
+            }) => {
+                (session, HeadEvent::Answer { from, attempt: leg.attempt, step: number, payload })
+            }
             Flow::Receipt(receipt) => {
                 (receipt.claimed_value().request, HeadEvent::Receipt { from, receipt })
             }

@@ -36,6 +36,8 @@ pub const HOPS_MAX: usize = 255;
 pub const LOGIT_BYTES_MAX: usize = 32 << 20;
 /// Most positions of a step that its head may take back. More would be work for nothing.
 pub const GUESSES_MAX: u32 = 16;
+/// Most logits of a row that a head asks for where it does not want all.
+pub const BEST_MAX: usize = 1_024;
 /// Longest text in a refusal or failure, in bytes.
 pub const REASON_BYTES_MAX: usize = 256;
 
@@ -238,8 +240,25 @@ pub struct Open {
     pub positions_max: u32,
     /// How hidden states are written between stages.
     pub frames: WireType,
+    /// What the head needs of logits; all of them if absent.
+    pub best: Option<Best>,
     /// The founder's entry that reserves the credits: no stage works without it.
     pub ticket: Signed<Entry>,
+}
+
+/// What a head needs of each row of logits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Best {
+    /// So many of the greatest.
+    pub count: u32,
+    /// And those of these tokens.
+    pub also: Vec<u32>,
+}
+
+impl Best {
+    fn check(&self) -> Result<(), WireError> {
+        at_most("logits wanted", (self.count as usize).saturating_add(self.also.len()), BEST_MAX)
+    }
 }
 
 /// What rows are.
@@ -262,6 +281,13 @@ pub enum Payload {
         vocab: u32,
         /// V fastest.
         values: Vec<f32>,
+    },
+    /// What the head needs of logits: tokens and theirs, of each row as many as of the others.
+    Best {
+        /// Of one row.
+        count: u32,
+        /// Row after row.
+        picks: Vec<(u32, f32)>,
     },
     /// What the step's hidden states were pooled to, `[D]`, from the last stage to the head.
     Vector(Vec<f32>),
@@ -486,6 +512,7 @@ impl Flow {
         Ok(match notice {
             Notice::Open(open) => {
                 at_most("hops", open.route.len(), HOPS_MAX)?;
+                open.best.as_ref().map_or(Ok(()), Best::check)?;
                 Self::Open { leg, open }
             }
             Notice::Close(session) => Self::Close { leg, session },
@@ -519,6 +546,10 @@ impl Step {
                 let kind = ActivationKind::Logits { vocab: *vocab };
                 activation::encode_values(&header(values.len() / *vocab as usize, kind), values)
             }
+            Payload::Best { count, picks } => {
+                let kind = ActivationKind::Best { count: *count };
+                activation::encode_best(&header(picks.len() / *count as usize, kind), picks)
+            }
             Payload::Vector(values) => {
                 let width = u32::try_from(values.len()).expect("a vector is short");
                 activation::encode_values(&header(1, ActivationKind::Vector { width }), values)
@@ -535,6 +566,9 @@ impl Step {
             }
             ActivationKind::Logits { vocab } => {
                 Payload::Logits { vocab, values: activation::read_values(WireType::F32, payload) }
+            }
+            ActivationKind::Best { count } => {
+                Payload::Best { count, picks: activation::read_best(payload) }
             }
             ActivationKind::Vector { .. } => {
                 Payload::Vector(activation::read_values(WireType::F32, payload))
@@ -589,6 +623,10 @@ mod tests {
             ),
             step(
                 Payload::Logits { vocab: 2, values: vec![0.1, -7.0, 2.0, 0.5] },
+                Wanted::Logits(LogitsWanted::All),
+            ),
+            step(
+                Payload::Best { count: 2, picks: vec![(7, 1.5), (9, -2.0), (0, 3.0), (1, 0.5)] },
                 Wanted::Logits(LogitsWanted::All),
             ),
             step(Payload::Vector(vec![0.5, -0.5]), Wanted::Vector(Pooling::Cls)),

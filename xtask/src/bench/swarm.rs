@@ -2,7 +2,8 @@
 //!
 //! Every number stands beside what it could be at best, measured in turns in the same run: the same model
 //! whole, what links take at least, or llama.cpp over the same link. Of random text next to nothing can be guessed
-//! ahead, of text of a few words nearly all.
+//! ahead, of text of a few words nearly all. Where tokens are drawn by chance from the whole vocabulary, all
+//! logits travel; else the likeliest do.
 
 use super::{
     Arguments, files, median,
@@ -82,23 +83,22 @@ fn row(name: &str, found: f64, against: f64) {
 struct Question {
     prompt: u32,
     tokens: u32,
-    /// The text repeats itself, or is drawn at random.
-    repeats: bool,
+    text: &'static str,
     guesses: bool,
     together: u32,
 }
 
-/// Random text, one sequence, nothing guessed.
+/// One sequence, nothing guessed.
 const PLAIN: Question = Question {
     prompt: PROMPT as u32,
     tokens: GENERATED as u32,
-    repeats: false,
+    text: "likeliest",
     guesses: false,
     together: 1,
 };
-/// As people ask: guessing goes on by itself.
-const GUESSING: Question = Question { guesses: true, ..PLAIN };
-const REPEATING: Question = Question { repeats: true, ..GUESSING };
+const REPEATING: Question = Question { text: "repeating", guesses: true, ..PLAIN };
+const RANDOM: Question = Question { text: "random", ..PLAIN };
+const RANDOM_GUESSING: Question = Question { guesses: true, ..RANDOM };
 
 /// Tokens per second, of all sequences together.
 struct Speed {
@@ -109,9 +109,8 @@ struct Speed {
 fn ask(network: &Network, question: Question) -> Result<Speed> {
     let Question { prompt, tokens, together, .. } = question;
     let [prompt, tokens, together] = [prompt, tokens, together].map(|number| number.to_string());
-    let text = if question.repeats { "repeating" } else { "random" };
     let mut flags = vec!["bench", "model", "--prompt", &prompt, "--tokens", &tokens];
-    flags.extend(["--together", &together, "--text", text]);
+    flags.extend(["--together", &together, "--text", question.text]);
     flags.extend((!question.guesses).then_some("--no-guesses"));
     let report = network.ask(0, &flags)?;
     let speed = |name| report[name].as_f64().with_context(|| format!("bench reports no {name}"));
@@ -168,7 +167,7 @@ impl Rows<'_> {
         let line = Line { delay_ms: 1.0, bytes_per_s: Some(BYTES_PER_S) };
         let whole = self.world.start(1, 1, None)?;
         let cut = self.world.start(2, 1, Some(line))?;
-        let long = Question { prompt: PROMPT_LONG, tokens: 16, ..PLAIN };
+        let long = Question { prompt: PROMPT_LONG, tokens: 64, ..PLAIN };
         let [whole, cut] = self.in_turns([&mut || Ok(ask(&whole, long)?.prefill), &mut || {
             Ok(ask(&cut, long)?.prefill)
         }])?;
@@ -185,18 +184,19 @@ impl Rows<'_> {
         let threads = self.arguments.threads;
         let whole = self.world.start(1, threads, None)?;
         let cut = self.world.start(stages, threads, Some(Line::of(round_trip)))?;
-        let [whole, plain, random, repeating] = self.in_turns([
+        let [whole, plain, repeating, random, guessing] = self.in_turns([
             &mut || Ok(ask(&whole, PLAIN)?.decode),
             &mut || Ok(ask(&cut, PLAIN)?.decode),
-            &mut || Ok(ask(&cut, GUESSING)?.decode),
             &mut || Ok(ask(&cut, REPEATING)?.decode),
+            &mut || Ok(ask(&cut, RANDOM)?.decode),
+            &mut || Ok(ask(&cut, RANDOM_GUESSING)?.decode),
         ])?;
         // To each next stage, and from the last one back.
         let least = 1e3 / whole + f64::from(stages * round_trip) / 2.0;
         let name = format!("{stages} stages, round trip {round_trip} ms");
         row(&format!("{name}: ms/token against least"), 1e3 / plain, least);
         row("  guessing, text that repeats: tokens/s", repeating, plain);
-        row("  guessing, random text: tokens/s", random, plain);
+        row("  guessing, random text: tokens/s", guessing, random);
         Ok(())
     }
 

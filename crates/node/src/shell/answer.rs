@@ -13,7 +13,10 @@ use crate::{
         Fallback, FinishReason, GenerateError, GenerateEvent, GenerateRequest, Generation,
         LOGPROBS_MAX, Piece, Prompt, Summary,
     },
-    core::head::{Head, HeadError, Progress, Task},
+    core::{
+        best,
+        head::{Head, HeadError, Progress, Task},
+    },
 };
 use std::{sync::Arc, time::Instant};
 use talka_engine::{ChoiceRules, Chooser, GrammarState, Guesser, TextStream};
@@ -66,14 +69,21 @@ async fn start_here(
     let prompt = tokens(&known, &request.prompt)?;
     let size = Size::of(&known, &prompt, &request)?;
     let grammar = compile(&known, &request).await?;
-    let session = HeadSession::open(shared, &chosen, size.session()).await?;
+    let rules = rules(&request);
+    // A grammar may forbid any token.
+    let best = match &grammar {
+        None => best::needed(&rules, known.model.eos_ids()),
+        Some(_) => None,
+    };
+    let session = HeadSession::open(shared, &chosen, size.session(), best).await?;
 
     let echo = request.echo.then(|| echo(&known, &request.prompt, &prompt));
     let guesser = match request.guesses {
         true => known.guesser(&shared.pages, size.session().positions_max),
         false => Guesser::None,
     };
-    let task = task(&known, request, prompt, size, grammar, guesser);
+    let chooser = Chooser::new(rules, &prompt, known.model.eos_ids(), grammar);
+    let task = task(&known, request, prompt, size, chooser, guesser);
     let (events, receiver) = mpsc::channel(EVENT_QUEUE);
     let (request, model, prompt_tokens) = (session.id(), chosen.name(), size.prompt_tokens);
     let drafts = known.drafts();
@@ -91,13 +101,28 @@ async fn start_here(
     Ok(Generation { request, model, prompt_tokens, upstream: None, events: receiver })
 }
 
+/// How tokens are chosen.
+fn rules(request: &GenerateRequest) -> ChoiceRules {
+    ChoiceRules {
+        sampling: request.sampling.clone(),
+        min_tokens: request.min_tokens,
+        ignore_end: request.ignore_end,
+        logprobs: reported(request.logprobs),
+    }
+}
+
+/// How many alternatives are reported.
+fn reported(logprobs: Option<u8>) -> Option<u8> {
+    logprobs.map(|top| top.min(LOGPROBS_MAX))
+}
+
 /// What a head does for `request`, once all is well with it.
 fn task(
     known: &KnownModel,
     request: GenerateRequest,
     prompt: Vec<u32>,
     size: Size,
-    grammar: Option<GrammarState>,
+    chooser: Chooser,
     guesser: Guesser,
 ) -> Task {
     let model = known.model.clone();
@@ -106,14 +131,7 @@ fn task(
         Prompt::Chat(_) => TextStream::new(tokenizer, request.stop),
         _ => TextStream::continuing(tokenizer, &prompt, request.stop),
     };
-    let logprobs = request.logprobs.map(|top| top.min(LOGPROBS_MAX));
-    let rules = ChoiceRules {
-        sampling: request.sampling,
-        min_tokens: request.min_tokens,
-        ignore_end: request.ignore_end,
-        logprobs,
-    };
-    let chooser = Chooser::new(rules, &prompt, model.eos_ids(), grammar);
+    let logprobs = reported(request.logprobs);
     Task {
         model,
         prompt,

@@ -107,7 +107,7 @@ async fn one(
 ) -> Option<Answer> {
     let length = text.len() as u32;
     let size = SessionSize { prompt_tokens: length, new_tokens: 0, positions_max: length };
-    let mut session = match HeadSession::open(shared, chosen, size).await {
+    let mut session = match HeadSession::open(shared, chosen, size, None).await {
         Ok(session) => session,
         Err(error) => return Some(Err(error)),
     };

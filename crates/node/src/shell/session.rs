@@ -19,8 +19,11 @@ use super::{
 };
 use crate::{
     api::{GenerateError, StageReport},
-    core::head::{Step as HeadStep, chunk_rows},
-    wire::{Flow, Leg, Open, Payload, Refusal, RouteHop, Step, Wanted},
+    core::{
+        best,
+        head::{Step as HeadStep, chunk_rows},
+    },
+    wire::{Best, Flow, Leg, Open, Payload, Refusal, RouteHop, Step, Wanted},
 };
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use talka_base::{AdapterId, Credits, Flops, NodeId, Precision, Receipt, RequestId, Signed};
@@ -59,7 +62,7 @@ const RECEIPT_TIME_MAX: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 pub(crate) enum HeadEvent {
     /// The answer to a step: logits, or a vector.
-    Answer { from: NodeId, attempt: u8, step: u64, values: Vec<f32> },
+    Answer { from: NodeId, attempt: u8, step: u64, payload: Payload },
     /// A stage gave up.
     Failed { from: NodeId, leg: Leg, reason: String },
     /// A stage signed.
@@ -98,6 +101,7 @@ pub(super) struct HeadSession {
     id: RequestId,
     adapter: Option<AdapterId>,
     size: SessionSize,
+    best: Option<Best>,
     ticket: Signed<Entry>,
     route: Vec<Hop>,
     /// Counts the routes from 0.
@@ -114,7 +118,8 @@ pub(super) struct HeadSession {
 }
 
 impl HeadSession {
-    /// Finds a route, has the founder hold what the session may cost, and opens it.
+    /// Finds a route, has the founder hold what the session may cost, and opens it. Of logits `best` are
+    /// wanted.
     ///
     /// # Errors
     /// [`GenerateError`]; nothing was computed or charged.
@@ -122,6 +127,7 @@ impl HeadSession {
         shared: &Arc<Shared>,
         chosen: &Chosen,
         size: SessionSize,
+        best: Option<Best>,
     ) -> Result<Self, GenerateError> {
         let route = find(shared, chosen).await?;
         let id = RequestId(random());
@@ -133,6 +139,7 @@ impl HeadSession {
             id,
             adapter: chosen.adapter_id(),
             size,
+            best,
             ticket,
             route,
             attempt: 0,
@@ -157,6 +164,7 @@ impl HeadSession {
             held,
             positions_max: self.size.positions_max,
             frames: self.frames(),
+            best: self.best.clone(),
             ticket: self.ticket.clone(),
         };
         self.send_first(Flow::Open { leg: self.first(), open: Box::new(open) });
@@ -219,12 +227,15 @@ impl HeadSession {
                 () = &mut abandoned => return Err(NoAnswer::Abandoned),
             };
             match event {
-                Ok(Some(HeadEvent::Answer { from, attempt, step, values }))
+                Ok(Some(HeadEvent::Answer { from, attempt, step, payload }))
                     if from == self.route[last].node && attempt == self.attempt =>
                 {
                     self.usual = (self.usual * 7 + begun.elapsed()) / 8;
                     self.whole_again();
-                    return Ok((step, values));
+                    return match self.values(payload) {
+                        Some(values) => Ok((step, values)),
+                        None => Err(NoAnswer::Broken(self.wrong("not what was asked for".into()))),
+                    };
                 }
                 Ok(Some(HeadEvent::Failed { from, leg, reason }))
                     if leg.attempt == self.attempt =>
@@ -253,6 +264,18 @@ impl HeadSession {
                     return Err(NoAnswer::Broken(self.lost(last, reason)));
                 }
             }
+        }
+    }
+
+    /// An answer as numbers: logits `[T, V]`, or a vector.
+    fn values(&self, payload: Payload) -> Option<Vec<f32>> {
+        match payload {
+            Payload::Logits { values, .. } | Payload::Vector(values) => Some(values),
+            Payload::Best { count, picks } => {
+                let vocab = self.known.model.shape().vocab as usize;
+                best::spread(&picks, count as usize, vocab)
+            }
+            Payload::Tokens(_) | Payload::Hidden { .. } => None,
         }
     }
 

@@ -300,6 +300,13 @@ impl Worker {
         if from != expected {
             return Err(format!("opened by {}, expected {}", from.short(), expected.short()));
         }
+        let vocab = known.model.shape().vocab;
+        if let Some(found) = open.best.iter().flat_map(|b| &b.also).find(|token| **token >= vocab) {
+            return Err(format!("the logit of token {found} wanted, expected one below {vocab}"));
+        }
+        if open.best.as_ref().is_some_and(|best| best.count == 0) {
+            return Err("no logits wanted of a row, expected at least one".into());
+        }
         let next = open.route.get(usize::from(leg.hop) + 1).copied();
         if let Some(next) = next.filter(|next| !shared.reaches(next.node)) {
             return Err(format!("it has no link to node {}", next.node.short()));
@@ -410,7 +417,7 @@ impl Worker {
         let input = match &step.payload {
             Payload::Tokens(tokens) => StageInput::Tokens(tokens),
             Payload::Hidden { values, .. } => StageInput::Hidden(values),
-            Payload::Logits { .. } | Payload::Vector(_) => {
+            Payload::Logits { .. } | Payload::Best { .. } | Payload::Vector(_) => {
                 return Err("a stage was sent the answer of one".into());
             }
         };

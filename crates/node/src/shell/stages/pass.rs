@@ -6,6 +6,7 @@
 
 use super::{Session, SessionKey, StageKey, Worker, now};
 use crate::{
+    core::best,
     shell::Shared,
     wire::{Flow, GUESSES_MAX, Leg, Payload, Step, Wanted},
 };
@@ -42,7 +43,7 @@ impl Pending {
         match &self.step.payload {
             Payload::Tokens(tokens) => tokens.len(),
             Payload::Hidden { values, .. } => values.len() / width as usize,
-            Payload::Logits { .. } | Payload::Vector(_) => 0,
+            Payload::Logits { .. } | Payload::Best { .. } | Payload::Vector(_) => 0,
         }
     }
 }
@@ -201,7 +202,7 @@ impl Session {
                 StageInput::Hidden(&values[range.start * width..range.end * width])
             }
             Payload::Tokens(tokens) => StageInput::Tokens(&tokens[range]),
-            Payload::Logits { .. } | Payload::Vector(_) => {
+            Payload::Logits { .. } | Payload::Best { .. } | Payload::Vector(_) => {
                 unreachable!("such a step was refused when it came")
             }
         };
@@ -244,7 +245,7 @@ impl Session {
         let (to, payload) = match (values, next, step.wants) {
             (Some(values), ..) => {
                 self.logits += if is_answered_whole { rows } else { 1 };
-                (self.open.head, Payload::Logits { vocab: self.vocab, values })
+                (self.open.head, self.answer(values))
             }
             (None, Some(next), _) => {
                 if let Some(told) = &mut self.told {
@@ -266,6 +267,15 @@ impl Session {
         let step = Step { leg: leg.next(), payload, ..step };
         shared.deliver(to, Flow::Step(step));
         self.start_step()
+    }
+
+    /// What the head needs of `logits` `[T, V]`.
+    fn answer(&self, values: Vec<f32>) -> Payload {
+        let vocab = self.vocab;
+        let Some(wanted) = &self.open.best else { return Payload::Logits { vocab, values } };
+        let rows = values.chunks_exact(vocab as usize);
+        let picks: Vec<_> = rows.clone().map(|row| best::pick(row, wanted)).collect();
+        Payload::Best { count: picks[0].len() as u32, picks: picks.concat() }
     }
 
     /// Makes ready for the first step that waits: forgets wrong guesses, and takes from sequences before

@@ -24,7 +24,7 @@ pub fn needed(rules: &ChoiceRules, ends: &[u32]) -> Option<Best> {
     // Whatever is forbidden or moved down among the likeliest, as many of the others are there.
     let count = likeliest.saturating_add(ends.len() + also.len());
     let fits = count.saturating_add(also.len()) <= BEST_MAX;
-    (is_plain && fits).then(|| Best { count: count as u32, also })
+    (is_plain && fits).then_some(Best { count: count as u32, also })
 }
 
 /// What travels of `row` `[V]`: tokens and their logits, the likeliest first, then those wanted beside. A row

@@ -81,6 +81,7 @@ impl Api {
             models: self.reports(),
             routes: shared.decisions.all(),
             upstreams: self.upstreams(),
+            faults_of_strangers: shared.lock_faults().of_all_but(|n| ledger.is_member_node(n)),
             balance: ledger.balance(&member).unwrap_or_default(),
             ledger_height: ledger.height() + 1,
         })
@@ -149,6 +150,7 @@ impl Api {
                 round_trip_us: None,
                 serves: Vec::new(),
                 layer_us: Vec::new(),
+                faults: shared.lock_faults().of(&node),
             });
             absent.map(|report| (report.node, report)).collect()
         });

@@ -7,14 +7,17 @@ mod demand;
 pub mod directory;
 pub mod embed;
 pub mod fallback;
+pub mod faults;
 pub mod head;
 pub mod invites;
 pub mod measures;
+pub mod recent;
 
 use crate::wire::{Heartbeat, Offer};
 use assign::changes;
 use demand::Asked;
 use directory::{Directory, Speed};
+use faults::Fault;
 use measures::{Measures, Sample};
 use std::{net::SocketAddr, sync::Arc};
 use talka_base::{AdapterId, LayerSpan, ModelId, NodeId, Tick};
@@ -121,6 +124,8 @@ pub enum Effect {
     Sever { peer: NodeId },
     /// Load layers; answered by [`Input::Loaded`] or [`Input::LoadFailed`].
     Load { model: ModelId, span: LayerSpan },
+    /// Count what a node did.
+    Blame(NodeId, Fault),
     /// Give layers back; sessions that use them keep them until they end.
     Unload { model: ModelId, span: LayerSpan },
 }
@@ -262,7 +267,10 @@ impl Core {
             }
             Input::LinkDown { peer } => self.directory.link_down(peer, now, REDIAL_FIRST_MS),
             Input::DialFailed { peer } => self.directory.dial_failed(peer, now, REDIAL_MS),
-            Input::Heard { peer, heartbeat } => {
+            Input::Heard { peer, mut heartbeat } => {
+                if self.drop_lies(&mut heartbeat) {
+                    out.push(Effect::Blame(peer, Fault::Layers));
+                }
                 for (known, addresses) in &heartbeat.peers {
                     self.introduce(*known, addresses);
                 }
@@ -293,6 +301,20 @@ impl Core {
             self.next_heartbeat = now.plus_ms(HEARTBEAT_MS);
             out.push(Effect::Broadcast(self.heartbeat(now)));
         }
+    }
+
+    /// Takes out of `heartbeat` what is said of layers that a model lacks. Whether there was any.
+    fn drop_lies(&self, heartbeat: &mut Heartbeat) -> bool {
+        let mut lied = false;
+        for offer in &mut heartbeat.offers {
+            let Some(own) = self.models.iter().find(|own| own.id == offer.model) else { continue };
+            let is_there = |span: &LayerSpan| span.end() <= own.layers;
+            let said = offer.serves.len();
+            offer.serves.retain(is_there);
+            lied |= offer.serves.len() < said || !offer.pinned.as_ref().is_none_or(is_there);
+            offer.pinned = offer.pinned.filter(is_there);
+        }
+        lied
     }
 
     /// What this node should serve of each model by what it knows now. A span is given back only

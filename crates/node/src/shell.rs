@@ -24,6 +24,10 @@ pub(crate) mod upstream;
 
 use crate::{
     config::{NodeConfig, StartError},
+    core::{
+        faults::{Fault, Faults},
+        recent::Recent,
+    },
     wire::{Control, Flow, Payload, Step},
 };
 use desk::Desk;
@@ -34,7 +38,7 @@ use session::HeadEvent;
 use stages::{Job, StageThread};
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
     time::{SystemTime, UNIX_EPOCH},
 };
 use talka_base::{Keypair, MemberId, NodeId, RequestId, Tick};
@@ -44,6 +48,9 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 /// Requests this node answers at once as their head.
 pub const REQUESTS_MAX: usize = 64;
+
+/// Requests and sessions that are over and still known: ten times as many as run at once.
+pub(crate) const SESSIONS_REMEMBERED: usize = 10 * REQUESTS_MAX;
 
 /// Messages to the hub that may wait.
 const HUB_QUEUE: usize = 1_024;
@@ -68,7 +75,7 @@ pub(crate) struct Shared {
     /// The memory of all sequences' caches, those of draft models included.
     pub(crate) pages: PagePool,
     /// Requests of this head that wait for logits and receipts.
-    inboxes: Mutex<HashMap<RequestId, mpsc::UnboundedSender<HeadEvent>>>,
+    inboxes: Mutex<Inboxes>,
     /// Events sent to the founder that wait for its answer.
     pub(crate) submissions: Mutex<HashMap<u64, oneshot::Sender<desk::OrderResult>>>,
     /// Held while the stored invitations are read and written.
@@ -77,6 +84,26 @@ pub(crate) struct Shared {
     pub(crate) meter: meter::Meter,
     pub(crate) decisions: routes::Decisions,
     pub(crate) admitted: Arc<Semaphore>,
+    /// Tells this process from others with the same key.
+    pub(crate) instance: u64,
+    pub(crate) faults: Mutex<Faults>,
+}
+
+/// A node that has a part in a session. One that was started anew has none: it would take what is meant for
+/// the process before it for a fault of the sender.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Party {
+    node: NodeId,
+    /// The number that its process drew; any will do, if it had no link.
+    process: Option<u64>,
+}
+
+/// Where answers to requests of this head go.
+#[derive(Default)]
+pub(crate) struct Inboxes {
+    open: HashMap<RequestId, mpsc::UnboundedSender<HeadEvent>>,
+    /// Requests that are over, for which something may still come in.
+    closed: Recent<RequestId, SESSIONS_REMEMBERED>,
 }
 
 impl Shared {
@@ -98,10 +125,32 @@ impl Shared {
         node == self.me || self.links.is_open(node)
     }
 
+    /// Counts what `node` did wrong. Logged less and less often, so that nobody can fill a disk.
+    pub(crate) fn blame(&self, node: NodeId, fault: Fault) {
+        let count = self.lock_faults().blame(node, fault);
+        if count.is_power_of_two() {
+            tracing::warn!(node = %node.short(), ?fault, count, "a fault of another node");
+        }
+    }
+
+    pub(crate) fn lock_faults(&self) -> MutexGuard<'_, Faults> {
+        self.faults.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `node` as it is now, for messages that mean nothing to a process started in its place.
+    pub(crate) fn party(&self, node: NodeId) -> Party {
+        Party { node, process: self.links.process(node) }
+    }
+
     /// Sends `flow` to `to`, which may be this very node.
     pub(crate) fn deliver(&self, to: NodeId, flow: Flow) {
-        if to == self.me {
-            self.receive(to, flow);
+        self.deliver_to(Party { node: to, process: None }, flow);
+    }
+
+    /// As [`Shared::deliver`], but nobody gets it if another process has taken the place of that one.
+    pub(crate) fn deliver_to(&self, to: Party, flow: Flow) {
+        if to.node == self.me {
+            self.receive(to.node, flow);
         } else {
             self.links.send_flow(to, &flow);
         }
@@ -129,33 +178,37 @@ impl Shared {
             }
             work => return self.stages.send(Job::Flow { from, flow: work }),
         };
-        // An answer nobody waits for any more is late, not wrong.
-        if let Some(inbox) = self.lock_inboxes().get(&session) {
+        let inboxes = self.lock_inboxes();
+        if let Some(inbox) = inboxes.open.get(&session) {
             let _ = inbox.send(event);
+        } else if !inboxes.closed.has(&session) {
+            // One that nobody waits for any more is late, not wrong.
+            drop(inboxes);
+            self.blame(from, Fault::Session);
         }
     }
 
     /// Tells stages and waiting requests that `peer` is gone.
     pub(crate) fn peer_gone(&self, peer: NodeId) {
         self.stages.send(Job::PeerGone(peer));
-        for inbox in self.lock_inboxes().values() {
+        for inbox in self.lock_inboxes().open.values() {
             let _ = inbox.send(HeadEvent::NodeLost(peer));
         }
     }
 
     pub(crate) fn open_inbox(&self, request: RequestId) -> mpsc::UnboundedReceiver<HeadEvent> {
         let (sender, receiver) = mpsc::unbounded_channel();
-        self.lock_inboxes().insert(request, sender);
+        self.lock_inboxes().open.insert(request, sender);
         receiver
     }
 
     pub(crate) fn close_inbox(&self, request: RequestId) {
-        self.lock_inboxes().remove(&request);
+        let mut inboxes = self.lock_inboxes();
+        inboxes.open.remove(&request);
+        inboxes.closed.add(request);
     }
 
-    fn lock_inboxes(
-        &self,
-    ) -> std::sync::MutexGuard<'_, HashMap<RequestId, mpsc::UnboundedSender<HeadEvent>>> {
+    fn lock_inboxes(&self) -> MutexGuard<'_, Inboxes> {
         self.inboxes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

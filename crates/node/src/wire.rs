@@ -48,6 +48,8 @@ pub struct Hello {
     pub network: NetworkId,
     /// How this node came in; the founder, whose paper is the founding entry, has none.
     pub membership: Option<Signed<Membership>>,
+    /// Drawn when the process started: two processes with one key differ in it.
+    pub instance: u64,
 }
 
 /// A request to be let in, by a node that holds an invitation.

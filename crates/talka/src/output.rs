@@ -4,7 +4,11 @@
 
 use crate::env;
 use serde::Serialize;
-use std::io::{self, IsTerminal, Write};
+use std::{
+    cmp::Reverse,
+    io::{self, IsTerminal, Write},
+};
+use talka_node::api::Counts;
 
 /// One JSON document and a line end.
 ///
@@ -87,6 +91,14 @@ impl<const N: usize> Table<N> {
         };
         all().map(pad).collect()
     }
+}
+
+/// What a node did wrong, the commonest first: `late 12, shape 1`.
+pub fn faults(counts: &Counts) -> String {
+    let mut counts: Vec<_> = counts.iter().collect();
+    counts.sort_by_key(|(fault, count)| (Reverse(**count), **fault));
+    let named = counts.into_iter().map(|(fault, count)| format!("{} {count}", fault.name()));
+    named.collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]

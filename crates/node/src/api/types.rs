@@ -4,6 +4,7 @@
 //! credits are µGFT, times are milliseconds since 1970 UTC.
 
 use super::RouteDecision;
+pub use crate::core::faults::{Counts, Fault};
 use serde::{Deserialize, Serialize};
 use talka_base::{
     Credits, EntryHash, Flops, LayerSpan, MemberId, ModelId, ModelShape, NetworkId, NodeId,
@@ -357,6 +358,8 @@ pub struct Status {
     pub routes: Vec<RouteDecision>,
     /// Services that answer where the network cannot, in the order in which they are asked.
     pub upstreams: Vec<UpstreamReport>,
+    /// What those did wrong who belong to no member.
+    pub faults_of_strangers: Counts,
     /// Balance of the member.
     pub balance: Credits,
     /// Number of ledger entries held.
@@ -431,6 +434,8 @@ pub struct PeerReport {
     pub round_trip_us: Option<u32>,
     /// What it serves: model name and span.
     pub serves: Vec<(String, LayerSpan)>,
+    /// What the node asked saw it do wrong, and how often, since that one started.
+    pub faults: Counts,
     /// How fast it is: model name and microseconds for one token through one layer.
     pub layer_us: Vec<(String, u32)>,
 }

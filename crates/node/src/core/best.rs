@@ -4,7 +4,7 @@
 //! Exact, or not at all: a head asks for few only where nothing else can be chosen. The rest count as
 //! impossible with it.
 
-use crate::wire::{BEST_MAX, Best};
+use crate::wire::{BEST_MAX, Best, LOGIT_BYTES_MAX};
 use talka_engine::ChoiceRules;
 
 /// What a head that chooses by `rules` needs of each row; `None` is all of it. `ends` are the tokens that end
@@ -51,10 +51,11 @@ pub fn pick(row: &[f32], best: &Best) -> Vec<(u32, f32)> {
 }
 
 /// Rows `[T, V]` of which only `picks` are possible, `per_row` of each. `None` if a token is not one of the
-/// `vocab`, or the last row is not whole.
+/// `vocab`, the last row is not whole, or they are more rows than a stage answers at once.
 pub fn spread(picks: &[(u32, f32)], per_row: usize, vocab: usize) -> Option<Vec<f32>> {
     let rows = picks.chunks_exact(per_row);
-    if !rows.remainder().is_empty() {
+    let rows_max = (LOGIT_BYTES_MAX / (size_of::<f32>() * vocab)).max(1);
+    if !rows.remainder().is_empty() || rows.len() > rows_max {
         return None;
     }
     let mut logits = vec![f32::NEG_INFINITY; rows.len() * vocab];
@@ -101,6 +102,8 @@ mod tests {
         assert!(pick(&[1.0, f32::NAN], &best)[0].1.is_nan());
         assert_eq!(spread(&[(9, 1.0)], 1, 9), None);
         assert_eq!(spread(&[(0, 1.0), (1, 2.0), (0, 3.0)], 2, 4), None);
+        // Small on the way, too much in memory.
+        assert_eq!(spread(&[(0, 1.0); 1 << 16], 1, 1_000), None);
     }
 
     proptest! {

@@ -11,6 +11,7 @@
 
 use crate::{
     api::{FinishReason, Piece, TokenReport},
+    core::faults::Fault,
     wire::{GUESSES_MAX, LOGIT_BYTES_MAX, Wanted},
 };
 use talka_engine::{
@@ -82,6 +83,18 @@ pub enum HeadError {
     /// The caller's grammar leads nowhere. No stage is to blame.
     #[error(transparent)]
     Grammar(#[from] GrammarError),
+}
+
+impl HeadError {
+    /// What the stage that answered did; nothing, if it is not to blame.
+    pub fn fault(&self) -> Option<Fault> {
+        match self {
+            Self::WrongStep { .. } | Self::Unasked { .. } => Some(Fault::Position),
+            Self::WrongWidth { .. } => Some(Fault::Shape),
+            Self::NotANumber => Some(Fault::NotANumber),
+            Self::Grammar(_) => None,
+        }
+    }
 }
 
 /// What a head is to do.

@@ -92,6 +92,7 @@ impl World {
                 self.step(node, Input::LinkUp { peer });
                 self.step(peer, Input::LinkUp { peer: node });
             }
+            Effect::Blame(peer, fault) => panic!("{node} blames {peer} for {fault:?}"),
             Effect::Sever { .. } | Effect::Unload { .. } => {}
             Effect::Load { model, span } => self.step(node, Input::Loaded { model, span }),
         }

@@ -307,7 +307,7 @@ impl Run {
                 Err(HeadError::Grammar(error)) => {
                     break Ending::Astray(GenerateError::Grammar { reason: error.reason });
                 }
-                Err(error) => break Ending::Broken(self.session.wrong(error.to_string())),
+                Err(error) => break Ending::Broken(self.session.wrong(&error)),
             };
             // The stages compute while the caller reads.
             sent_at = Instant::now();

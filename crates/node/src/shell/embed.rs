@@ -119,7 +119,7 @@ async fn one(
             Ok((step, values)) => match embedder.vector(step, &values) {
                 Ok(None) => continue,
                 Ok(Some(vector)) => break Some(vector),
-                Err(error) => session.wrong(error.to_string()),
+                Err(error) => session.wrong(&error),
             },
             Err(NoAnswer::Broken(error)) => {
                 // The whole text again: it is short.

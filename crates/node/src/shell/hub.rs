@@ -9,7 +9,7 @@ use super::{
     orders::{describe, order},
 };
 use crate::{
-    core::{Core, Effect, HEARTBEAT_MS, Input, directory::Speed, measures::Sample},
+    core::{Core, Effect, HEARTBEAT_MS, Input, directory::Speed, faults::Fault, measures::Sample},
     shell::stages::Job,
     wire::{Control, Heartbeat},
 };
@@ -232,9 +232,11 @@ impl Hub {
             }
             Effect::Sever { peer } => {
                 tracing::warn!(peer = %peer.short(), "silent, taken for dead");
+                shared.blame(peer, Fault::Silence);
                 shared.links.close(peer, "silent for too long");
                 shared.peer_gone(peer);
             }
+            Effect::Blame(peer, fault) => shared.blame(peer, fault),
             Effect::Load { model, span } => self.load(shared, model, span),
             Effect::Unload { model, span } => shared.stages.send(Job::Retire(model, span)),
         }

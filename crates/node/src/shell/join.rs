@@ -62,7 +62,7 @@ pub(crate) async fn host(
             return links::refuse(sender, &reason).await;
         }
     }
-    while let Ok(Some(Control::EntriesWanted { from })) =
+    while let Ok(Ok(Control::EntriesWanted { from })) =
         timeout(ANSWER_TIME_MAX, links::next_control(receiver)).await
     {
         let page = page(shared, from);
@@ -185,8 +185,8 @@ async fn exchange(
 ) -> Result<Control, String> {
     sender.send(Lane::Control, message.to_bytes()).await.map_err(|e| e.to_string())?;
     match timeout(ANSWER_TIME_MAX, links::next_control(receiver)).await {
-        Ok(Some(answer)) => Ok(answer),
-        Ok(None) => Err("it closed the link".into()),
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(_)) => Err("it closed the link".into()),
         Err(_) => Err("it did not answer in time".into()),
     }
 }

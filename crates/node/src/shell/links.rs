@@ -1,7 +1,10 @@
 //! Opens, greets and reads links. After the greeting a link belongs to a node of the network.
 
-use super::{Shared, hub::HubInput, join, probe};
-use crate::wire::{Control, Flow, Hello};
+use super::{Party, Shared, hub::HubInput, join, probe};
+use crate::{
+    core::{faults::Fault, recent::Recent},
+    wire::{Control, Flow, Hello},
+};
 use bytes::Bytes;
 use std::{
     collections::HashMap,
@@ -9,8 +12,8 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
-use talka_base::{Membership, NodeId, Signed};
-use talka_net::{Lane, Link, LinkReceiver, LinkSender};
+use talka_base::{Blame, Membership, NodeId, Signed};
+use talka_net::{Lane, Link, LinkError, LinkReceiver, LinkSender};
 use tokio::{
     sync::mpsc,
     time::{sleep, timeout},
@@ -22,6 +25,9 @@ const GREETING_TIME_MAX: Duration = Duration::from_secs(5);
 /// What is under way on a link that is replaced arrives within this time.
 const REPLACED_TIME: Duration = Duration::from_secs(2);
 
+/// Processes with one key that are told apart: somebody who starts a node anew now and then has few of them.
+const PROCESSES_REMEMBERED: usize = 16;
+
 /// Key of this node's own membership in the store.
 pub(crate) const MEMBERSHIP_KEY: &str = "membership";
 
@@ -31,7 +37,27 @@ pub(crate) const MEMBERSHIP_KEY: &str = "membership";
 /// thread never waits for a slow peer. What can wait is bounded by the sessions admitted, each with
 /// one step in flight after its prompt.
 #[derive(Default)]
-pub(crate) struct Links(Mutex<HashMap<NodeId, Open>>);
+pub(crate) struct Links {
+    open: Mutex<HashMap<NodeId, Open>>,
+    /// The processes that linked with each node's key, by the numbers that they drew.
+    processes: Mutex<HashMap<NodeId, Recent<u64, PROCESSES_REMEMBERED>>>,
+}
+
+/// A link that was kept.
+struct Kept {
+    number: u64,
+    /// It takes the place of a link to a process that the node runs no more.
+    is_anew: bool,
+}
+
+/// Why a link was not kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unkept {
+    /// A better one is open.
+    Spare,
+    /// Another process with the same key has taken this one's place.
+    SameKey,
+}
 
 struct Open {
     queue: mpsc::UnboundedSender<(Lane, Bytes)>,
@@ -39,22 +65,51 @@ struct Open {
     dialled_by: NodeId,
     /// Tells this link from an earlier one to the same node.
     number: u64,
+    /// The number that the peer's process drew.
+    process: u64,
 }
 
 impl Links {
     fn lock(&self) -> MutexGuard<'_, HashMap<NodeId, Open>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether `instance` is of a process whose place another one has taken, which is still linked: a process that
+    /// was started anew never comes back, so two of them live with one key.
+    fn is_double(&self, peer: NodeId, instance: u64) -> bool {
+        let mut processes = self.processes.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = processes.entry(peer).or_default();
+        let is_double =
+            seen.has(&instance) && seen.newest() != Some(&instance) && self.is_open(peer);
+        if !is_double {
+            seen.add(instance);
+        }
+        is_double
     }
 
     /// Keeps the new link unless a better one is open. Of two links between the same nodes the one
-    /// dialled by the lower id is better; of two dialled by the same node, the newer.
-    fn insert(&self, sender: LinkSender, dialled_by: NodeId, me: NodeId) -> Option<u64> {
+    /// dialled by the lower id is better; of two dialled by the same node, the newer. One to a process that was
+    /// started anew is better than one to the process before it.
+    fn insert(
+        &self,
+        sender: LinkSender,
+        dialled_by: NodeId,
+        me: NodeId,
+        process: u64,
+    ) -> Result<Kept, Unkept> {
         let peer = sender.peer();
+        if self.is_double(peer, process) {
+            sender.close(
+                "another node shows your key: stop one of them, or give it a key of its own",
+            );
+            return Err(Unkept::SameKey);
+        }
         let mut links = self.lock();
         if let Some(old) = links.get(&peer) {
-            if old.dialled_by != dialled_by && old.dialled_by == me.min(peer) {
+            let is_same = old.process == process;
+            if is_same && old.dialled_by != dialled_by && old.dialled_by == me.min(peer) {
                 sender.close("another link is open");
-                return None;
+                return Err(Unkept::Spare);
             }
             // Sessions go on: what was sent on the old link is still read.
             let old = old.sender.clone();
@@ -66,8 +121,9 @@ impl Links {
         let number = links.get(&peer).map_or(0, |old| old.number + 1);
         let (queue, waiting) = mpsc::unbounded_channel();
         tokio::spawn(forward(waiting, sender.clone()));
-        links.insert(peer, Open { queue, sender, dialled_by, number });
-        Some(number)
+        let old = links.insert(peer, Open { queue, sender, dialled_by, number, process });
+        let is_anew = old.is_some_and(|old| old.process != process);
+        Ok(Kept { number, is_anew })
     }
 
     /// Forgets a link that closed. False if a newer one took its place.
@@ -82,16 +138,17 @@ impl Links {
 
     /// Sends a control message; a peer without a link misses it.
     pub(crate) fn send(&self, to: NodeId, message: &Control) {
-        self.queue(to, Lane::Control, message.to_bytes());
+        self.queue(Party { node: to, process: None }, Lane::Control, message.to_bytes());
     }
 
     /// Sends a flow message; the loss of the link is reported by its reader.
-    pub(crate) fn send_flow(&self, to: NodeId, flow: &Flow) {
+    pub(crate) fn send_flow(&self, to: Party, flow: &Flow) {
         self.queue(to, Lane::Activations, flow.to_bytes());
     }
 
-    fn queue(&self, to: NodeId, lane: Lane, bytes: Bytes) {
-        if let Some(open) = self.lock().get(&to) {
+    fn queue(&self, to: Party, lane: Lane, bytes: Bytes) {
+        let is_meant = |open: &&Open| to.process.is_none_or(|process| process == open.process);
+        if let Some(open) = self.lock().get(&to.node).filter(is_meant) {
             let _ = open.queue.send((lane, bytes));
         }
     }
@@ -108,6 +165,11 @@ impl Links {
     pub(crate) fn round_trips_us(&self) -> Vec<(NodeId, u32)> {
         let us = |open: &Open| u32::try_from(open.sender.round_trip()?.as_micros()).ok();
         self.lock().iter().filter_map(|(node, open)| Some((*node, us(open)?))).collect()
+    }
+
+    /// The number that the process drew to which a link is open.
+    pub(crate) fn process(&self, node: NodeId) -> Option<u64> {
+        self.lock().get(&node).map(|open| open.process)
     }
 
     /// Whether a link to `node` is open.
@@ -152,21 +214,21 @@ async fn welcome(shared: Arc<Shared>, link: Link) {
     let peer = link.peer();
     let (sender, mut receiver) = link.split();
     match timeout(GREETING_TIME_MAX, next_control(&mut receiver)).await {
-        Ok(Some(Control::Hello(hello))) => match check(&shared, peer, &hello) {
+        Ok(Ok(Control::Hello(hello))) => match check(&shared, peer, &hello) {
             Ok(()) => {
                 let _ = sender.send(Lane::Control, own_hello(&shared).to_bytes()).await;
-                serve(shared, sender, receiver, peer).await;
+                serve(shared, sender, receiver, peer, hello.instance).await;
             }
             Err(reason) => {
                 tracing::debug!(peer = %peer.short(), reason, "refused a node");
                 refuse(&sender, &reason).await;
             }
         },
-        Ok(Some(Control::Join(request))) => {
+        Ok(Ok(Control::Join(request))) => {
             join::host(&shared, peer, request, &sender, &mut receiver).await;
         }
-        Ok(Some(_)) => refuse(&sender, "expected hello or join as the first message").await,
-        Ok(None) => {}
+        Ok(Ok(_)) => refuse(&sender, "expected hello or join as the first message").await,
+        Ok(Err(fault)) => fault.into_iter().for_each(|fault| shared.blame(peer, fault)),
         Err(_) => sender.close("no greeting within 5 s"),
     }
 }
@@ -174,9 +236,9 @@ async fn welcome(shared: Arc<Shared>, link: Link) {
 /// The dialling side of a greeting.
 pub(crate) async fn dial(shared: Arc<Shared>, peer: NodeId, addresses: Vec<SocketAddr>) {
     match greet(&shared, peer, &addresses).await {
-        Ok((sender, receiver)) => {
+        Ok((sender, receiver, instance)) => {
             let me = shared.me;
-            serve(shared, sender, receiver, me).await;
+            serve(shared, sender, receiver, me, instance).await;
         }
         Err(reason) => {
             tracing::debug!(peer = %peer.short(), reason, "could not link");
@@ -189,14 +251,16 @@ async fn greet(
     shared: &Shared,
     peer: NodeId,
     addresses: &[SocketAddr],
-) -> Result<(LinkSender, LinkReceiver), String> {
+) -> Result<(LinkSender, LinkReceiver, u64), String> {
     let link = shared.endpoint.connect(peer, addresses).await.map_err(|e| e.to_string())?;
     let (sender, mut receiver) = link.split();
     let hello = own_hello(shared).to_bytes();
     sender.send(Lane::Control, hello).await.map_err(|e| e.to_string())?;
     match timeout(GREETING_TIME_MAX, next_control(&mut receiver)).await {
-        Ok(Some(Control::Hello(hello))) => check(shared, peer, &hello).map(|()| (sender, receiver)),
-        Ok(Some(Control::Refused { reason })) => Err(reason),
+        Ok(Ok(Control::Hello(hello))) => {
+            check(shared, peer, &hello).map(|()| (sender, receiver, hello.instance))
+        }
+        Ok(Ok(Control::Refused { reason })) => Err(reason),
         Ok(_) => Err("the node answered the greeting with something else".into()),
         Err(_) => Err("the node did not answer the greeting".into()),
     }
@@ -205,7 +269,8 @@ async fn greet(
 fn own_hello(shared: &Shared) -> Control {
     let membership = shared.store.get(MEMBERSHIP_KEY).ok().flatten();
     let membership = membership.and_then(|bytes| talka_base::decode(&bytes).ok());
-    Control::Hello(Hello { network: shared.desk().network(), membership })
+    let network = shared.desk().network();
+    Control::Hello(Hello { network, membership, instance: shared.instance })
 }
 
 /// A peer is of our network if our ledger says so, or if one of the nodes there vouches for it: the
@@ -243,10 +308,20 @@ pub(crate) async fn refuse(sender: &LinkSender, reason: &str) {
     sender.close(reason);
 }
 
-/// The next control message, or nothing once the link is closed or the peer talks nonsense.
-pub(crate) async fn next_control(receiver: &mut LinkReceiver) -> Option<Control> {
-    let (lane, bytes) = receiver.recv().await.ok()?;
-    (lane == Lane::Control).then(|| Control::from_bytes(&bytes).ok()).flatten()
+/// The next control message; none once the link is closed or the peer talks nonsense, which is its fault.
+pub(crate) async fn next_control(receiver: &mut LinkReceiver) -> Result<Control, Option<Fault>> {
+    let (lane, bytes) = receiver.recv().await.map_err(|error| fault_of(&error))?;
+    let message = if lane == Lane::Control { Control::from_bytes(&bytes).ok() } else { None };
+    message.ok_or(Some(Fault::Message))
+}
+
+/// What the peer did whose link ended so.
+fn fault_of(error: &LinkError) -> Option<Fault> {
+    match (error, error.blame()) {
+        (LinkError::Silent { .. }, _) => Some(Fault::Silence),
+        (_, Blame::Peer) => Some(Fault::Frame),
+        _ => None,
+    }
 }
 
 /// Reads a greeted link until it closes.
@@ -255,9 +330,19 @@ async fn serve(
     sender: LinkSender,
     mut receiver: LinkReceiver,
     dialled_by: NodeId,
+    instance: u64,
 ) {
     let peer = sender.peer();
-    let Some(number) = shared.links.insert(sender, dialled_by, shared.me) else { return };
+    let Kept { number, is_anew } =
+        match shared.links.insert(sender, dialled_by, shared.me, instance) {
+            Ok(kept) => kept,
+            Err(Unkept::Spare) => return,
+            Err(Unkept::SameKey) => return shared.blame(peer, Fault::Key),
+        };
+    if is_anew {
+        // What it held is lost.
+        shared.peer_gone(peer);
+    }
     if shared.hub.send(HubInput::LinkUp { peer }).await.is_err() {
         return;
     }
@@ -275,7 +360,10 @@ async fn read(shared: &Arc<Shared>, receiver: &mut LinkReceiver) -> String {
     loop {
         let (lane, bytes) = match receiver.recv().await {
             Ok(message) => message,
-            Err(error) => return error.to_string(),
+            Err(error) => {
+                fault_of(&error).into_iter().for_each(|fault| shared.blame(peer, fault));
+                return error.to_string();
+            }
         };
         let outcome = match lane {
             Lane::Control => match Control::from_bytes(&bytes) {
@@ -303,7 +391,8 @@ async fn read(shared: &Arc<Shared>, receiver: &mut LinkReceiver) -> String {
             Lane::Activations => Flow::from_bytes(bytes).map(|flow| shared.receive(peer, flow)),
         };
         if let Err(error) = outcome {
-            tracing::warn!(peer = %peer.short(), %error, "a node sent what cannot be read");
+            tracing::debug!(peer = %peer.short(), %error, "a node sent what cannot be read");
+            shared.blame(peer, Fault::Message);
             return error.to_string();
         }
     }

@@ -114,6 +114,8 @@ pub(super) async fn open(
         meter: Meter::default(),
         decisions: Decisions::default(),
         admitted: Arc::new(Semaphore::new(REQUESTS_MAX)),
+        instance: u64::from_le_bytes(random()),
+        faults: Mutex::default(),
     });
     Ok((shared, Hub { core, kernels, view: view_sender }, inputs))
 }

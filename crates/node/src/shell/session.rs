@@ -10,7 +10,7 @@
 //! nothing is paid twice.
 
 use super::{
-    Shared,
+    Party, Shared,
     hub::HubInput,
     models::{Chosen, KnownModel},
     now,
@@ -21,11 +21,12 @@ use crate::{
     api::{GenerateError, StageReport},
     core::{
         best,
-        head::{Step as HeadStep, chunk_rows},
+        faults::Fault,
+        head::{HeadError, Step as HeadStep, chunk_rows},
     },
     wire::{Best, Flow, Leg, Open, Payload, Refusal, RouteHop, Step, Wanted},
 };
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{cmp::Ordering, collections::BTreeSet, sync::Arc, time::Duration};
 use talka_base::{AdapterId, Credits, Flops, NodeId, Precision, Receipt, RequestId, Signed};
 use talka_engine::LogitsWanted;
 use talka_ledger::{Entry, Event, Reservation, Settlement};
@@ -104,6 +105,8 @@ pub(super) struct HeadSession {
     best: Option<Best>,
     ticket: Signed<Entry>,
     route: Vec<Hop>,
+    /// The first node of the route, as it was when the session was opened over it.
+    first_node: Party,
     /// Counts the routes from 0.
     attempt: u8,
     /// Nodes of earlier routes, which may hold something of this session.
@@ -112,6 +115,8 @@ pub(super) struct HeadSession {
     broken_at: Option<Instant>,
     /// Nodes of the route that did not answer when they were asked last.
     gone: BTreeSet<NodeId>,
+    /// The last step answered over this route.
+    answered: Option<u64>,
     /// How long answers took lately.
     usual: Duration,
     inbox: mpsc::UnboundedReceiver<HeadEvent>,
@@ -141,11 +146,13 @@ impl HeadSession {
             size,
             best,
             ticket,
+            first_node: shared.party(route[0].node),
             route,
             attempt: 0,
             visited: BTreeSet::new(),
             broken_at: None,
             gone: BTreeSet::new(),
+            answered: None,
             usual: Duration::ZERO,
         };
         session.send_open(0, |_| true);
@@ -209,7 +216,7 @@ impl HeadSession {
     }
 
     fn send_first(&self, flow: Flow) {
-        self.shared.deliver(self.route[0].node, flow);
+        self.shared.deliver_to(self.first_node, flow);
     }
 
     /// The next answer and the number of its step. `abandoned` ends when the caller leaves.
@@ -228,13 +235,20 @@ impl HeadSession {
             };
             match event {
                 Ok(Some(HeadEvent::Answer { from, attempt, step, payload }))
-                    if from == self.route[last].node && attempt == self.attempt =>
+                    if from == self.route[last].node
+                        && attempt == self.attempt
+                        && self.answered.is_none_or(|answered| step > answered) =>
                 {
+                    self.answered = Some(step);
                     self.usual = (self.usual * 7 + begun.elapsed()) / 8;
                     self.whole_again();
                     return match self.values(payload) {
                         Some(values) => Ok((step, values)),
-                        None => Err(NoAnswer::Broken(self.wrong("not what was asked for".into()))),
+                        None => {
+                            self.shared.blame(from, Fault::Shape);
+                            let reason = "not what was asked for".into();
+                            Err(NoAnswer::Broken(self.lost(last, reason)))
+                        }
                     };
                 }
                 Ok(Some(HeadEvent::Failed { from, leg, reason }))
@@ -250,8 +264,7 @@ impl HeadSession {
                         return Err(NoAnswer::Broken(self.lost(hop, "its link broke".into())));
                     }
                 }
-                // From somebody who has no part in this, or out of turn.
-                Ok(Some(_)) => {}
+                Ok(Some(event)) => self.out_of_turn(&event),
                 Err(_) if begun.elapsed() < STEP_TIME_MAX => {
                     if let Some(hop) = self.silent_hop().await {
                         let reason = "it does not answer any more".into();
@@ -277,6 +290,27 @@ impl HeadSession {
             }
             Payload::Tokens(_) | Payload::Hidden { .. } => None,
         }
+    }
+
+    /// Blames whoever sent what nobody waits for.
+    fn out_of_turn(&self, event: &HeadEvent) {
+        let (from, fault) = match event {
+            HeadEvent::Answer { from, attempt, .. } => {
+                let is_last = self.route.last().is_some_and(|hop| hop.node == *from);
+                let fault = match attempt.cmp(&self.attempt) {
+                    Ordering::Equal if is_last => Fault::Twice,
+                    Ordering::Less if is_last || self.visited.contains(from) => Fault::Late,
+                    _ => Fault::Session,
+                };
+                (from, fault)
+            }
+            HeadEvent::Failed { from, .. } if !self.visited.contains(from) => {
+                (from, Fault::Session)
+            }
+            // Stages of earlier routes end theirs as they must.
+            HeadEvent::Failed { .. } | HeadEvent::Receipt { .. } | HeadEvent::NodeLost(_) => return,
+        };
+        self.shared.blame(*from, fault);
     }
 
     /// The first hop whose node is not there, by asking all of them.
@@ -322,8 +356,10 @@ impl HeadSession {
         };
         let route = route.ok_or(error)?;
         let old = std::mem::replace(&mut self.route, route);
+        self.first_node = self.shared.party(self.route[0].node);
         self.gone.clear();
         self.attempt += 1;
+        self.answered = None;
         tracing::info!(request = %self.id, attempt = self.attempt, "going on over another route");
         let fresh = |hop: &Hop| again || held.is_empty() || !old.contains(hop);
         self.send_open(held.len() as u32, fresh);
@@ -385,8 +421,12 @@ impl HeadSession {
     }
 
     /// The error for an answer that is none: the last stage is to blame.
-    pub fn wrong(&self, reason: String) -> GenerateError {
-        self.lost(self.route.len() - 1, reason)
+    pub fn wrong(&self, error: &HeadError) -> GenerateError {
+        let last = self.route.len() - 1;
+        if let Some(fault) = error.fault() {
+            self.shared.blame(self.route[last].node, fault);
+        }
+        self.lost(last, error.to_string())
     }
 
     fn lost(&self, hop: usize, reason: String) -> GenerateError {

@@ -7,11 +7,15 @@
 //! both go on from what they hold ([`Worker::take_over`]), and send what they told the lost stage to
 //! the fresh one in its place.
 
+mod check;
 mod pass;
 
-use super::{Shared, models::KnownModel, now};
-use crate::core::head::chunk_rows;
-use crate::wire::{Flow, LOGIT_BYTES_MAX, Leg, Open, Payload, RouteHop, Step, Wanted};
+use super::{Party, SESSIONS_REMEMBERED, Shared, models::KnownModel, now};
+use crate::{
+    core::{faults::Fault, head::chunk_rows, recent::Recent},
+    wire::{Flow, Leg, Open, Payload, RouteHop, Step, Wanted},
+};
+use check::Wrong;
 use pass::Pending;
 use std::{
     collections::{HashMap, VecDeque},
@@ -23,9 +27,7 @@ use std::{
     time::{Duration, Instant},
 };
 use talka_base::{LayerSpan, ModelId, NodeId, Receipt, RequestId, Tick};
-use talka_engine::{
-    CacheOptions, KvCache, LogitsWanted, PagePool, Stage, StageInput, TRUNCATE_POSITIONS_MAX,
-};
+use talka_engine::{CacheOptions, KvCache, LogitsWanted, PagePool, Stage, TRUNCATE_POSITIONS_MAX};
 use talka_ledger::Event;
 use talka_net::WireType;
 
@@ -81,6 +83,7 @@ impl StageThread {
             stages: HashMap::new(),
             sessions: HashMap::new(),
             waiting: VecDeque::new(),
+            known: Recent::default(),
             held: Arc::clone(&held),
             busy_us: Arc::clone(&busy_us),
         };
@@ -130,6 +133,9 @@ struct Session {
     /// Rows see later ones: an encoder's, whose text comes in one step.
     sees_ahead: bool,
     upstream: NodeId,
+    /// Head and next stage, as they were when the session was opened.
+    head: Party,
+    next: Option<Party>,
     /// A neighbour is lost: nothing goes on before the head has opened another route.
     broken: bool,
     cache: KvCache,
@@ -161,12 +167,13 @@ impl Session {
 
     /// Forgets guesses that were wrong, so that the next row is at `position`. They are not in the
     /// receipt either: every stage sees the same steps, so all sign for the same positions.
-    fn rewind(&mut self, position: u32) -> Result<(), String> {
+    fn rewind(&mut self, position: u32) -> Result<(), Wrong> {
         let len = self.cache.len();
         let wrong = len.checked_sub(position).filter(|wrong| *wrong <= self.rewindable);
         let wrong = wrong.ok_or_else(|| {
             let least = len - self.rewindable;
-            format!("step at position {position}, expected {least} to {len}")
+            let reason = format!("step at position {position}, expected {least} to {len}");
+            Wrong::of(Fault::Position, reason)
         })?;
         self.forget_last(wrong);
         Ok(())
@@ -180,21 +187,6 @@ impl Session {
         }
         self.rewindable = 0;
         self.logits = self.logits.saturating_sub(wrong);
-    }
-
-    /// An answer with logits after all rows of `input` stays within its bound.
-    fn check_logits(&self, input: StageInput<'_>) -> Result<(), String> {
-        let rows = match input {
-            StageInput::Tokens(tokens) => tokens.len(),
-            StageInput::Hidden(hidden) => hidden.len() / self.width as usize,
-        };
-        let bytes = rows * self.vocab as usize * size_of::<f32>();
-        if rows > 1 && bytes > LOGIT_BYTES_MAX {
-            return Err(format!(
-                "{bytes} bytes of logits wanted, expected at most {LOGIT_BYTES_MAX}"
-            ));
-        }
-        Ok(())
     }
 }
 
@@ -211,6 +203,8 @@ struct Worker {
     sessions: HashMap<SessionKey, Session>,
     /// Sessions with steps, the longest waiting first.
     waiting: VecDeque<SessionKey>,
+    /// Sessions that were opened here, for which something may still come in.
+    known: Recent<RequestId, SESSIONS_REMEMBERED>,
     held: Arc<AtomicUsize>,
     busy_us: Arc<AtomicU64>,
 }
@@ -262,14 +256,16 @@ impl Worker {
         match flow {
             Flow::Open { leg, open } => {
                 let (session, head) = (open.session, open.head);
-                if let Err(reason) = self.open(shared, from, leg, open) {
+                self.known.add(session);
+                if let Err(Wrong { fault, reason }) = self.open(shared, from, leg, open) {
+                    fault.into_iter().for_each(|fault| shared.blame(from, fault));
                     shared.deliver(head, Flow::Failed { session, leg, reason });
                 }
             }
             Flow::Step(step) => {
                 let key = (step.session, step.leg);
-                if let Err(reason) = self.step(from, step) {
-                    self.fail(shared, key, reason);
+                if let Err(wrong) = self.step(shared, from, step) {
+                    self.fail(shared, key, wrong);
                 }
             }
             Flow::Close { leg, session } => self.close(shared, from, (session, leg)),
@@ -288,28 +284,31 @@ impl Worker {
         from: NodeId,
         leg: Leg,
         open: Box<Open>,
-    ) -> Result<(), String> {
+    ) -> Result<(), Wrong> {
         let known = check_ticket(shared, &open)?;
         let hop = *open
             .route
             .get(usize::from(leg.hop))
             .filter(|hop| hop.node == shared.me)
-            .ok_or("this hop is not on this node")?;
+            .ok_or_else(|| Wrong::of(Fault::Session, "this hop is not on this node"))?;
         let before = usize::from(leg.hop).checked_sub(1).map(|before| open.route[before].node);
         let expected = before.unwrap_or(open.head);
         if from != expected {
-            return Err(format!("opened by {}, expected {}", from.short(), expected.short()));
+            let reason = format!("opened by {}, expected {}", from.short(), expected.short());
+            return Err(Wrong::of(Fault::Session, reason));
         }
         let vocab = known.model.shape().vocab;
         if let Some(found) = open.best.iter().flat_map(|b| &b.also).find(|token| **token >= vocab) {
-            return Err(format!("the logit of token {found} wanted, expected one below {vocab}"));
+            let reason = format!("the logit of token {found} wanted, expected one below {vocab}");
+            return Err(Wrong::of(Fault::Shape, reason));
         }
         if open.best.as_ref().is_some_and(|best| best.count == 0) {
-            return Err("no logits wanted of a row, expected at least one".into());
+            let reason = "no logits wanted of a row, expected at least one";
+            return Err(Wrong::of(Fault::Shape, reason));
         }
         let next = open.route.get(usize::from(leg.hop) + 1).copied();
         if let Some(next) = next.filter(|next| !shared.reaches(next.node)) {
-            return Err(format!("it has no link to node {}", next.node.short()));
+            return Err(format!("it has no link to node {}", next.node.short()).into());
         }
         let mut session = if hop.fresh {
             self.fresh(&known, leg, hop.span, open.clone())?
@@ -317,6 +316,9 @@ impl Worker {
             self.take_over(leg, hop.span, &open)?
         };
         session.upstream = from;
+        session.head = shared.party(open.head);
+        let party = next.map(|next| shared.party(next.node));
+        session.next = party;
         session.used_at = now();
         let replay = match next {
             Some(next) if next.fresh && !hop.fresh && open.held > 0 => {
@@ -327,10 +329,10 @@ impl Worker {
         session.open = open.clone();
         let request = open.session;
         self.sessions.insert((request, leg), session);
-        if let Some(next) = next {
+        if let Some(party) = party {
             let rows = Rows { width: known.model.shape().hidden, dtype: open.frames };
-            shared.deliver(next.node, Flow::Open { leg: leg.next(), open });
-            replay_to(shared, next.node, request, leg.next(), rows, &replay);
+            shared.deliver_to(party, Flow::Open { leg: leg.next(), open });
+            replay_to(shared, party, request, leg.next(), rows, &replay);
         }
         Ok(())
     }
@@ -369,6 +371,8 @@ impl Worker {
             ends: span.end() == shape.layers,
             sees_ahead: !known.model.is_decoder(),
             upstream: open.head,
+            head: Party { node: open.head, process: None },
+            next: None,
             broken: false,
             cache,
             told: (goes_on && has_room).then(Vec::new),
@@ -407,23 +411,23 @@ impl Worker {
     }
 
     /// Puts a step in line.
-    fn step(&mut self, from: NodeId, step: Step) -> Result<(), String> {
+    fn step(&mut self, shared: &Shared, from: NodeId, step: Step) -> Result<(), Wrong> {
         let key = (step.session, step.leg);
-        // A session that failed or closed may have steps under way: they are late, not wrong.
-        let Some(session) = self.sessions.get_mut(&key) else { return Ok(()) };
-        if from != session.upstream || session.closing || session.broken {
+        let Some(session) = self.sessions.get_mut(&key) else {
+            // A session that failed or closed may have steps under way: they are late, not wrong.
+            if !self.known.has(&step.session) {
+                shared.blame(from, Fault::Session);
+            }
+            return Ok(());
+        };
+        if from != session.upstream {
+            shared.blame(from, Fault::Session);
             return Ok(());
         }
-        let input = match &step.payload {
-            Payload::Tokens(tokens) => StageInput::Tokens(tokens),
-            Payload::Hidden { values, .. } => StageInput::Hidden(values),
-            Payload::Logits { .. } | Payload::Best { .. } | Payload::Vector(_) => {
-                return Err("a stage was sent the answer of one".into());
-            }
-        };
-        if session.ends && step.wants.is_whole() {
-            session.check_logits(input)?;
+        if session.closing || session.broken {
+            return Ok(());
         }
+        check::check(session, &step)?;
         session.pending.push_back(Pending::new(step));
         if session.pending.len() == 1 {
             session.start_step()?;
@@ -466,16 +470,18 @@ impl Worker {
             positions: session.cache.len(),
             logits: session.logits,
         };
-        shared.deliver(session.open.head, Flow::Receipt(shared.keys.sign(receipt)));
-        if let Some(next) = session.next_hop(leg) {
-            shared.deliver(next.node, Flow::Close { leg: leg.next(), session: request });
+        shared.deliver_to(session.head, Flow::Receipt(shared.keys.sign(receipt)));
+        if let Some(next) = session.next {
+            shared.deliver_to(next, Flow::Close { leg: leg.next(), session: request });
         }
     }
 
-    fn fail(&mut self, shared: &Shared, (request, leg): SessionKey, reason: String) {
+    fn fail(&mut self, shared: &Shared, (request, leg): SessionKey, wrong: Wrong) {
         if let Some(session) = self.sessions.remove(&(request, leg)) {
+            let Wrong { fault, reason } = wrong;
+            fault.into_iter().for_each(|fault| shared.blame(session.upstream, fault));
             let failed = Flow::Failed { session: request, leg, reason };
-            shared.deliver(session.open.head, failed);
+            shared.deliver_to(session.head, failed);
         }
     }
 
@@ -491,7 +497,7 @@ impl Worker {
                 session.pending.clear();
                 let reason = format!("its link to node {} broke", peer.short());
                 let failed = Flow::Failed { session: request, leg, reason };
-                shared.deliver(session.open.head, failed);
+                shared.deliver_to(session.head, failed);
             }
         }
     }
@@ -523,7 +529,7 @@ struct Rows {
 }
 
 /// Tells a fresh stage what the one that it replaces was told, `told` `[T, D]`, in pieces.
-fn replay_to(shared: &Shared, to: NodeId, session: RequestId, leg: Leg, like: Rows, told: &[f32]) {
+fn replay_to(shared: &Shared, to: Party, session: RequestId, leg: Leg, like: Rows, told: &[f32]) {
     let Rows { width, dtype } = like;
     let rows = chunk_rows(width);
     for (piece, values) in told.chunks(rows * width as usize).enumerate() {
@@ -535,16 +541,18 @@ fn replay_to(shared: &Shared, to: NodeId, session: RequestId, leg: Leg, like: Ro
             wants: Wanted::Logits(LogitsWanted::None),
             payload: Payload::Hidden { width, dtype, values: values.to_vec() },
         };
-        shared.deliver(to, Flow::Step(step));
+        shared.deliver_to(to, Flow::Step(step));
     }
 }
 
 /// The model, if the founder holds credits for exactly this session.
-fn check_ticket(shared: &Shared, open: &Open) -> Result<Arc<KnownModel>, String> {
+fn check_ticket(shared: &Shared, open: &Open) -> Result<Arc<KnownModel>, Wrong> {
     let desk = shared.desk();
-    let entry = open.ticket.verify_by(&desk.founder().0).map_err(|error| error.to_string())?;
+    let wrong = |reason: String| Wrong::of(Fault::Session, reason);
+    let entry = open.ticket.verify_by(&desk.founder().0).map_err(|e| wrong(e.to_string()))?;
     let Event::Reserved { reservation } = &entry.event else {
-        return Err(format!("the ticket is a {} entry, expected reserved", entry.event.kind()));
+        let kind = entry.event.kind();
+        return Err(wrong(format!("the ticket is a {kind} entry, expected reserved")));
     };
     let reserved = reservation.claimed_value();
     let known = shared.model_by_id(open.model).ok_or("the model is not known here")?;
@@ -555,11 +563,11 @@ fn check_ticket(shared: &Shared, open: &Open) -> Result<Arc<KnownModel>, String>
         && reserved.model == open.model
         && reserved.shape == shape;
     if !agrees {
-        return Err("the reservation is for another network, request, head or model".into());
+        return Err(wrong("the reservation is for another network, request, head or model".into()));
     }
     let paid = u64::from(reserved.prompt_tokens) + u64::from(reserved.max_new_tokens);
     if u64::from(open.positions_max) > paid.min(u64::from(shape.context)) {
-        return Err(format!("{} positions wanted, {paid} reserved", open.positions_max));
+        return Err(wrong(format!("{} positions wanted, {paid} reserved", open.positions_max)));
     }
     if desk.read(|ledger| ledger.is_closed(&open.session)) {
         return Err("the reservation was settled or released already".into());

@@ -16,8 +16,16 @@ pub async fn run(at: NodeAt) -> Result<Exit> {
         output::json(&peers)?;
         return Ok(Exit::Done);
     }
-    let mut table =
-        Table::new(["NAME", "NODE", "STATE", "MEMORY", "LOAD", "THERE AND BACK", "SERVES"]);
+    let mut table = Table::new([
+        "NAME",
+        "NODE",
+        "STATE",
+        "MEMORY",
+        "LOAD",
+        "THERE AND BACK",
+        "SERVES",
+        "FAULTS",
+    ]);
     for peer in peers {
         let speed = |model: &String| {
             let found = peer.layer_us.iter().find(|(name, _)| name == model);
@@ -35,6 +43,7 @@ pub async fn run(at: NodeAt) -> Result<Exit> {
             peer.load.to_string(),
             peer.round_trip_us.map(|us| show_us(us.into())).unwrap_or_default(),
             serves.collect::<Vec<_>>().join(", "),
+            output::faults(&peer.faults),
         ]);
     }
     table.print()?;

@@ -52,6 +52,13 @@ pub async fn run(at: NodeAt) -> Result<Exit> {
             route.why
         ))?;
     }
+    if !status.faults_of_strangers.is_empty() {
+        output::line(format!(
+            "{:<10}{}",
+            "strangers",
+            output::faults(&status.faults_of_strangers)
+        ))?;
+    }
     for upstream in &status.upstreams {
         output::line(format!("{:<10}{}", "upstream", described(upstream)))?;
     }

@@ -8,6 +8,7 @@ mod asking;
 mod beside;
 mod crash;
 mod death;
+mod faults;
 mod harness;
 mod hub;
 mod models;

@@ -137,7 +137,8 @@ impl<'a> Network<'a> {
     }
 }
 
-/// Goal: no token is lost, repeated or different, and nothing is paid twice, whichever stage is lost when.
+/// Goal: no token is lost, repeated or different, nothing is paid twice and no sound node is blamed, whichever stage
+/// is lost when.
 /// Method: seeded faults under greedy continuations of another implementation.
 fn check(count: usize, model: &str, golden: &[Golden], seed: u64) {
     let place = folder();
@@ -171,6 +172,16 @@ fn check(count: usize, model: &str, golden: &[Golden], seed: u64) {
     // A stage that is lost after the last token signs no receipt: then nobody pays.
     assert_eq!((ended.count(), requests.len()), (runs as usize, runs as usize), "each ended once");
     assert!(entries.iter().any(|entry| kind(entry) == "settled"), "most were paid");
+
+    // They keep to the rules, and are silent or late at times: nobody is blamed for more.
+    for node in &network.nodes {
+        let peers = node.cli(&["peers", "--json"]).json();
+        for peer in peers.as_array().expect("nodes") {
+            let faults = peer["faults"].as_object().expect("counts");
+            let is_honest = |fault: &String| ["silence", "late"].contains(&fault.as_str());
+            assert!(faults.keys().all(is_honest), "{} on {}: {faults:?}", node.id, peer["node"]);
+        }
+    }
 }
 
 fn kind(entry: &Value) -> &str {

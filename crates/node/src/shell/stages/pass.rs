@@ -4,7 +4,7 @@
 //! prompts share what room is left, so that a long one never holds up the others. Sessions join and leave
 //! between passes.
 
-use super::{Session, SessionKey, StageKey, Worker, now};
+use super::{Session, SessionKey, StageKey, Worker, check::Wrong, now};
 use crate::{
     core::best,
     shell::Shared,
@@ -103,7 +103,8 @@ impl Worker {
         }
         for (((key, mut session), rows), output) in members.into_iter().zip(shares).zip(outputs) {
             let ended = output.map_or(Ok(()), |output| {
-                session.finish_rows(shared, key.1, rows, output.map_err(|e| e.to_string())?)
+                let output = output.map_err(|error| error.to_string())?;
+                session.finish_rows(shared, key.1, rows, output)
             });
             self.put_back(shared, key, session, ended);
         }
@@ -158,12 +159,12 @@ impl Worker {
         shared: &Shared,
         key: SessionKey,
         session: Session,
-        ended: Result<(), String>,
+        ended: Result<(), Wrong>,
     ) {
         let (waits, closing) = (!session.pending.is_empty(), session.closing);
         self.sessions.insert(key, session);
         match ended {
-            Err(reason) => self.fail(shared, key, reason),
+            Err(wrong) => self.fail(shared, key, wrong),
             Ok(()) if waits => self.waiting.push_back(key),
             Ok(()) if closing => self.end(shared, key),
             Ok(()) => {}
@@ -218,8 +219,8 @@ impl Session {
         leg: Leg,
         rows: usize,
         output: StageOutput,
-    ) -> Result<(), String> {
-        let next = self.next_hop(leg);
+    ) -> Result<(), Wrong> {
+        let next = self.next_hop(leg).zip(self.next);
         let width = self.width;
         let pending = self.pending.front_mut().expect("rows of a step were run");
         pending.done += rows;
@@ -245,9 +246,9 @@ impl Session {
         let (to, payload) = match (values, next, step.wants) {
             (Some(values), ..) => {
                 self.logits += if is_answered_whole { rows } else { 1 };
-                (self.open.head, self.answer(values))
+                (self.head, self.answer(values))
             }
-            (None, Some(next), _) => {
+            (None, Some((next, party)), _) => {
                 if let Some(told) = &mut self.told {
                     told.extend_from_slice(&hidden);
                 }
@@ -256,16 +257,16 @@ impl Session {
                     return self.start_step();
                 }
                 let dtype = self.open.frames;
-                (next.node, Payload::Hidden { width, dtype, values: hidden })
+                (party, Payload::Hidden { width, dtype, values: hidden })
             }
             (None, None, Wanted::Vector(pooling)) => {
-                (self.open.head, Payload::Vector(pooling.pool(&hidden, width as usize)))
+                (self.head, Payload::Vector(pooling.pool(&hidden, width as usize)))
             }
             // The last stage, and the head wants nothing yet.
             (None, None, Wanted::Logits(_)) => return self.start_step(),
         };
         let step = Step { leg: leg.next(), payload, ..step };
-        shared.deliver(to, Flow::Step(step));
+        shared.deliver_to(to, Flow::Step(step));
         self.start_step()
     }
 
@@ -280,7 +281,7 @@ impl Session {
 
     /// Makes ready for the first step that waits: forgets wrong guesses, and takes from sequences before
     /// what they have in common.
-    pub(super) fn start_step(&mut self) -> Result<(), String> {
+    pub(super) fn start_step(&mut self) -> Result<(), Wrong> {
         let Some(pending) = self.pending.front() else { return Ok(()) };
         let position = pending.step.position;
         self.rewind(position)?;

@@ -369,7 +369,7 @@ pub enum BenchText {
     Likeliest,
     /// Drawn by chance: next to nothing can be guessed ahead
     Random,
-    /// The likeliest of a few: nearly all can be guessed, as where code is edited
+    /// One token again and again: all can be guessed, which shows the most that guessing gains
     Repeating,
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Every number stands beside what it could be at best, measured in turns in the same run: the same model
 //! whole, what links take at least, or llama.cpp over the same link. Of random text next to nothing can be guessed
-//! ahead, of text of a few words nearly all. Where tokens are drawn by chance from the whole vocabulary, all
+//! ahead, of one token again and again all: what lies between is text of people. Where tokens are drawn by chance from the whole vocabulary, all
 //! logits travel; else the likeliest do.
 
 use super::{

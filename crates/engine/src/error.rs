@@ -52,6 +52,9 @@ pub enum ModelError {
     /// A tensor the architecture needs is absent.
     #[error("tensor {name} is missing, expected with shape {expected:?}")]
     MissingTensor { name: String, expected: Vec<usize> },
+    /// The tensor of a model that is fetched piece by piece.
+    #[error("tensor {name} is not on this computer yet; it has to be fetched from another node")]
+    NotFetched { name: String },
     /// A tensor has another shape than the configuration says.
     #[error("tensor {name} has shape {found:?}, expected {expected:?} by config.json")]
     TensorShape { name: String, found: Vec<usize>, expected: Vec<usize> },

@@ -2,7 +2,7 @@
 //!
 //! Decides what counts as a model in the Hugging Face layout: `config.json`, `tokenizer.json`, and
 //! `model.safetensors` or the shards that `model.safetensors.index.json` names; or a GGUF file, which
-//! holds all of that. Reads headers only; the weights stay in mapped files until a stage packs them.
+//! holds all of that; or an [`Outline`] and the tensors that were fetched. Reads headers only; the weights stay in mapped files until a stage packs them.
 //!
 //! Everything here may come from a stranger: sizes are bounded before they are read, names may not
 //! leave the folder, and a header that lies about its file is refused.
@@ -11,6 +11,7 @@ mod gguf;
 mod gguf_cuts;
 mod gguf_model;
 mod gguf_tokenizer;
+mod outline;
 mod safetensors;
 mod table;
 
@@ -20,10 +21,14 @@ use std::{
     io::{self, Read as _},
     ops::Deref,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 pub use gguf::GgufError;
 pub(crate) use gguf_model::{GgufModel, open as open_gguf};
+pub use outline::{
+    OUTLINE_BYTES_MAX, Outline, OutlineError, PIECE_BYTES, PartialModel, TensorOutline,
+};
 pub(crate) use table::{StoredKind, Tensor, TensorTable};
 
 /// A model whose files are part of the program. No disk is touched.
@@ -44,6 +49,8 @@ pub enum ModelSource {
     Gguf(PathBuf),
     /// Files within the program.
     Bundled(&'static BundledModel),
+    /// An outline and such tensors as were fetched from other nodes.
+    Partial(Arc<PartialModel>),
 }
 
 /// The bytes of one file of weights.
@@ -51,6 +58,8 @@ pub enum ModelSource {
 pub(crate) enum FileBytes {
     Mapped(MappedFile),
     Embedded(&'static [u8]),
+    /// One tensor, which may not be there yet.
+    Apart(outline::Apart),
 }
 
 impl Deref for FileBytes {
@@ -59,6 +68,7 @@ impl Deref for FileBytes {
         match self {
             Self::Mapped(file) => file,
             Self::Embedded(bytes) => bytes,
+            Self::Apart(tensor) => tensor.mapped().map_or(&[], |file| file),
         }
     }
 }
@@ -68,6 +78,7 @@ impl ModelSource {
     pub fn name(&self) -> String {
         match self {
             Self::Bundled(model) => model.name.into(),
+            Self::Partial(model) => model.name().into(),
             Self::Gguf(path) => {
                 let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
                 let stem = stem.unwrap_or_else(|| "model".into());
@@ -92,6 +103,7 @@ impl ModelSource {
             Self::Bundled(model) => Ok(model.find(file).map(<[u8]>::to_vec)),
             // It is one file with everything in it.
             Self::Gguf(_) => Ok(None),
+            Self::Partial(model) => Ok(model.file(file)),
             Self::Folder(folder) => read_bounded(&folder.join(file), file, bytes_max),
         }
     }
@@ -105,20 +117,24 @@ impl ModelSource {
     pub(crate) fn map(&self, file: &str) -> Result<Option<FileBytes>, ModelError> {
         match self {
             Self::Bundled(model) => Ok(model.find(file).map(FileBytes::Embedded)),
-            Self::Gguf(_) => Ok(None),
+            Self::Gguf(_) | Self::Partial(_) => Ok(None),
             Self::Folder(folder) => map(&folder.join(file), file),
         }
     }
 
     /// The table of its tensors, from their headers.
     pub(crate) fn tensors(&self) -> Result<TensorTable, ModelError> {
-        safetensors::open(self)
+        match self {
+            Self::Partial(model) => model.table(),
+            Self::Folder(_) | Self::Bundled(_) | Self::Gguf(_) => safetensors::open(self),
+        }
     }
 
     pub(crate) fn lacks(&self, file: &str) -> ModelError {
         let place = match self {
             Self::Folder(path) | Self::Gguf(path) => path.display().to_string(),
             Self::Bundled(model) => format!("the bundled model {}", model.name),
+            Self::Partial(model) => format!("the outline of {}", model.name()),
         };
         ModelError::MissingFile { file: file.into(), place }
     }

@@ -39,7 +39,10 @@ pub use choose::{Choice, ChoiceEnd, ChoiceRules, Chooser};
 pub use config::ConfigError;
 pub use embed::{EmbeddingRules, ModelKind, Pooling};
 pub use error::{ModelError, StageError};
-pub use formats::{BundledModel, GgufError, ModelSource};
+pub use formats::{
+    BundledModel, GgufError, ModelSource, OUTLINE_BYTES_MAX, Outline, OutlineError, PIECE_BYTES,
+    PartialModel, TensorOutline,
+};
 pub use generate::{Finish, GenerateError, Pipeline, generate, generate_guessing};
 pub use grammar::{Grammar, GrammarCompiler, GrammarError, GrammarState};
 pub use kernels::CacheElement;

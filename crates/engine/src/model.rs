@@ -5,7 +5,7 @@ use crate::{
     config::Fields,
     embed::{EmbeddingRules, ModelKind},
     error::ModelError,
-    formats::{GgufModel, ModelSource, TensorTable, open_gguf},
+    formats::{GgufModel, ModelSource, PIECE_BYTES, TensorTable, open_gguf},
     kernels::Kernels,
     kv::KvCache,
     lora::{Adapter, AdapterError},
@@ -17,7 +17,7 @@ use crate::{
     weight::{self, measure},
 };
 use serde_json::{Map, Value};
-use std::{path::Path, sync::Arc};
+use std::{collections::BTreeSet, path::Path, sync::Arc};
 use talka_base::{LayerSpan, ModelId, ModelShape};
 
 /// `config.json` is a page of settings.
@@ -223,6 +223,22 @@ impl Model {
         }
         let parts = architecture.parts(span).into_iter();
         parts.into_iter().try_for_each(|part| weight::check(&self.0.table, architecture, part))
+    }
+
+    /// Names of the tensors that [`Model::stage`] reads for `span`, in order. One that is missing is
+    /// left out; [`Model::check`] names it.
+    pub fn tensors_of(&self, span: LayerSpan) -> BTreeSet<String> {
+        let architecture = &self.0.architecture;
+        let end = span.end().min(architecture.shape.layers);
+        let Ok(span) = LayerSpan::new(span.start(), end) else { return BTreeSet::new() };
+        let name = |part| weight::name(&self.0.table, architecture, part);
+        architecture.parts(span).into_iter().filter_map(name).collect()
+    }
+
+    /// A piece of the tensor called `tensor`, of [`PIECE_BYTES`] or, at the end, what is left; `None` if
+    /// there is no such piece or it is not on this computer.
+    pub fn piece(&self, tensor: &str, piece: usize) -> Option<&[u8]> {
+        self.0.table.get(tensor)?.bytes().ok()?.chunks(PIECE_BYTES).nth(piece)
     }
 
     /// Reads a LoRA adapter of this model from a folder in the layout of PEFT. Sequences choose it by

@@ -128,6 +128,11 @@ pub(crate) fn check(
     Found::find(table, architecture, part).map(drop)
 }
 
+/// The name of the tensor that holds `part`, if it is as it must be.
+pub(crate) fn name(table: &TensorTable, architecture: &Architecture, part: Part) -> Option<String> {
+    Found::find(table, architecture, part).ok().map(|found| found.location.name)
+}
+
 /// What a part takes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Measure {
@@ -228,7 +233,7 @@ impl<'a> Found<'a> {
     /// The bytes of the part, row by row.
     fn bytes(&self) -> Result<Cow<'a, [u8]>, ModelError> {
         let Location { rows, transposed, interleaved_heads, expert, .. } = &self.location;
-        let bytes = self.tensor.bytes();
+        let bytes = self.tensor.bytes()?;
         let row_bytes = self.row_bytes();
         if *transposed {
             return Ok(Cow::Owned(self.transposed(bytes)));

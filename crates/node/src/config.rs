@@ -7,11 +7,21 @@ use talka_engine::{AdapterError, ModelError, ModelSource, quant::Encoding};
 use talka_plan::residency::Policy;
 use talka_upstream::{ServiceConfig, ServiceError};
 
+/// Where a model's files are.
+#[derive(Debug, Clone)]
+pub enum ModelPlace {
+    /// On this computer.
+    Here(ModelSource),
+    /// On other nodes of the network, which call it by the same name: each layer is fetched when this
+    /// node is to serve it.
+    Peers,
+}
+
 /// A model to serve.
 #[derive(Debug, Clone)]
 pub struct ModelChoice {
     /// Where its files are.
-    pub source: ModelSource,
+    pub place: ModelPlace,
     /// What requests call it.
     pub name: String,
     /// The layers to serve; chosen by the node if absent.
@@ -113,6 +123,9 @@ pub enum StartError {
     /// A model's files are missing or wrong.
     #[error("model {name}: {source}")]
     Model { name: String, source: ModelError },
+    /// The other nodes do not give a model.
+    #[error("model {name} from other nodes: {source}")]
+    Fetch { name: String, source: Box<crate::FetchError> },
     /// The owner asked for layers that the model lacks.
     #[error("model {name} has layers 0..{layers}, found --layers {name}={span}")]
     NoSuchLayers { name: String, layers: u32, span: LayerSpan },

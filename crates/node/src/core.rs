@@ -8,6 +8,7 @@ pub mod directory;
 pub mod embed;
 pub mod fallback;
 pub mod faults;
+pub mod fetch;
 pub mod head;
 pub mod invites;
 pub mod measures;

@@ -11,9 +11,9 @@ mod shell;
 pub mod store;
 pub mod wire;
 
-pub use config::{MemoryShare, ModelChoice, NodeConfig, StartError, UpstreamChoice};
+pub use config::{MemoryShare, ModelChoice, ModelPlace, NodeConfig, StartError, UpstreamChoice};
 pub use core::fallback::{UpstreamModel, UpstreamPrice};
-pub use shell::Node;
+pub use shell::{FetchError, Node};
 pub use talka_base as base;
 pub use talka_engine::{BundledModel, ModelError, ModelProfile, ModelSource, quant::Encoding};
 pub use talka_plan::residency::Policy;

@@ -2,13 +2,14 @@
 //!
 //! `hub` is the task that owns the core and performs its effects; `links` opens and reads links;
 //! `stages` is the thread that computes; `answer` and `embed` run one request from prompt to bill, over
-//! sessions (`session`); `routes` finds them; `upstream` asks services outside the network; `probe` asks whether a
+//! sessions (`session`); `routes` finds them; `fetch` brings weights from other nodes and gives them; `upstream` asks services outside the network; `probe` asks whether a
 //! node is there; `meter` knows how fast this one is; `models` knows what requests may ask for; `desk` keeps the
 //! ledger, `orders` adds to it. They meet in [`Shared`].
 
 pub(crate) mod answer;
 pub(crate) mod desk;
 pub(crate) mod embed;
+pub(crate) mod fetch;
 pub(crate) mod hub;
 pub(crate) mod join;
 pub(crate) mod links;
@@ -31,6 +32,7 @@ use crate::{
     wire::{Control, Flow, Payload, Step},
 };
 use desk::Desk;
+pub use fetch::FetchError;
 use hub::{HubInput, View};
 use links::Links;
 use models::KnownModel;
@@ -87,6 +89,8 @@ pub(crate) struct Shared {
     /// Tells this process from others with the same key.
     pub(crate) instance: u64,
     pub(crate) faults: Mutex<Faults>,
+    /// Links that fetch from this node.
+    pub(crate) takers: Semaphore,
 }
 
 /// A node that has a part in a session. One that was started anew has none: it would take what is meant for
@@ -113,6 +117,16 @@ impl Shared {
 
     pub(crate) fn replace_desk(&self, desk: Desk) {
         *self.desk.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(desk);
+    }
+
+    /// This node's first words on a link.
+    pub(crate) fn hello(&self) -> Control {
+        Control::Hello(links::own_hello(&self.store, &self.desk(), self.instance))
+    }
+
+    /// What it takes to fetch from another node.
+    pub(crate) fn caller(&self) -> fetch::Caller {
+        fetch::Caller::new(&self.endpoint, self.desk(), &self.store, self.instance)
     }
 
     /// A node is its own member for now; see `base::Membership`.

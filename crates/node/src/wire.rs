@@ -2,7 +2,9 @@
 //!
 //! On the control lane: [`Control`]. On the activations lane: [`Flow`], which either opens and
 //! closes sessions or carries one [`Step`] of one. Both decode to bounded values or to a
-//! [`WireError`] that blames the sender. Judges nothing: who may say what is decided elsewhere.
+//! [`WireError`] that blames the sender. Links for weights have words of their own: [`fetch`]. Judges nothing: who may say what is decided elsewhere.
+
+pub mod fetch;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -188,6 +190,8 @@ pub enum Control {
     },
     /// Entries in order.
     Entries(Vec<Signed<Entry>>),
+    /// First words of a member on a link for [`fetch`] alone.
+    Fetch(Hello),
 }
 
 impl Encoded for Control {
@@ -404,6 +408,9 @@ pub enum WireError {
     /// The first bytes name no kind of message.
     #[error("flow message of kind {found:?}, expected 0 to {}", STEPS.len())]
     Kind { found: Option<u8> },
+    /// The first byte of an answer about a model says what it is.
+    #[error("answer of kind {found:?}, expected 0 or 1")]
+    Answer { found: Option<u8> },
     /// More of something than any honest node sends.
     #[error("{found} {what}, expected at most {max}")]
     TooMany { what: &'static str, found: usize, max: usize },

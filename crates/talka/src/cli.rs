@@ -38,7 +38,7 @@ pub enum Command {
     #[command(after_help = "Example: talka invite --reusable --valid 7d")]
     Invite(InviteArgs),
     /// Joins a network: with the node that runs here, or else by starting one
-    #[command(after_help = "Example: talka join talka1abc... --name kitchen")]
+    #[command(after_help = "Example: talka join talka1abc... --name kitchen --model peer:bard")]
     Join(JoinArgs),
     /// Shows, fetches and removes models
     #[command(after_help = "Example: talka models pull hf:HuggingFaceTB/SmolLM2-135M-Instruct")]
@@ -90,8 +90,9 @@ pub struct NodeArgs {
     #[arg(long, value_name = "ADDR")]
     pub announce: Option<SocketAddr>,
     /// Model to serve: bard, a folder in the Hugging Face layout, a .gguf file, or
-    /// `hf:OWNER/REPO[@REV][:FILE]`, which is fetched if it is not here; repeatable [default: the
-    /// largest fetched model that fits the memory, else bard]
+    /// `hf:OWNER/REPO[@REV][:FILE]`, which is fetched if it is not here, or peer:NAME, of which this node
+    /// fetches the layers it is to serve from the other nodes; repeatable [default: the largest fetched
+    /// model that fits the memory, else bard]
     #[arg(long = "model", value_name = "REF")]
     pub models: Vec<ModelRef>,
     #[command(flatten)]

@@ -7,11 +7,11 @@ use std::{
     str::FromStr,
 };
 use talka_hub::{HubRef, HubRefError, Needs, Pulled};
-use talka_node::{ModelChoice, ModelSource, base::LayerSpan};
+use talka_node::{ModelChoice, ModelPlace, ModelSource, base::LayerSpan};
 
 /// What a model may be, for messages.
 const EXPECTED: &str = "expected `bard`, a folder in the Hugging Face layout (config.json, \
-     tokenizer.json and safetensors files), a .gguf file, or hf:OWNER/REPO";
+     tokenizer.json and safetensors files), a .gguf file, hf:OWNER/REPO, or peer:NAME";
 
 /// A model as typed. A folder that is itself called `bard` is `./bard`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub enum ModelRef {
     Gguf(String),
     /// A model on the hub.
     Hub(HubRef),
+    /// A model of the other nodes, as they call it.
+    Peer(String),
 }
 
 /// Why text names no model that this program can load.
@@ -44,7 +46,8 @@ impl FromStr for ModelRef {
         match text {
             "bard" => Ok(Self::Bard),
             _ if text.starts_with("hf:") => Ok(Self::Hub(text.parse()?)),
-            "" => Err(ModelRefError::Empty),
+            "" | "peer:" => Err(ModelRefError::Empty),
+            _ if text.starts_with("peer:") => Ok(Self::Peer(text["peer:".len()..].into())),
             _ if text.ends_with(".gguf") => Ok(Self::Gguf(text.into())),
             _ => Ok(Self::Folder(text.into())),
         }
@@ -60,6 +63,23 @@ pub struct Located {
     pub name: String,
     /// Its files.
     pub source: ModelSource,
+}
+
+/// A model for a node to serve, wherever it is.
+#[derive(Debug, Clone)]
+pub struct Served {
+    /// As the reference was typed.
+    pub typed: String,
+    /// What requests call it.
+    pub name: String,
+    /// Where its files are.
+    pub place: ModelPlace,
+}
+
+impl From<Located> for Served {
+    fn from(Located { typed, name, source }: Located) -> Self {
+        Self { typed, name, place: ModelPlace::Here(source) }
+    }
 }
 
 impl Located {
@@ -97,6 +117,25 @@ impl ModelRef {
             Self::Folder(typed) => Ok(folder(typed)?),
             Self::Gguf(typed) => Ok(gguf(typed)?),
             Self::Hub(reference) => Ok(Located::pulled(reference, access.get(reference).await?)?),
+            Self::Peer(name) => Err(UsageError(format!(
+                "peer:{name} is not a model on this computer; other nodes give it to --model of \
+                 `talka up` and `talka join` alone"
+            ))
+            .into()),
+        }
+    }
+
+    /// What a node shall serve: located, unless the other nodes have it.
+    ///
+    /// # Errors
+    /// As [`Self::locate`].
+    pub async fn serve(&self, access: &Access) -> Result<Served> {
+        match self {
+            Self::Peer(name) => {
+                let typed = format!("peer:{name}");
+                Ok(Served { typed, name: name.clone(), place: ModelPlace::Peers })
+            }
+            _ => Ok(self.locate(access).await?.into()),
         }
     }
 }
@@ -211,16 +250,20 @@ pub struct Wishes<'a> {
 ///
 /// # Errors
 /// If two models share a name, or something is said of no model or twice.
-pub fn choose(models: Vec<Located>, wishes: Wishes<'_>) -> Result<Vec<ModelChoice>, UsageError> {
+pub fn choose(
+    models: Vec<impl Into<Served>>,
+    wishes: Wishes<'_>,
+) -> Result<Vec<ModelChoice>, UsageError> {
+    let models: Vec<Served> = models.into_iter().map(Into::into).collect();
     let typed: Vec<String> = models.iter().map(|model| model.typed.clone()).collect();
     let mut choices: Vec<ModelChoice> = Vec::with_capacity(models.len());
-    for Located { name, source, .. } in models {
+    for Served { name, place, .. } in models {
         if choices.iter().any(|choice| choice.name == name) {
             return Err(UsageError(format!(
                 "two models are called {name:?}, expected different names: rename a folder"
             )));
         }
-        choices.push(ModelChoice { source, name, span: None, adapters: Vec::new(), draft: None });
+        choices.push(ModelChoice { place, name, span: None, adapters: Vec::new(), draft: None });
     }
     for layers in wishes.layers {
         let said = || format!("--layers {}={}", layers.model, layers.span);
@@ -284,6 +327,8 @@ mod tests {
         assert_eq!("models/tiny.gguf".parse(), Ok(ModelRef::Gguf("models/tiny.gguf".into())));
         assert!("hf:gpt2".parse::<ModelRef>().is_err());
         assert!(matches!("hf:a/b".parse(), Ok(ModelRef::Hub(_))));
+        assert_eq!("peer:bard".parse(), Ok(ModelRef::Peer("bard".into())));
+        assert!("peer:".parse::<ModelRef>().is_err());
         assert_eq!("bard".parse(), Ok(ModelRef::Bard));
         assert_eq!("./bard".parse(), Ok(ModelRef::Folder("./bard".into())));
     }

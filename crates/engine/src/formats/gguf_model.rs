@@ -379,7 +379,7 @@ fn architecture(
             }));
         }
         let mut slower = vec![0.0; pairs];
-        crate::quant::widen(encoding, factors.bytes(), &mut slower);
+        crate::quant::widen(encoding, factors.bytes().map_err(Trouble::Model)?, &mut slower);
         architecture.ropes.iter_mut().for_each(|rope| rope.slow(&slower));
     }
     Ok(architecture)

@@ -7,7 +7,7 @@ use talka_base::{ModelId, Precision};
 
 /// How much of each end of a tensor its model's id covers. A fine-tune changes nearly every
 /// number, so a page at each end tells it apart, and no file is read whole to be named.
-const SAMPLE_BYTES: usize = 4096;
+pub(super) const SAMPLE_BYTES: usize = 4096;
 
 /// Every tensor of a model, by name.
 #[derive(Debug, Default)]
@@ -45,13 +45,36 @@ impl fmt::Display for StoredKind {
 
 impl Tensor {
     /// Its numbers, little-endian.
-    pub fn bytes(&self) -> &[u8] {
-        &self.file[self.range.clone()]
+    ///
+    /// # Errors
+    /// [`ModelError::NotFetched`] if it is not on this computer.
+    pub fn bytes(&self) -> Result<&[u8], ModelError> {
+        match &*self.file {
+            FileBytes::Apart(tensor) => tensor.bytes(),
+            file @ (FileBytes::Mapped(_) | FileBytes::Embedded(_)) => Ok(&file[self.range.clone()]),
+        }
+    }
+
+    /// What the model's id covers of it: both ends.
+    pub fn samples(&self) -> (&[u8], &[u8]) {
+        match &*self.file {
+            FileBytes::Apart(tensor) => tensor.samples(),
+            file @ (FileBytes::Mapped(_) | FileBytes::Embedded(_)) => {
+                let bytes = &file[self.range.clone()];
+                let sample = bytes.len().min(SAMPLE_BYTES);
+                (&bytes[..sample], &bytes[bytes.len() - sample..])
+            }
+        }
     }
 
     /// Gives back the memory of its bytes, which were packed.
     pub fn release(&self) {
-        if let FileBytes::Mapped(file) = &*self.file {
+        let file = match &*self.file {
+            FileBytes::Mapped(file) => Some(file),
+            FileBytes::Apart(tensor) => tensor.mapped(),
+            FileBytes::Embedded(_) => None,
+        };
+        if let Some(file) = file {
             file.release(self.range.clone());
         }
     }
@@ -69,6 +92,11 @@ impl TensorTable {
 
     pub fn get(&self, name: &str) -> Option<&Tensor> {
         self.tensors.get(name)
+    }
+
+    /// All of them, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Tensor)> {
+        self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor))
     }
 
     /// The precision most of the bytes are stored in, of those a stage can hold.
@@ -100,10 +128,9 @@ impl TensorTable {
             let shape: Vec<u8> =
                 tensor.shape.iter().flat_map(|n| (*n as u64).to_le_bytes()).collect();
             part(&shape);
-            let bytes = tensor.bytes();
-            let sample = bytes.len().min(SAMPLE_BYTES);
-            part(&bytes[..sample]);
-            part(&bytes[bytes.len() - sample..]);
+            let (head, tail) = tensor.samples();
+            part(head);
+            part(tail);
         }
         ModelId(*hasher.finalize().as_bytes())
     }

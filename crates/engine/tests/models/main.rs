@@ -13,6 +13,7 @@ mod gguf_tokenizer;
 mod golden;
 mod lora;
 mod minilm;
+mod partial;
 mod reference;
 mod support;
 

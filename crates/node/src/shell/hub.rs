@@ -3,8 +3,9 @@
 use super::{
     Shared,
     desk::Desk,
-    join, links,
+    fetch, join, links,
     meter::try_out,
+    models::KnownModel,
     now,
     orders::{describe, order},
 };
@@ -25,6 +26,7 @@ use talka_ledger::{Event, ReleaseReason};
 use talka_plan::Links;
 use tokio::{
     sync::{mpsc, oneshot, watch},
+    task::spawn_blocking,
     time::{MissedTickBehavior, interval},
 };
 
@@ -245,22 +247,19 @@ impl Hub {
     fn load(&self, shared: &Arc<Shared>, id: ModelId, span: LayerSpan) {
         let Some(known) = shared.model_by_id(id).cloned() else { return };
         let (shared, kernels) = (Arc::clone(shared), self.kernels.clone());
-        tokio::task::spawn_blocking(move || {
-            let begun = Instant::now();
-            let stage = known.model.stage(span, &kernels);
-            shared.meter.loaded(id, begun.elapsed());
-            let success = stage.is_ok();
-            match stage {
-                Ok(mut stage) => {
-                    if let Some(time) = try_out(&mut stage, known.model.shape().hidden) {
-                        shared.meter.tried(id, span.len(), time);
-                    }
-                    tracing::info!(model = known.name, %span, "serving");
-                    shared.stages.send(Job::Install(id, Box::new(stage)));
+        tokio::spawn(async move {
+            let success = match fetch::bring(&shared, &known, span).await {
+                Ok(()) => {
+                    let shared = Arc::clone(&shared);
+                    let loaded = spawn_blocking(move || install(&shared, &known, span, &kernels));
+                    loaded.await.expect("loading does not panic")
                 }
-                Err(error) => tracing::error!(model = known.name, %span, %error, "cannot load"),
-            }
-            let _ = shared.hub.blocking_send(HubInput::Loaded { model: id, span, success });
+                Err(error) => {
+                    tracing::error!(model = known.name, %span, %error, "cannot fetch");
+                    false
+                }
+            };
+            let _ = shared.hub.send(HubInput::Loaded { model: id, span, success }).await;
         });
     }
 
@@ -322,7 +321,7 @@ impl Hub {
             }
             Control::Entries(entries) => {
                 let desk = shared.desk();
-                let followed = tokio::task::spawn_blocking(move || desk.follow(&entries)).await;
+                let followed = spawn_blocking(move || desk.follow(&entries)).await;
                 if let Err(error) = followed.expect("following does not panic") {
                     tracing::warn!(peer = %peer.short(), %error, "ledger entries refused");
                 }
@@ -346,11 +345,33 @@ impl Hub {
             Control::Ordered { .. }
             | Control::Hello(_)
             | Control::Join(_)
+            | Control::Fetch(_)
             | Control::Admitted(_)
             | Control::Refused { .. } => {
                 tracing::warn!(peer = %peer.short(), "a message out of turn");
                 shared.links.close(peer, "a message out of turn");
             }
+        }
+    }
+}
+
+/// Loads a stage whose tensors are here and says whether it runs.
+fn install(shared: &Shared, known: &KnownModel, span: LayerSpan, kernels: &Kernels) -> bool {
+    let begun = Instant::now();
+    let stage = known.model.stage(span, kernels);
+    shared.meter.loaded(known.id, begun.elapsed());
+    match stage {
+        Ok(mut stage) => {
+            if let Some(time) = try_out(&mut stage, known.model.shape().hidden) {
+                shared.meter.tried(known.id, span.len(), time);
+            }
+            tracing::info!(model = known.name, %span, "serving");
+            shared.stages.send(Job::Install(known.id, Box::new(stage)));
+            true
+        }
+        Err(error) => {
+            tracing::error!(model = known.name, %span, %error, "cannot load");
+            false
         }
     }
 }

@@ -1,8 +1,9 @@
 //! Opens, greets and reads links. After the greeting a link belongs to a node of the network.
 
-use super::{Party, Shared, hub::HubInput, join, probe};
+use super::{Party, Shared, desk::Desk, fetch::give, hub::HubInput, join, probe};
 use crate::{
     core::{faults::Fault, recent::Recent},
+    store::Store,
     wire::{Control, Flow, Hello},
 };
 use bytes::Bytes;
@@ -209,14 +210,14 @@ pub(crate) async fn accept_all(shared: Arc<Shared>) {
     }
 }
 
-/// The accepting side of a greeting: a member says hello, a guest asks to join.
+/// The accepting side of a greeting: a member says hello, or that it comes to fetch; a guest asks to join.
 async fn welcome(shared: Arc<Shared>, link: Link) {
     let peer = link.peer();
     let (sender, mut receiver) = link.split();
     match timeout(GREETING_TIME_MAX, next_control(&mut receiver)).await {
-        Ok(Ok(Control::Hello(hello))) => match check(&shared, peer, &hello) {
+        Ok(Ok(Control::Hello(hello))) => match check(&shared.desk(), peer, &hello) {
             Ok(()) => {
-                let _ = sender.send(Lane::Control, own_hello(&shared).to_bytes()).await;
+                let _ = sender.send(Lane::Control, shared.hello().to_bytes()).await;
                 serve(shared, sender, receiver, peer, hello.instance).await;
             }
             Err(reason) => {
@@ -227,6 +228,10 @@ async fn welcome(shared: Arc<Shared>, link: Link) {
         Ok(Ok(Control::Join(request))) => {
             join::host(&shared, peer, request, &sender, &mut receiver).await;
         }
+        Ok(Ok(Control::Fetch(hello))) => match check(&shared.desk(), peer, &hello) {
+            Ok(()) => give::serve(&shared, peer, &sender, &mut receiver).await,
+            Err(reason) => refuse(&sender, &reason).await,
+        },
         Ok(Ok(_)) => refuse(&sender, "expected hello or join as the first message").await,
         Ok(Err(fault)) => fault.into_iter().for_each(|fault| shared.blame(peer, fault)),
         Err(_) => sender.close("no greeting within 5 s"),
@@ -254,11 +259,11 @@ async fn greet(
 ) -> Result<(LinkSender, LinkReceiver, u64), String> {
     let link = shared.endpoint.connect(peer, addresses).await.map_err(|e| e.to_string())?;
     let (sender, mut receiver) = link.split();
-    let hello = own_hello(shared).to_bytes();
+    let hello = shared.hello().to_bytes();
     sender.send(Lane::Control, hello).await.map_err(|e| e.to_string())?;
     match timeout(GREETING_TIME_MAX, next_control(&mut receiver)).await {
         Ok(Ok(Control::Hello(hello))) => {
-            check(shared, peer, &hello).map(|()| (sender, receiver, hello.instance))
+            check(&shared.desk(), peer, &hello).map(|()| (sender, receiver, hello.instance))
         }
         Ok(Ok(Control::Refused { reason })) => Err(reason),
         Ok(_) => Err("the node answered the greeting with something else".into()),
@@ -266,17 +271,16 @@ async fn greet(
     }
 }
 
-fn own_hello(shared: &Shared) -> Control {
-    let membership = shared.store.get(MEMBERSHIP_KEY).ok().flatten();
+/// First words of the node with this store.
+pub(crate) fn own_hello(store: &Store, desk: &Desk, instance: u64) -> Hello {
+    let membership = store.get(MEMBERSHIP_KEY).ok().flatten();
     let membership = membership.and_then(|bytes| talka_base::decode(&bytes).ok());
-    let network = shared.desk().network();
-    Control::Hello(Hello { network, membership, instance: shared.instance })
+    Hello { network: desk.network(), membership, instance }
 }
 
 /// A peer is of our network if our ledger says so, or if one of the nodes there vouches for it: the
 /// ledger may still be on its way to us.
-fn check(shared: &Shared, peer: NodeId, hello: &Hello) -> Result<(), String> {
-    let desk = shared.desk();
+pub(crate) fn check(desk: &Desk, peer: NodeId, hello: &Hello) -> Result<(), String> {
     if hello.network != desk.network() {
         return Err(format!(
             "wrong network: this node is in {}, you are in {}",

@@ -1,16 +1,19 @@
 //! The models a node knows, and what requests call them: `MODEL`, or `MODEL:ADAPTER`.
 
-use super::{Shared, upstream::unknown_model};
+use super::{Shared, fetch::give::Telling, upstream::unknown_model};
 use crate::{
     api::GenerateError,
     config::{ModelChoice, StartError},
     wire::ADAPTERS_MAX,
 };
-use std::sync::{Arc, OnceLock};
-use talka_base::{AdapterId, LayerSpan, ModelId};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, OnceLock},
+};
+use talka_base::{AdapterId, LayerSpan, ModelId, NodeId};
 use talka_engine::{
     Adapter, Drafter, Grammar, GrammarCompiler, GrammarError, GrammarState, Guesser, LookUp, Model,
-    PagePool, Pipeline, kernels::Kernels, quant::Encoding,
+    ModelSource, PagePool, Pipeline, kernels::Kernels, quant::Encoding,
 };
 
 /// Positions of the pipeline that requests' own ones are made from, and that is never run.
@@ -21,10 +24,18 @@ pub(crate) struct KnownModel {
     pub(crate) name: String,
     pub(crate) id: ModelId,
     pub(crate) model: Model,
+    /// Its files.
+    pub(crate) source: ModelSource,
     /// The span its owner pinned.
     pub(crate) pinned: Option<LayerSpan>,
     pub(crate) adapters: Vec<KnownAdapter>,
     draft: Option<Draft>,
+    /// What is told to nodes that have none of it.
+    pub(crate) telling: Telling,
+    /// Held while tensors of it are fetched.
+    pub(crate) fetching: tokio::sync::Mutex<()>,
+    /// Nodes that sent wrong pieces of it.
+    pub(crate) liars: Mutex<BTreeSet<NodeId>>,
     /// Made when a request first brings a grammar.
     grammars: OnceLock<Result<GrammarCompiler, GrammarError>>,
 }
@@ -67,11 +78,12 @@ impl Chosen {
 }
 
 impl KnownModel {
-    /// Opens a model with its adapters and draft, and checks the tensors of the layers this node may be
+    /// Opens the model of `choice`, whose files are at `source`, with its adapters and draft, and checks the tensors of the layers this node may be
     /// asked to serve: all of them, unless its owner named some. Their numbers are not read, so this is
     /// quick; adapters and drafts are loaded whole.
     pub(crate) fn open(
         choice: &ModelChoice,
+        source: ModelSource,
         weights: Option<Encoding>,
         kernels: &Kernels,
     ) -> Result<Self, StartError> {
@@ -81,7 +93,7 @@ impl KnownModel {
             None => Model::open(source),
             Some(weights) => Model::open_as(source, weights),
         };
-        let model = open(choice.source.clone()).map_err(wrong)?;
+        let model = open(source.clone()).map_err(wrong)?;
         let layers = model.shape().layers;
         if let Some(span) = choice.span.filter(|span| span.end() > layers) {
             return Err(StartError::NoSuchLayers { name, layers, span });
@@ -114,9 +126,13 @@ impl KnownModel {
             name,
             id,
             model,
+            source,
             pinned: choice.span,
             adapters,
             draft,
+            telling: Telling::default(),
+            fetching: tokio::sync::Mutex::default(),
+            liars: Mutex::default(),
             grammars: OnceLock::new(),
         })
     }

@@ -3,6 +3,7 @@
 use super::{
     HUB_QUEUE, REQUESTS_MAX, Shared,
     desk::{Desk, DeskError},
+    fetch::{self, Caller, give::TAKERS_MAX},
     hub::{Hub, HubInput, View},
     join,
     links::{Links, MEMBERSHIP_KEY},
@@ -17,7 +18,7 @@ use super::{
 };
 use crate::{
     api::AdminError,
-    config::{MemoryShare, NodeConfig, StartError},
+    config::{MemoryShare, ModelPlace, NodeConfig, StartError},
     core::{Core, OwnModel},
     store::{Store, StoreError},
     wire::PEERS_MAX,
@@ -65,7 +66,7 @@ pub(super) async fn open(
     let identity = Identity::load_or_create(&config.data_dir.join("identity.key"), random())?;
     let keys = identity.keypair().clone();
     let kernels = Kernels::detect(ThreadPool::new(config.threads));
-    let models = open_models(&config, &kernels)?;
+    let mut models = open_models(&config, &kernels)?;
     let upstreams = Upstream::open_all(&config.upstreams)?;
     let endpoint = bind(&config, &store, &keys).await?;
     let (desk, mut peers) = match enter_network(&config, &store, &keys, &endpoint).await {
@@ -76,6 +77,14 @@ pub(super) async fn open(
         }
     };
     peers.extend(known_peers(&config, &store)?);
+    let instance = u64::from_le_bytes(random());
+    let caller = Caller::new(&endpoint, Arc::new(desk), &store, instance);
+    let fetched = fetch_models(&config, &kernels, &store, &caller, &peers, &mut models).await;
+    if let Err(error) = fetched {
+        endpoint.close().await;
+        return Err(error);
+    }
+    let models: Vec<_> = models.into_iter().flatten().collect();
 
     let memory = MemoryShare::of(config.memory_bytes, config.cache_bytes);
     let bytes_per_second = meter::bytes_per_second(kernels.pool());
@@ -100,7 +109,7 @@ pub(super) async fn open(
         models,
         upstreams,
         store,
-        desk: RwLock::new(Arc::new(desk)),
+        desk: RwLock::new(caller.desk),
         endpoint,
         links: Links::default(),
         hub,
@@ -114,21 +123,55 @@ pub(super) async fn open(
         meter: Meter::default(),
         decisions: Decisions::default(),
         admitted: Arc::new(Semaphore::new(REQUESTS_MAX)),
-        instance: u64::from_le_bytes(random()),
+        instance,
         faults: Mutex::default(),
+        takers: Semaphore::new(TAKERS_MAX),
     });
     Ok((shared, Hub { core, kernels, view: view_sender }, inputs))
 }
 
-fn open_models(config: &NodeConfig, kernels: &Kernels) -> Result<Vec<Arc<KnownModel>>, StartError> {
-    let mut models: Vec<Arc<KnownModel>> = Vec::new();
-    for choice in &config.models {
-        if models.iter().any(|known| known.name == choice.name) {
+/// The models whose files are here, in the order chosen, and gaps for the others.
+fn open_models(
+    config: &NodeConfig,
+    kernels: &Kernels,
+) -> Result<Vec<Option<Arc<KnownModel>>>, StartError> {
+    let mut models = Vec::new();
+    for (count, choice) in config.models.iter().enumerate() {
+        if config.models[..count].iter().any(|known| known.name == choice.name) {
             return Err(StartError::DuplicateModel { name: choice.name.clone() });
         }
-        models.push(Arc::new(KnownModel::open(choice, config.weights, kernels)?));
+        let ModelPlace::Here(source) = &choice.place else {
+            models.push(None);
+            continue;
+        };
+        let known = KnownModel::open(choice, source.clone(), config.weights, kernels)?;
+        models.push(Some(Arc::new(known)));
     }
     if models.is_empty() { Err(StartError::NoModel) } else { Ok(models) }
+}
+
+/// Fills the gaps with what other nodes say of those models.
+async fn fetch_models(
+    config: &NodeConfig,
+    kernels: &Kernels,
+    store: &Store,
+    caller: &Caller,
+    peers: &[(NodeId, Vec<SocketAddr>)],
+    models: &mut [Option<Arc<KnownModel>>],
+) -> Result<(), StartError> {
+    for (choice, known) in config.models.iter().zip(models) {
+        if known.is_none() {
+            let name = &choice.name;
+            let found = fetch::find(caller, store, &config.data_dir, name, peers).await;
+            let source = found.map_err(|source| StartError::Fetch {
+                name: name.clone(),
+                source: Box::new(source),
+            })?;
+            let opened = KnownModel::open(choice, source, config.weights, kernels)?;
+            *known = Some(Arc::new(opened));
+        }
+    }
+    Ok(())
 }
 
 fn own_model(known: &KnownModel, bytes_per_second: f64) -> OwnModel {

@@ -8,7 +8,7 @@ use talka_base::{
 use talka_ledger::{Entry, Event, Reservation};
 use talka_net::{BindOptions, Endpoint, Invite, Lane, LinkReceiver, LinkSender, WireType};
 use talka_node::{
-    ModelChoice, ModelSource, Node, NodeConfig, Policy,
+    ModelChoice, ModelPlace, ModelSource, Node, NodeConfig, Policy,
     api::{Fault, InviteOptions},
     wire::{
         Admission, Control, Flow, Heartbeat, Hello, JoinRequest, Leg, Offer, Open, Payload,
@@ -31,7 +31,7 @@ pub fn span(start: u32, end: u32) -> LayerSpan {
 pub async fn node(dir: &Path, span: LayerSpan) -> Node {
     let bard = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/models/bard");
     let model = ModelChoice {
-        source: ModelSource::Folder(bard),
+        place: ModelPlace::Here(ModelSource::Folder(bard)),
         name: "bard".into(),
         span: Some(span),
         adapters: Vec::new(),

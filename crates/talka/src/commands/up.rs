@@ -108,19 +108,19 @@ fn node_config(
 /// The models to serve, fetched if need be.
 async fn models(args: &NodeArgs, data_dir: &Path, joins: bool) -> Result<Vec<ModelChoice>> {
     let access = Access::new(data_dir, args.hub.offline, args.json);
-    let mut located = Vec::with_capacity(args.models.len().max(1));
+    let mut served = Vec::with_capacity(args.models.len().max(1));
     for model in &args.models {
-        located.push(model.locate(&access).await?);
+        served.push(model.serve(&access).await?);
     }
-    if located.is_empty() {
-        located.push(unchosen(args, &access, joins).await?);
+    if served.is_empty() {
+        served.push(unchosen(args, &access, joins).await?.into());
     }
     let mut drafts = Vec::with_capacity(args.drafts.len());
     for choice in &args.drafts {
         drafts.push((choice, choice.draft.locate(&access).await?.source));
     }
     let wishes = Wishes { layers: &args.layers, adapters: &args.adapters, drafts };
-    Ok(model_ref::choose(located, wishes)?)
+    Ok(model_ref::choose(served, wishes)?)
 }
 
 /// What is served where nobody said what: the largest model that is here, can be opened and fits,

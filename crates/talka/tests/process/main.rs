@@ -9,6 +9,7 @@ mod beside;
 mod crash;
 mod death;
 mod faults;
+mod fetch;
 mod harness;
 mod hub;
 mod models;

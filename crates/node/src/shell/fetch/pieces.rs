@@ -1,0 +1,184 @@
+//! Pieces on the disk. A tensor is `N.part` while pieces come, in any order, and `N.tensor` when it is whole and
+//! durable. What of a part is right is told by its hashes, so a crash at any moment loses a piece at most.
+
+use crate::core::fetch::PieceId;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::{self, File},
+    io::{self, Read as _, Seek as _, SeekFrom, Write as _},
+    path::PathBuf,
+    sync::Arc,
+};
+use talka_engine::{PIECE_BYTES, PartialModel};
+
+/// The tensors of one fetch.
+#[derive(Debug)]
+pub(super) struct Pieces {
+    model: Arc<PartialModel>,
+    /// What each tensor still lacks.
+    left: BTreeMap<u32, BTreeSet<u32>>,
+    /// Bytes of all tensors wanted, and those of them that are here.
+    pub(super) bytes: u64,
+    pub(super) bytes_here: u64,
+}
+
+impl Pieces {
+    /// Looks what is here of the tensors with these numbers.
+    ///
+    /// # Errors
+    /// Whatever the operating system reports.
+    pub(super) fn open(
+        model: Arc<PartialModel>,
+        numbers: impl IntoIterator<Item = usize>,
+    ) -> io::Result<Self> {
+        let mut pieces = Self { model, left: BTreeMap::new(), bytes: 0, bytes_here: 0 };
+        for number in numbers {
+            pieces.look(number)?;
+        }
+        Ok(pieces)
+    }
+
+    fn look(&mut self, number: usize) -> io::Result<()> {
+        let model = Arc::clone(&self.model);
+        let tensor = &model.outline().tensors()[number];
+        self.bytes += tensor.bytes();
+        let is_whole =
+            fs::metadata(model.tensor_path(number)).is_ok_and(|file| file.len() == tensor.bytes());
+        if is_whole || tensor.bytes() == 0 {
+            self.bytes_here += tensor.bytes();
+            return Ok(());
+        }
+        let mut left: BTreeSet<u32> = (0..).take(tensor.pieces().len()).collect();
+        if let Ok(mut file) = File::open(self.part(number as u32)) {
+            let mut piece = Vec::with_capacity(PIECE_BYTES);
+            for (count, hash) in (0..).zip(tensor.pieces()) {
+                piece.clear();
+                (&mut file).take(PIECE_BYTES as u64).read_to_end(&mut piece)?;
+                if blake3::hash(&piece) == *hash {
+                    left.remove(&count);
+                    self.bytes_here += piece.len() as u64;
+                }
+            }
+        }
+        if left.is_empty() {
+            return self.complete(number as u32);
+        }
+        self.left.insert(number as u32, left);
+        Ok(())
+    }
+
+    fn part(&self, number: u32) -> PathBuf {
+        self.model.folder().join(format!("{number}.part"))
+    }
+
+    /// What is not here, with its hash.
+    pub(super) fn missing(&self) -> Vec<(PieceId, [u8; 32])> {
+        let tensors = self.model.outline().tensors();
+        let of = |(tensor, left): (&u32, &BTreeSet<u32>)| {
+            let (tensor, hashes) = (*tensor, tensors[*tensor as usize].pieces());
+            let hash = |piece: &u32| (PieceId { tensor, piece: *piece }, hashes[*piece as usize]);
+            left.iter().map(hash).collect::<Vec<_>>()
+        };
+        self.left.iter().flat_map(of).collect()
+    }
+
+    /// Keeps a piece whose hash is right.
+    ///
+    /// # Errors
+    /// Whatever the operating system reports, such as a full disk.
+    pub(super) fn keep(&mut self, id: PieceId, bytes: &[u8]) -> io::Result<()> {
+        let path = self.part(id.tensor);
+        let mut file = File::options().create(true).truncate(false).write(true).open(path)?;
+        file.seek(SeekFrom::Start(u64::from(id.piece) * PIECE_BYTES as u64))?;
+        file.write_all(bytes)?;
+        self.bytes_here += bytes.len() as u64;
+        let Some(left) = self.left.get_mut(&id.tensor) else { return Ok(()) };
+        left.remove(&id.piece);
+        if left.is_empty() {
+            self.left.remove(&id.tensor);
+            self.complete(id.tensor)?;
+        }
+        Ok(())
+    }
+
+    /// Gives a whole tensor its name once its bytes are on the disk.
+    fn complete(&self, number: u32) -> io::Result<()> {
+        let part = self.part(number);
+        let file = File::options().write(true).open(&part)?;
+        file.set_len(self.model.outline().tensors()[number as usize].bytes())?;
+        file.sync_all()?;
+        fs::rename(part, self.model.tensor_path(number as usize))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+    use talka_engine::{Model, ModelSource, Outline};
+
+    fn partial(folder: &Path) -> (Model, Arc<PartialModel>) {
+        let bard = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/models/bard");
+        let source = ModelSource::Folder(bard);
+        let outline = Outline::of(&source).expect("an outline");
+        let model = Model::open(source).expect("the bundled model opens");
+        (model, Arc::new(PartialModel::new("bard".into(), folder.into(), outline)))
+    }
+
+    fn bytes(model: &Model, partial: &PartialModel, id: PieceId) -> Vec<u8> {
+        let tensor = &partial.outline().tensors()[id.tensor as usize];
+        model.piece(tensor.name(), id.piece as usize).expect("it is there").to_vec()
+    }
+
+    /// Goal: what was kept counts after a restart, what a crash damaged does not.
+    #[test]
+    fn a_fetch_goes_on_where_it_was_cut() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let (model, partial) = partial(folder.path());
+        // The only tensor with more than one piece, and a small one.
+        let long = partial.outline().tensors().iter().position(|t| t.pieces().len() > 1);
+        let numbers = || [long.expect("the embedding"), 3];
+        let open = || Pieces::open(Arc::clone(&partial), numbers()).expect("readable");
+        let mut pieces = open();
+        let missing = pieces.missing();
+        assert_eq!((missing.len(), pieces.bytes_here), (3, 0));
+        // Backwards: order does not matter.
+        let (last, first) = (missing[missing.len() - 1].0, missing[0].0);
+        let second = missing[1].0;
+        for id in [last, second] {
+            pieces.keep(id, &bytes(&model, &partial, id)).expect("kept");
+        }
+        let here = pieces.bytes_here;
+        drop(pieces);
+        let again = open();
+        assert_eq!(again.bytes_here, here);
+        assert_eq!(again.missing().iter().map(|(id, _)| *id).collect::<Vec<_>>(), [first]);
+        let mut again = again;
+        again.keep(first, &bytes(&model, &partial, first)).expect("kept");
+        assert_eq!(again.bytes_here, again.bytes);
+        assert_eq!(open().missing(), []);
+        let whole = fs::read(partial.tensor_path(first.tensor as usize)).expect("whole");
+        let pieces = (0..).map_while(|n| {
+            model.piece(partial.outline().tensors()[first.tensor as usize].name(), n)
+        });
+        assert_eq!(whole, pieces.flatten().copied().collect::<Vec<u8>>());
+    }
+
+    #[test]
+    fn a_damaged_piece_is_fetched_again() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let (model, partial) = partial(folder.path());
+        let long = partial.outline().tensors().iter().position(|t| t.pieces().len() > 1);
+        let long = long.expect("the embedding");
+        let mut pieces = Pieces::open(Arc::clone(&partial), [long]).expect("readable");
+        let [(first, _), (second, _)] = pieces.missing()[..] else { panic!("two pieces") };
+        pieces.keep(first, &bytes(&model, &partial, first)).expect("kept");
+        let part = folder.path().join(format!("{long}.part"));
+        let mut damaged = fs::read(&part).expect("begun");
+        damaged[7] ^= 1;
+        fs::write(&part, damaged).expect("written");
+        let again = Pieces::open(partial, [long]).expect("readable");
+        let missing: Vec<_> = again.missing().into_iter().map(|(id, _)| id).collect();
+        assert_eq!(missing, [first, second]);
+    }
+}

@@ -1,6 +1,9 @@
 //! What a node is told when it starts, and why it may refuse to.
 
-use crate::core::fallback::{UpstreamModel, UpstreamPrice};
+use crate::{
+    core::fallback::{UpstreamModel, UpstreamPrice},
+    wire::Grade,
+};
 use std::{net::SocketAddr, path::PathBuf};
 use talka_base::{Credits, LayerSpan};
 use talka_engine::{AdapterError, ModelError, ModelSource, quant::Encoding};
@@ -28,6 +31,8 @@ pub struct ModelChoice {
     pub span: Option<LayerSpan>,
     /// Low-rank adapters to keep beside it: what requests call each, and its folder in PEFT's layout.
     pub adapters: Vec<(String, PathBuf)>,
+    /// The least faithful way in which a stage may hold it that answers callers of this node.
+    pub grade_min: Grade,
     /// A smaller model with the same vocabulary that guesses for this one.
     pub draft: Option<ModelSource>,
 }
@@ -92,6 +97,8 @@ pub struct NodeConfig {
     pub cache_bytes: Option<u64>,
     /// How several models share the memory for weights.
     pub policy: Policy,
+    /// Whether stages that hold weights differently may make one route.
+    pub mixes_precision: bool,
     /// What weights are quantised to when they are loaded; as they are stored if absent.
     pub weights: Option<Encoding>,
     /// An invitation to use before anything else.

@@ -14,7 +14,7 @@ pub mod invites;
 pub mod measures;
 pub mod recent;
 
-use crate::wire::{Heartbeat, Offer};
+use crate::wire::{Grade, Heartbeat, Offer};
 use assign::changes;
 use demand::Asked;
 use directory::{Directory, Speed};
@@ -54,6 +54,8 @@ pub struct OwnModel {
     pub bytes: u64,
     /// Weights of one layer, in bytes.
     pub layer_bytes: u64,
+    /// How its weights are held here.
+    pub grade: Grade,
     /// It stays in memory when others are swapped.
     pub is_core: bool,
     /// When anybody last asked for it.
@@ -138,6 +140,8 @@ pub struct Core {
     name: String,
     memory_bytes: u64,
     policy: Policy,
+    /// Stages that hold weights differently may make one route.
+    mixes_precision: bool,
     models: Vec<OwnModel>,
     asked: Asked,
     addresses: Vec<SocketAddr>,
@@ -166,6 +170,7 @@ impl Core {
             name,
             memory_bytes,
             policy,
+            mixes_precision: false,
             models,
             asked: Asked::default(),
             addresses: Vec::new(),
@@ -176,6 +181,11 @@ impl Core {
             is_stale: true,
             next_heartbeat: Tick(0),
         }
+    }
+
+    /// The same node; with `mixes`, it shares layers with nodes that hold the weights differently too.
+    pub fn mixing(self, mixes: bool) -> Self {
+        Self { mixes_precision: mixes, ..self }
     }
 
     /// What this node knows of the others.
@@ -203,7 +213,8 @@ impl Core {
     /// How fast each live node is that has `model`, this one included.
     pub fn speeds(&self, model: ModelId) -> Vec<(NodeId, Speed)> {
         let own = self.models.iter().filter(|m| m.id == model).map(|m| {
-            let speed = Speed { layer_us: self.layer_us(m), load: self.measures.load() };
+            let (layer_us, load) = (self.layer_us(m), self.measures.load());
+            let speed = Speed { layer_us, load, grade: m.grade };
             (self.me, speed)
         });
         own.chain(self.directory.speeds(model)).collect()
@@ -381,7 +392,9 @@ impl Core {
             pinned: model.pinned,
             serves: model.serves.clone(),
         };
-        let mut candidates = self.directory.candidates(model.id);
+        // Layers are shared with those only that can make a route with this node.
+        let grade = (!self.mixes_precision).then_some(model.grade);
+        let mut candidates = self.directory.candidates(model.id, grade);
         candidates.push(me);
         let is_busy = self.measures.is_busy() || self.directory.is_busy(model.id);
         let goal = if is_busy { Goal::Throughput } else { Goal::Interactive };
@@ -417,6 +430,7 @@ impl Core {
             model: model.id,
             pinned: model.pinned,
             memory_bytes: model.share_bytes.unwrap_or(0),
+            grade: model.grade,
             could_bytes: self.could_bytes(model),
             layer_us: self.layer_us(model),
             serves: model.serves.clone(),

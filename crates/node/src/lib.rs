@@ -18,6 +18,7 @@ pub use talka_base as base;
 pub use talka_engine::{BundledModel, ModelError, ModelProfile, ModelSource, quant::Encoding};
 pub use talka_plan::residency::Policy;
 pub use talka_upstream::{Key, ServiceConfig, ServiceError};
+pub use wire::Grade;
 
 /// What the model at `source` is and takes, by its headers; no node need run.
 ///

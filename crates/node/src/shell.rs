@@ -85,6 +85,8 @@ pub(crate) struct Shared {
     pub(crate) probes: probe::Probes,
     pub(crate) meter: meter::Meter,
     pub(crate) decisions: routes::Decisions,
+    /// Stages that hold weights differently may make one route.
+    pub(crate) mixes_precision: bool,
     pub(crate) admitted: Arc<Semaphore>,
     /// Tells this process from others with the same key.
     pub(crate) instance: u64,

@@ -8,12 +8,12 @@ pub mod fetch;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use std::net::SocketAddr;
+use std::{fmt, net::SocketAddr};
 use talka_base::{
-    AdapterId, CodecError, Encoded, LayerSpan, Membership, ModelId, NetworkId, NodeId, Receipt,
-    RequestId, Signed, decode, encode,
+    AdapterId, CodecError, Encoded, LayerSpan, Membership, ModelId, NetworkId, NodeId, Precision,
+    Receipt, RequestId, Signed, decode, encode,
 };
-use talka_engine::{LogitsWanted, Pooling};
+use talka_engine::{LogitsWanted, Pooling, quant::Encoding};
 use talka_ledger::{Entry, Event};
 use talka_net::{
     ActivationError, ActivationHeader, ActivationKind, WireType, activation, decode_activation,
@@ -101,6 +101,43 @@ pub struct Heartbeat {
     pub peers: Vec<(NodeId, Vec<SocketAddr>)>,
 }
 
+/// How a node holds a model's weights, the most faithful first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Grade {
+    /// As they are stored.
+    #[default]
+    Stored,
+    /// Quantised to Q8_0 when loaded.
+    Q8,
+    /// Quantised to Q4_K when loaded.
+    Q4,
+}
+
+impl Grade {
+    /// All, the most faithful first.
+    pub const ALL: [Self; 3] = [Self::Stored, Self::Q8, Self::Q4];
+
+    /// Of weights `stored` so and quantised to `encoding` when they are loaded, if at all. What is stored in
+    /// fewer bits is loaded as it is.
+    pub fn of(stored: Precision, encoding: Option<Encoding>) -> Self {
+        match (encoding, stored) {
+            (None, _) | (Some(Encoding::Q8_0), Precision::Int8) => Self::Stored,
+            (Some(Encoding::Q8_0), _) => Self::Q8,
+            (Some(_), _) => Self::Q4,
+        }
+    }
+}
+
+impl fmt::Display for Grade {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Stored => "stored",
+            Self::Q8 => "q8_0",
+            Self::Q4 => "q4_k",
+        })
+    }
+}
+
 /// One model of one node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Offer {
@@ -110,6 +147,8 @@ pub struct Offer {
     pub pinned: Option<LayerSpan>,
     /// Memory offered for this model, in bytes.
     pub memory_bytes: u64,
+    /// How its weights are held.
+    pub grade: Grade,
     /// Memory it could have here if it were asked for; 0 if the node never swaps models.
     pub could_bytes: u64,
     /// Microseconds for one token through one layer, measured or else estimated.

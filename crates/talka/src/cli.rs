@@ -2,7 +2,7 @@
 
 use crate::{
     env,
-    model_ref::{AdapterChoice, DraftChoice, LayerChoice, ModelRef},
+    model_ref::{AdapterChoice, DraftChoice, LayerChoice, ModelRef, PrecisionChoice},
     quantity::{self, Size},
     upstream::UpstreamFlag,
 };
@@ -100,6 +100,13 @@ pub struct NodeArgs {
     /// Layers of a model to serve, half open [default: what the network lacks]; repeatable
     #[arg(long, value_name = "REF=A..B")]
     pub layers: Vec<LayerChoice>,
+    /// What stages that answer this node's callers may hold a model in at least: bf16 (as it is stored), q8_0 or
+    /// q4_k [default: q4_k]; repeatable
+    #[arg(long = "min-precision", value_name = "REF=PRECISION")]
+    pub precisions: Vec<PrecisionChoice>,
+    /// Let stages that hold a model's weights differently make one route
+    #[arg(long)]
+    pub mix_precision: bool,
     /// Low-rank adapter of a model to keep beside it, a folder in PEFT's layout; requests ask for
     /// MODEL:NAME; repeatable
     #[arg(long = "adapter", value_name = "[REF:]NAME=DIR")]

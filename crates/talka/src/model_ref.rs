@@ -7,7 +7,7 @@ use std::{
     str::FromStr,
 };
 use talka_hub::{HubRef, HubRefError, Needs, Pulled};
-use talka_node::{ModelChoice, ModelPlace, ModelSource, base::LayerSpan};
+use talka_node::{Grade, ModelChoice, ModelPlace, ModelSource, base::LayerSpan};
 
 /// What a model may be, for messages.
 const EXPECTED: &str = "expected `bard`, a folder in the Hugging Face layout (config.json, \
@@ -187,6 +187,35 @@ impl FromStr for LayerChoice {
     }
 }
 
+/// `REF=PRECISION`: what a stage that answers may hold a model in at least.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PrecisionChoice {
+    /// As in `--model`, or the model's name.
+    pub model: String,
+    /// The least faithful.
+    pub grade_min: Grade,
+}
+
+impl FromStr for PrecisionChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let expected = || {
+            format!(
+                "expected REF=PRECISION such as bard=bf16, with bf16, f16 or f32 for weights as they are stored, q8_0 or q4_k, found {text:?}"
+            )
+        };
+        let (model, grade) = text.rsplit_once('=').ok_or_else(expected)?;
+        let grade_min = match grade {
+            "f32" | "f16" | "bf16" | "stored" => Grade::Stored,
+            "q8_0" => Grade::Q8,
+            "q4_k" => Grade::Q4,
+            _ => return Err(expected()),
+        };
+        Ok(Self { model: model.into(), grade_min })
+    }
+}
+
 /// `[REF:]NAME=DIR`: an adapter of one model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdapterChoice {
@@ -240,6 +269,8 @@ impl FromStr for DraftChoice {
 pub struct Wishes<'a> {
     /// `--layers`.
     pub layers: &'a [LayerChoice],
+    /// `--min-precision`.
+    pub precisions: &'a [PrecisionChoice],
     /// `--adapter`.
     pub adapters: &'a [AdapterChoice],
     /// `--draft`, and where each is.
@@ -263,7 +294,20 @@ pub fn choose(
                 "two models are called {name:?}, expected different names: rename a folder"
             )));
         }
-        choices.push(ModelChoice { place, name, span: None, adapters: Vec::new(), draft: None });
+        choices.push(ModelChoice {
+            place,
+            name,
+            span: None,
+            adapters: Vec::new(),
+            // Whatever there is.
+            grade_min: Grade::Q4,
+            draft: None,
+        });
+    }
+    for precision in wishes.precisions {
+        let said = || format!("--min-precision {}={}", precision.model, precision.grade_min);
+        let choice = place(&mut choices, &typed, Some(&precision.model), said)?;
+        choice.grade_min = precision.grade_min;
     }
     for layers in wishes.layers {
         let said = || format!("--layers {}={}", layers.model, layers.span);
@@ -315,6 +359,18 @@ fn place<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_least_precision_is_said_of_a_model() {
+        let grade = |text: &str| text.parse::<PrecisionChoice>().map(|choice| choice.grade_min);
+        assert_eq!(grade("bard=bf16"), Ok(Grade::Stored));
+        assert_eq!(grade("a=b=q8_0"), Ok(Grade::Q8));
+        assert!(grade("bard").is_err() && grade("bard=q5").is_err());
+        let precisions = ["bard=q8_0".parse().expect("a precision")];
+        let wishes = Wishes { precisions: &precisions, ..Wishes::default() };
+        let chosen = choose(vec![Located::bard()], wishes).expect("one model");
+        assert_eq!(chosen[0].grade_min, Grade::Q8);
+    }
 
     fn layers(texts: &[&str]) -> Vec<LayerChoice> {
         texts.iter().map(|text| text.parse().expect("layers")).collect()
@@ -392,7 +448,8 @@ mod tests {
         assert!(refused.to_string().contains("--draft tiny names no model"), "{refused}");
         let draft = DraftChoice { model: None, ..draft };
         let adapters = [plain.clone(), AdapterChoice { name: "poet".into(), ..plain.clone() }];
-        let wishes = Wishes { adapters: &adapters, drafts: vec![(&draft, bard())], layers: &[] };
+        let drafts = vec![(&draft, bard())];
+        let wishes = Wishes { adapters: &adapters, drafts, ..Wishes::default() };
         let choices = choose(vec![Located::bard()], wishes).expect("the only model");
         assert_eq!((choices[0].adapters.len(), choices[0].draft.is_some()), (2, true));
         let adapters = [plain.clone(), plain];

@@ -3,7 +3,7 @@
 use super::{Api, GenerateError, StageReport};
 use serde::{Deserialize, Serialize};
 use talka_base::{LayerSpan, NodeId, Tick};
-use talka_plan::{Choices, Considered, Why};
+use talka_plan::{Choices, Considered, Route, Why};
 
 /// A route that a request took.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,11 +70,15 @@ impl Api {
         let chosen = shared.choose(model)?;
         let layers = chosen.known.model.shape().layers;
         let view = shared.view.borrow();
-        let stages = view.stages(chosen.known.id, chosen.adapter_id());
-        let choices = Choices::new(stages, &view.links, shared.me);
-        let (hops, token_us, missing) = match choices.route(layers) {
+        let tiers = view.tiers(&chosen.known, chosen.adapter_id(), shared.mixes_precision);
+        let choices =
+            tiers.into_iter().map(|tier| Choices::new(tier.stages, &view.links, shared.me));
+        let choices: Vec<_> = choices.map(|tier| (tier.route(layers), tier)).collect();
+        let time = |route: &Result<Route, _>| route.as_ref().map_or(u64::MAX, |route| route.us);
+        let best = choices.iter().map(|(route, _)| route).min_by_key(|route| time(route));
+        let (hops, token_us, missing) = match best.expect("there is always a tier") {
             Ok(route) => (view.report(&route.hops), Some(route.us), None),
-            Err(gap) => (Vec::new(), None, Some(gap)),
+            Err(gap) => (Vec::new(), None, Some(*gap)),
         };
         let report = |considered: Considered| ConsideredReport {
             node: considered.stage.node,
@@ -87,7 +91,19 @@ impl Api {
             chosen: matches!(considered.why, Why::Chosen(_)),
             why: considered.why.to_string(),
         };
-        let considered = choices.explain(layers).into_iter().map(report).collect();
+        // Each tier explains its own best route; only the fastest is taken.
+        let explain = |(route, tier): &(Result<Route, LayerSpan>, Choices<'_>)| {
+            let longer = time(route).saturating_sub(token_us.unwrap_or(u64::MAX));
+            let mut reports: Vec<_> = tier.explain(layers).into_iter().map(&report).collect();
+            for report in reports.iter_mut().filter(|report| longer > 0 && report.chosen) {
+                report.chosen = false;
+                report.why =
+                    "weights are held in another precision there, and that route is slower".into();
+            }
+            reports
+        };
+        let mut considered: Vec<_> = choices.iter().flat_map(explain).collect();
+        considered.sort_by_key(|report| !report.chosen);
         Ok(RouteReport { model: chosen.name(), layers, hops, token_us, missing, considered })
     }
 }

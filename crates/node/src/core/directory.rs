@@ -1,6 +1,6 @@
 //! What a node knows of the others: where they are, when they were last heard, what they serve.
 
-use crate::wire::{ADDRESSES_MAX, Heartbeat, PEERS_MAX};
+use crate::wire::{ADDRESSES_MAX, Grade, Heartbeat, PEERS_MAX};
 use std::{collections::BTreeMap, net::SocketAddr};
 use talka_base::{AdapterId, LayerSpan, ModelId, NodeId, Tick};
 use talka_plan::{Candidate, Links};
@@ -32,6 +32,8 @@ pub struct Speed {
     pub layer_us: u32,
     /// Sessions that its stages hold.
     pub load: u32,
+    /// How it holds the weights.
+    pub grade: Grade,
 }
 
 impl Directory {
@@ -63,9 +65,10 @@ impl Directory {
         offers.flat_map(|(node, offer)| offer.adapters.iter().map(move |a| (node, *a))).collect()
     }
 
-    /// Live nodes that have the weights of `model`.
-    pub(super) fn candidates(&self, model: ModelId) -> Vec<Candidate> {
+    /// Live nodes that have the weights of `model`, of one grade or of any.
+    pub(super) fn candidates(&self, model: ModelId, grade: Option<Grade>) -> Vec<Candidate> {
         self.live_offers(model)
+            .filter(|(_, offer)| grade.is_none_or(|grade| offer.grade == grade))
             .map(|(node, offer)| Candidate {
                 node,
                 memory_bytes: offer.memory_bytes,
@@ -81,7 +84,7 @@ impl Directory {
         self.live_offers(model).map(|(node, offer)| {
             let beat = self.nodes.get(&node).and_then(|known| known.heartbeat.as_ref());
             let load = beat.map_or(0, |heartbeat| heartbeat.load);
-            (node, Speed { layer_us: offer.layer_us, load })
+            (node, Speed { layer_us: offer.layer_us, load, grade: offer.grade })
         })
     }
 

@@ -31,6 +31,7 @@ fn core_with(n: u8, room: u64, pinned: Option<(u32, u32)>) -> Core {
         layers: LAYERS,
         bytes: 60,
         layer_bytes: 10,
+        grade: Grade::Stored,
         is_core: false,
         wanted_at: None,
         resident_since: None,
@@ -201,7 +202,10 @@ fn layers_move_to_a_faster_node_without_a_gap() {
     world.run_ms(2_000, &no_gap);
     assert_eq!(world.served(), ["0..3", "0..3", "3..6"]);
     let speeds = world.cores[&id(3)].speeds(MODEL);
-    assert!(speeds.contains(&(id(1), Speed { layer_us: 50_000, load: 0 })), "{speeds:?}");
+    assert!(
+        speeds.contains(&(id(1), Speed { layer_us: 50_000, load: 0, grade: Grade::Stored })),
+        "{speeds:?}"
+    );
 }
 
 #[test]
@@ -278,4 +282,21 @@ fn models_are_swapped_by_demand_on_one_node_only() {
     world.step(id(1), Input::Asked { model: MODEL });
     world.run_ms(15_000, &any);
     assert_eq!(resident(&world)[0], [true, false]);
+}
+
+/// Goal: nodes that hold weights differently do not wait for each other's layers, unless they mix.
+#[test]
+fn layers_are_shared_among_nodes_of_one_grade() {
+    for (mixes, expected) in [(false, ["0..3", "0..3", "3..6"]), (true, ["0..3", "3..6", "3..6"])] {
+        let mut quantised = core_with(1, 3, None).mixing(mixes);
+        quantised.models[0].grade = Grade::Q8;
+        let mut world = World::new(vec![quantised]);
+        for n in [2, 3] {
+            let mut joining = core_with(n, 3, None).mixing(mixes);
+            joining.introduce(id(1), &[([127, 0, 0, 1], 1).into()]);
+            world.cores.insert(id(n), joining);
+            world.run_ms(3_000, &any);
+        }
+        assert_eq!(world.served(), expected, "mixes: {mixes}");
+    }
 }

@@ -4,7 +4,7 @@ use super::{Shared, fetch::give::Telling, upstream::unknown_model};
 use crate::{
     api::GenerateError,
     config::{ModelChoice, StartError},
-    wire::ADAPTERS_MAX,
+    wire::{ADAPTERS_MAX, Grade},
 };
 use std::{
     collections::BTreeSet,
@@ -29,6 +29,10 @@ pub(crate) struct KnownModel {
     /// The span its owner pinned.
     pub(crate) pinned: Option<LayerSpan>,
     pub(crate) adapters: Vec<KnownAdapter>,
+    /// Stages that hold it in less have no part in answers to callers of this node.
+    pub(crate) grade_min: Grade,
+    /// How its weights are held here.
+    pub(crate) grade: Grade,
     draft: Option<Draft>,
     /// What is told to nodes that have none of it.
     pub(crate) telling: Telling,
@@ -78,9 +82,9 @@ impl Chosen {
 }
 
 impl KnownModel {
-    /// Opens the model of `choice`, whose files are at `source`, with its adapters and draft, and checks the tensors of the layers this node may be
-    /// asked to serve: all of them, unless its owner named some. Their numbers are not read, so this is
-    /// quick; adapters and drafts are loaded whole.
+    /// Opens the model of `choice`, whose files are at `source`, with its adapters and draft, and checks the
+    /// tensors of the layers this node may be asked to serve: all of them, unless its owner named some. Their
+    /// numbers are not read, so this is quick; adapters and drafts are loaded whole.
     pub(crate) fn open(
         choice: &ModelChoice,
         source: ModelSource,
@@ -122,6 +126,7 @@ impl KnownModel {
             Draft::load(&name, &model, &draft, kernels)
         });
         let (id, draft) = (model.id(), draft.transpose()?);
+        let grade = Grade::of(model.shape().precision, weights);
         Ok(Self {
             name,
             id,
@@ -129,6 +134,8 @@ impl KnownModel {
             source,
             pinned: choice.span,
             adapters,
+            grade_min: choice.grade_min,
+            grade,
             draft,
             telling: Telling::default(),
             fetching: tokio::sync::Mutex::default(),

@@ -94,7 +94,8 @@ pub(super) async fn open(
     let extra: u64 = models.iter().map(|known| known.extra_bytes()).sum();
     let weights = memory.weights.saturating_sub(extra);
     let mut core =
-        Core::new(NodeId(keys.public()), config.name.clone(), weights, config.policy, own);
+        Core::new(NodeId(keys.public()), config.name.clone(), weights, config.policy, own)
+            .mixing(config.mixes_precision);
     for (peer, addresses) in &peers {
         core.introduce(*peer, addresses);
     }
@@ -122,6 +123,7 @@ pub(super) async fn open(
         probes: Probes::default(),
         meter: Meter::default(),
         decisions: Decisions::default(),
+        mixes_precision: config.mixes_precision,
         admitted: Arc::new(Semaphore::new(REQUESTS_MAX)),
         instance,
         faults: Mutex::default(),
@@ -184,6 +186,7 @@ fn own_model(known: &KnownModel, bytes_per_second: f64) -> OwnModel {
         layers: shape.layers,
         bytes,
         layer_bytes,
+        grade: known.grade,
         is_core: known.pinned.is_some(),
         wanted_at: None,
         resident_since: None,

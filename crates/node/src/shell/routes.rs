@@ -6,7 +6,10 @@ use super::{
     models::{Chosen, KnownModel},
     now,
 };
-use crate::api::{RouteDecision, StageReport};
+use crate::{
+    api::{RouteDecision, StageReport},
+    wire::Grade,
+};
 use std::{
     collections::{BTreeSet, VecDeque},
     sync::{Mutex, PoisonError},
@@ -33,12 +36,44 @@ impl Decisions {
     }
 }
 
+/// Stages that may make one route.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Tier {
+    /// How all of them hold the weights; absent where that does not matter.
+    pub(crate) grade: Option<Grade>,
+    pub(crate) stages: Vec<Served>,
+}
+
 impl View {
-    /// What live nodes serve of `model`, if they can add `adapter`, should one be wanted.
-    pub(crate) fn stages(&self, model: ModelId, adapter: Option<AdapterId>) -> Vec<Served> {
+    /// What live nodes serve of a model, if they can add `adapter`, should one be wanted: a tier for each grade from
+    /// the most faithful to the model's least, or one for all of these where grades may mix. At least one tier.
+    pub(crate) fn tiers(
+        &self,
+        known: &KnownModel,
+        adapter: Option<AdapterId>,
+        mixes: bool,
+    ) -> Vec<Tier> {
+        let grades = Grade::ALL.into_iter().filter(|grade| *grade <= known.grade_min);
+        let stages = |grades: &[Grade]| self.stages(known.id, adapter, grades);
+        if mixes {
+            return vec![Tier { grade: None, stages: stages(&grades.collect::<Vec<_>>()) }];
+        }
+        let tier = |grade| Tier { grade: Some(grade), stages: stages(&[grade]) };
+        let mut tiers: Vec<_> = grades.map(tier).filter(|tier| !tier.stages.is_empty()).collect();
+        if tiers.is_empty() {
+            // A route over nothing names what is missing: everything.
+            tiers.push(Tier::default());
+        }
+        tiers
+    }
+
+    fn stages(&self, model: ModelId, adapter: Option<AdapterId>, grades: &[Grade]) -> Vec<Served> {
         let speeds = self.speeds.get(&model).map_or(&[][..], Vec::as_slice);
         let stage = |(node, span)| {
             let (_, speed) = speeds.iter().find(|(other, _)| *other == node)?;
+            if !grades.contains(&speed.grade) {
+                return None;
+            }
             Some(Served { node, span, layer_us: speed.layer_us, load: speed.load })
         };
         self.served_with(model, adapter).into_iter().filter_map(stage).collect()
@@ -55,34 +90,47 @@ impl View {
     }
 }
 
-/// A route for a new session.
+/// A route for a new session, and the grade of all its stages unless they may differ.
 ///
 /// # Errors
 /// The first gap.
-pub(super) fn choose(shared: &Shared, view: &View, chosen: &Chosen) -> Result<Vec<Hop>, LayerSpan> {
-    let stages = view.stages(chosen.known.id, chosen.adapter_id());
-    let count = stages.len();
-    let route =
-        Choices::new(stages, &view.links, shared.me).route(chosen.known.model.shape().layers)?;
+pub(super) fn choose(
+    shared: &Shared,
+    view: &View,
+    chosen: &Chosen,
+) -> Result<(Vec<Hop>, Option<Grade>), LayerSpan> {
+    let tiers = view.tiers(&chosen.known, chosen.adapter_id(), shared.mixes_precision);
+    let count: usize = tiers.iter().map(|tier| tier.stages.len()).sum();
+    let layers = chosen.known.model.shape().layers;
+    let route = |tier: Tier| {
+        let route = Choices::new(tier.stages, &view.links, shared.me).route(layers)?;
+        Ok((route, tier.grade))
+    };
+    let routes = tiers.into_iter().map(route);
+    // The first of equals is the most faithful, and names the gap where there is no route.
+    let fastest = routes.min_by_key(|found| found.as_ref().map_or(u64::MAX, |(route, _)| route.us));
+    let (route, grade) = fastest.expect("there is always a tier")?;
     let why = match &route.hops[..] {
         [hop] if hop.node == shared.me => "all layers are here".into(),
         [_] => format!("one node has all layers; the least time over {count} stages"),
         _ => format!("the least time over {count} stages"),
     };
     remember(shared, view, chosen.name(), &route.hops, route.us, why);
-    Ok(route.hops)
+    Ok((route.hops, grade))
 }
 
 /// A route for a session whose `route` broke, without the nodes that are `gone`: the same where it still stands,
-/// unless all of it shall be found `anew`. Nothing if there is a gap.
+/// unless all of it shall be found `anew`. A session keeps the `grade` it began with, or its text would be of two
+/// kinds. Nothing if there is a gap.
 pub(super) fn mend(
     shared: &Shared,
     view: &View,
-    (known, adapter): (&KnownModel, Option<AdapterId>),
+    (known, adapter, grade): (&KnownModel, Option<AdapterId>, Option<Grade>),
     (route, anew): (&[Hop], bool),
     gone: &BTreeSet<NodeId>,
 ) -> Option<Vec<Hop>> {
-    let mut stages = view.stages(known.id, adapter);
+    let mut tiers = view.tiers(known, adapter, shared.mixes_precision).into_iter();
+    let mut stages = tiers.find(|tier| tier.grade == grade)?.stages;
     stages.retain(|stage| !gone.contains(&stage.node));
     let choices = Choices::new(stages, &view.links, shared.me);
     let mended = if anew { None } else { choices.mend(route).ok() };

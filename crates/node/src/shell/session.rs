@@ -24,7 +24,7 @@ use crate::{
         faults::Fault,
         head::{HeadError, Step as HeadStep, chunk_rows},
     },
-    wire::{Best, Flow, Leg, Open, Payload, Refusal, RouteHop, Step, Wanted},
+    wire::{Best, Flow, Grade, Leg, Open, Payload, Refusal, RouteHop, Step, Wanted},
 };
 use std::{cmp::Ordering, collections::BTreeSet, sync::Arc, time::Duration};
 use talka_base::{AdapterId, Credits, Flops, NodeId, Precision, Receipt, RequestId, Signed};
@@ -101,6 +101,8 @@ pub(super) struct HeadSession {
     known: Arc<KnownModel>,
     id: RequestId,
     adapter: Option<AdapterId>,
+    /// How all stages of the route hold the weights, unless they may differ.
+    grade: Option<Grade>,
     size: SessionSize,
     best: Option<Best>,
     ticket: Signed<Entry>,
@@ -134,7 +136,7 @@ impl HeadSession {
         size: SessionSize,
         best: Option<Best>,
     ) -> Result<Self, GenerateError> {
-        let route = find(shared, chosen).await?;
+        let (route, grade) = find(shared, chosen).await?;
         let id = RequestId(random());
         let ticket = reserve(shared, &chosen.known, id, size).await?;
         let session = Self {
@@ -143,6 +145,7 @@ impl HeadSession {
             known: Arc::clone(&chosen.known),
             id,
             adapter: chosen.adapter_id(),
+            grade,
             size,
             best,
             ticket,
@@ -378,7 +381,8 @@ impl HeadSession {
         }
         let mut view = self.shared.view.clone();
         loop {
-            let (known, route) = ((&*self.known, self.adapter), (&self.route[..], anew));
+            let known = (&*self.known, self.adapter, self.grade);
+            let route = (&self.route[..], anew);
             // Word of who is gone may still be on its way to the view.
             let found =
                 routes::mend(&self.shared, &view.borrow_and_update(), known, route, &self.gone);
@@ -522,7 +526,10 @@ impl Drop for HeadSession {
 }
 
 /// A complete route; waits a little for one while layers move.
-async fn find(shared: &Shared, chosen: &Chosen) -> Result<Vec<Hop>, GenerateError> {
+async fn find(
+    shared: &Shared,
+    chosen: &Chosen,
+) -> Result<(Vec<Hop>, Option<Grade>), GenerateError> {
     let mut view = shared.view.clone();
     let model = chosen.known.id;
     // Whoever has it on the disk shall know. If the node is stopping, nobody waits for the answer.
@@ -532,7 +539,7 @@ async fn find(shared: &Shared, chosen: &Chosen) -> Result<Vec<Hop>, GenerateErro
     loop {
         let found = routes::choose(shared, &view.borrow_and_update(), chosen);
         let missing = match found {
-            Ok(route) => return Ok(route),
+            Ok(found) => return Ok(found),
             Err(missing) => missing,
         };
         if !matches!(timeout_at(deadline, view.changed()).await, Ok(Ok(()))) {

@@ -11,7 +11,7 @@ use talka_node::{
     ModelChoice, ModelPlace, ModelSource, Node, NodeConfig, Policy,
     api::{Fault, InviteOptions},
     wire::{
-        Admission, Control, Flow, Heartbeat, Hello, JoinRequest, Leg, Offer, Open, Payload,
+        Admission, Control, Flow, Grade, Heartbeat, Hello, JoinRequest, Leg, Offer, Open, Payload,
         RouteHop, Step, Wanted,
     },
 };
@@ -35,6 +35,7 @@ pub async fn node(dir: &Path, span: LayerSpan) -> Node {
         name: "bard".into(),
         span: Some(span),
         adapters: Vec::new(),
+        grade_min: Grade::Q4,
         draft: None,
     };
     let config = NodeConfig {
@@ -50,6 +51,7 @@ pub async fn node(dir: &Path, span: LayerSpan) -> Node {
         p2p_announced: None,
         upstreams: Vec::new(),
         policy: Policy::default(),
+        mixes_precision: false,
         grant: None,
     };
     let node = Node::start(config).await.expect("the node starts");
@@ -159,6 +161,7 @@ impl Rogue {
             model: self.model,
             pinned: serves.first().copied(),
             memory_bytes: 1 << 30,
+            grade: Grade::Stored,
             could_bytes: 0,
             layer_us: 50,
             serves: serves.to_vec(),

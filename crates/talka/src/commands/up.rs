@@ -96,6 +96,7 @@ fn node_config(
         memory_bytes: args.memory.map(|size| size.0),
         cache_bytes: args.cache.map(|size| size.0),
         policy: args.policy.into(),
+        mixes_precision: args.mix_precision,
         weights: args.weights.map(Into::into),
         join,
         p2p_address: args.p2p,
@@ -119,7 +120,12 @@ async fn models(args: &NodeArgs, data_dir: &Path, joins: bool) -> Result<Vec<Mod
     for choice in &args.drafts {
         drafts.push((choice, choice.draft.locate(&access).await?.source));
     }
-    let wishes = Wishes { layers: &args.layers, adapters: &args.adapters, drafts };
+    let wishes = Wishes {
+        layers: &args.layers,
+        precisions: &args.precisions,
+        adapters: &args.adapters,
+        drafts,
+    };
     Ok(model_ref::choose(served, wishes)?)
 }
 

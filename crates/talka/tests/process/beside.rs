@@ -246,3 +246,36 @@ fn models_are_swapped_when_they_are_asked_for() {
     bard_answers();
     assert_eq!(on_disk(), ["llama"]);
 }
+
+/// Goal: no answer comes from stages that hold the weights differently, unless that is wanted.
+/// Method: halves of one model, one of them quantised, asked at nodes with different policies.
+#[test]
+fn a_route_mixes_no_precisions_unless_it_may() {
+    let place = folder();
+    let exact = ["--layers", "bard=0..3"];
+    let founder = up(&place.path().join("a"), &exact);
+    let invite = founder.invite(&["--reusable"]);
+    let quantised = ["--layers", "bard=3..6", "--weights", "q8_0"];
+    let b =
+        join(&invite, &place.path().join("b"), &[&quantised[..], &["--mix-precision"]].concat());
+    for node in [&founder, &b] {
+        wait_for("both halves", || {
+            (node.get("/api/models").done()[0]["complete"] == true).then_some(())
+        });
+    }
+    let body = json!({"model": "bard", "prompt": "ROMEO:", "max_tokens": 2});
+    founder.post("/v1/completions", &body).refused(503, "no_route", &["3..6"]);
+    assert_eq!(b.post("/v1/completions", &body).done()["talka"]["route"][1]["span"][0], 3);
+
+    // The other half of each precision: now both make a route, and who is particular gets the exact one.
+    let flags = ["--layers", "bard=0..3", "--weights", "q8_0", "--min-precision", "bard=bf16"];
+    let c = join(&invite, &place.path().join("c"), &flags);
+    let answer = wait_for("a route of one precision", || {
+        let reply = founder.post("/v1/completions", &body);
+        (reply.status == 200).then_some(reply.body)
+    });
+    let route = answer["talka"]["route"].as_array().expect("an array");
+    let nodes: Vec<_> = route.iter().map(|stage| stage["node"].as_str()).collect();
+    assert_eq!(nodes, [Some(c.id.as_str()), Some(b.id.as_str())], "both quantised");
+    c.post("/v1/completions", &body).refused(503, "no_route", &["3..6"]);
+}

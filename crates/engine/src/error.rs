@@ -53,7 +53,7 @@ pub enum ModelError {
     #[error("tensor {name} is missing, expected with shape {expected:?}")]
     MissingTensor { name: String, expected: Vec<usize> },
     /// The tensor of a model that is fetched piece by piece.
-    #[error("tensor {name} is not on this computer yet; it has to be fetched from another node")]
+    #[error("tensor {name} is not on this computer yet; it has to be fetched first")]
     NotFetched { name: String },
     /// A tensor has another shape than the configuration says.
     #[error("tensor {name} has shape {found:?}, expected {expected:?} by config.json")]

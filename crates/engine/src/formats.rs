@@ -2,7 +2,8 @@
 //!
 //! Decides what counts as a model in the Hugging Face layout: `config.json`, `tokenizer.json`, and
 //! `model.safetensors` or the shards that `model.safetensors.index.json` names; or a GGUF file, which
-//! holds all of that; or an [`Outline`] and the tensors that were fetched. Reads headers only; the weights stay in mapped files until a stage packs them.
+//! holds all of that; or an [`Outline`] and the tensors that were fetched. Reads headers only; the
+//! weights stay in mapped files until a stage packs them.
 //!
 //! Everything here may come from a stranger: sizes are bounded before they are read, names may not
 //! leave the folder, and a header that lies about its file is refused.
@@ -13,6 +14,7 @@ mod gguf_model;
 mod gguf_tokenizer;
 mod outline;
 mod safetensors;
+mod survey;
 mod table;
 
 use crate::{error::ModelError, kernels::MappedFile};
@@ -29,6 +31,7 @@ pub(crate) use gguf_model::{GgufModel, open as open_gguf};
 pub use outline::{
     OUTLINE_BYTES_MAX, Outline, OutlineError, PIECE_BYTES, PartialModel, TensorOutline,
 };
+pub use survey::{HEADER_START_BYTES, Place, Sample, Survey, Surveyed, header_bytes, weight_files};
 pub(crate) use table::{StoredKind, Tensor, TensorTable};
 
 /// A model whose files are part of the program. No disk is touched.
@@ -49,7 +52,7 @@ pub enum ModelSource {
     Gguf(PathBuf),
     /// Files within the program.
     Bundled(&'static BundledModel),
-    /// An outline and such tensors as were fetched from other nodes.
+    /// An outline and such tensors as were fetched from elsewhere.
     Partial(Arc<PartialModel>),
 }
 

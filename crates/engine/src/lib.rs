@@ -40,8 +40,9 @@ pub use config::ConfigError;
 pub use embed::{EmbeddingRules, ModelKind, Pooling};
 pub use error::{ModelError, StageError};
 pub use formats::{
-    BundledModel, GgufError, ModelSource, OUTLINE_BYTES_MAX, Outline, OutlineError, PIECE_BYTES,
-    PartialModel, TensorOutline,
+    BundledModel, GgufError, HEADER_START_BYTES, ModelSource, OUTLINE_BYTES_MAX, Outline,
+    OutlineError, PIECE_BYTES, PartialModel, Place, Sample, Survey, Surveyed, TensorOutline,
+    header_bytes, weight_files,
 };
 pub use generate::{Finish, GenerateError, Pipeline, generate, generate_guessing};
 pub use grammar::{Grammar, GrammarCompiler, GrammarError, GrammarState};

@@ -5,15 +5,16 @@
 
 use crate::{
     error::HubError,
-    http::{Fault, Http, Patience, header, passing, shown},
+    http::{Fault, Http, Patience, passing, shown},
     listing::RemoteFile,
     partial::{Partial, Segment},
     pull::Event,
+    range::{Body, Origin},
     reference::HubRef,
     store::at,
 };
 use futures_util::{StreamExt, TryStreamExt, stream};
-use reqwest::{Method, Response, StatusCode, Url, header::CONTENT_RANGE};
+use reqwest::{Response, Url};
 use std::{fs, path::Path};
 use tokio::sync::Semaphore;
 
@@ -31,14 +32,6 @@ pub(crate) struct Download<'a> {
     pub connections: &'a Semaphore,
     pub segment_bytes: u64,
     pub report: &'a (dyn Fn(Event<'_>) + Send + Sync),
-}
-
-/// What a server answered to a request for a range.
-enum Body {
-    /// That range.
-    Part(Response),
-    /// The whole file: it knows no ranges.
-    Whole(Response),
 }
 
 impl Download<'_> {
@@ -192,50 +185,11 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Asks for what `segment` lacks and holds the answer's head against it.
+    /// Asks for what `segment` lacks.
     async fn open(&self, segment: &Segment) -> Result<Body, Fault> {
-        let (start, end) = (segment.start + segment.done, segment.end);
-        let is_whole = start == 0 && end == self.bytes;
-        let range = (!is_whole).then_some((start, end));
-        let http = self.download.http;
-        let response = http.ask(Method::GET, self.url.clone(), range).await?;
-        if response.status() == StatusCode::RANGE_NOT_SATISFIABLE {
-            let told = header(&response, CONTENT_RANGE.as_str()).unwrap_or_default();
-            let found = told.rsplit('/').next().and_then(|total| total.parse().ok());
-            return Err(self.wrong_size(found.unwrap_or(0)).into());
-        }
-        let response = http.judge(response, self.download.reference).await?;
-        if response.status() == StatusCode::PARTIAL_CONTENT {
-            self.check_range(&response, start)?;
-            return Ok(Body::Part(response));
-        }
-        match response.content_length() {
-            Some(found) if found != self.bytes => Err(self.wrong_size(found).into()),
-            _ if is_whole => Ok(Body::Part(response)),
-            _ => Ok(Body::Whole(response)),
-        }
-    }
-
-    /// `Content-Range: bytes START-END/TOTAL` must be what was asked for.
-    fn check_range(&self, response: &Response, start: u64) -> Result<(), HubError> {
-        let told = header(response, CONTENT_RANGE.as_str()).unwrap_or_default();
-        let parsed = told.strip_prefix("bytes ").and_then(|rest| {
-            let (range, total) = rest.split_once('/')?;
-            Some((range.split_once('-')?.0.parse::<u64>().ok()?, total.parse::<u64>().ok()))
-        });
-        match parsed {
-            Some((_, Some(total))) if total != self.bytes => Err(self.wrong_size(total)),
-            Some((found, _)) if found == start => Ok(()),
-            _ => {
-                let reason = format!("range {told:?}, expected one that starts at {start}");
-                Err(HubError::Answer { url: shown(response.url()), reason })
-            }
-        }
-    }
-
-    fn wrong_size(&self, found: u64) -> HubError {
-        let file = self.url.path().rsplit('/').next().unwrap_or_default().into();
-        HubError::WrongSize { file, expected: self.bytes, found }
+        let Download { http, reference, .. } = self.download;
+        let origin = Origin { http, reference, url: self.url, bytes: self.bytes };
+        origin.open(segment.start + segment.done..segment.end).await
     }
 
     /// Puts the body of `response` in place until `segment` is done. What came before an error is in

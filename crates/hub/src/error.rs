@@ -73,6 +73,15 @@ pub enum HubError {
         "{file} has {found} bytes at the server, expected {expected}: run the same command again later"
     )]
     WrongSize { file: String, expected: u64, found: u64 },
+    /// Only a model in the Hugging Face layout has headers that tell where its parts are.
+    #[error("{reference} is no model of safetensors files, so parts of it cannot be fetched")]
+    Parts { reference: String },
+    /// Parts of a model cannot come from there.
+    #[error(
+        "{host} sends files whole only, so no part of a model can be fetched from it: fetch all of it with \
+         `talka models pull`, or choose another hub with HF_ENDPOINT"
+    )]
+    NoRanges { host: String },
     /// Not enough room.
     #[error(
         "{} needs {} more, but {} has {} free: free some space, or choose another disk with --data-dir",

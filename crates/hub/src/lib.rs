@@ -7,7 +7,8 @@
 //! before its digest is right.
 //!
 //! A file appears under its name only when whole and checked, and is never written again: a program
-//! may map it at any time. Start at [`Hub::pull`]; [`Store`] answers without any network.
+//! may map it at any time. Start at [`Hub::pull`]; [`Store`] answers without any network. Who needs only
+//! parts of the weights has the small files brought by [`Hub::begin`] and asks [`Hub::read`] for the parts.
 //!
 //! Unlike the hub's own cache on disk, a revision's files lie in one plain folder (no links into a
 //! heap of blobs), so that any program can open it, and a person can understand it.
@@ -19,6 +20,7 @@ mod http;
 mod listing;
 mod partial;
 mod pull;
+mod range;
 mod reference;
 mod select;
 mod space;
@@ -32,4 +34,4 @@ pub use pull::{Event, Hub, Offer};
 pub use reference::{HubRef, HubRefError};
 pub use select::{Needs, Selection};
 pub use space::free_bytes;
-pub use store::{Kept, Pulled, Store};
+pub use store::{Begun, Kept, Pulled, Store};

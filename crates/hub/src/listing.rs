@@ -110,6 +110,11 @@ impl Listing {
 }
 
 impl RemoteFile {
+    /// Whether it holds weights, and so may be larger than all others together.
+    pub(crate) fn is_weights(&self) -> bool {
+        self.path.ends_with(".safetensors")
+    }
+
     /// From what a listing says: for large files size and digest of the content, not of the pointer.
     fn told(path: String, size: Option<u64>, blob: Option<String>, lfs: Option<Lfs>) -> Self {
         let (bytes, digest) = match lfs {

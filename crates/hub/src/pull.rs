@@ -6,15 +6,16 @@ use crate::{
     http::{Http, HubConfig},
     listing::{Listing, RemoteFile},
     partial,
+    range::Origin,
     reference::HubRef,
-    select::Selection,
+    select::{Needs, Selection},
     space::free_bytes,
-    store::{Lock, Pulled, Store, at, is_here},
+    store::{Begun, Lock, Pulled, Store, at, is_here},
 };
 use futures_util::{StreamExt, TryStreamExt, stream};
 use reqwest::Method;
-use std::{fs, time::Duration};
-use tokio::sync::Semaphore;
+use std::{fs, ops::Range, time::Duration};
+use tokio::sync::{Semaphore, mpsc};
 
 /// Files at a time: the many small ones wait for the network more than for its width.
 const FILES_TOGETHER: usize = 4;
@@ -130,7 +131,7 @@ impl Hub {
         reference: &HubRef,
         report: &(dyn Fn(Event<'_>) + Send + Sync),
     ) -> Result<Pulled, HubError> {
-        let _lock = lock(store, reference, report).await?;
+        let lock = lock(store, reference, report).await?;
         let listing = match self.http.listing(reference).await {
             Ok(listing) => listing,
             Err(error) if error.is_unreachable() => {
@@ -140,7 +141,73 @@ impl Hub {
             }
             Err(error) => return Err(error),
         };
-        let (listing, selection) = self.complete(reference, listing).await?;
+        let listing = self.bring(store, reference, listing, |_| true, &lock, report).await?;
+        let pulled = store.pulled(reference, &listing)?;
+        pulled.ok_or_else(|| HubError::NotHere { reference: reference.to_string() })
+    }
+
+    /// Brings the small files of the model that `reference` names into `store`, and none of its weights: those
+    /// are read by [`Self::read`]. Does not ask the hub for what is here.
+    ///
+    /// # Errors
+    /// As [`Self::pull`]; [`HubError::Parts`] for a model that is not one in the Hugging Face layout.
+    pub async fn begin(
+        &self,
+        store: &Store,
+        reference: &HubRef,
+        report: &(dyn Fn(Event<'_>) + Send + Sync),
+    ) -> Result<Begun, HubError> {
+        let lock = lock(store, reference, report).await?;
+        if let Some(begun) = store.begun(reference)? {
+            return Ok(begun);
+        }
+        let listing = self.http.listing(reference).await?;
+        if Selection::new(&listing, reference)?.needs != Needs::Folder {
+            return Err(HubError::Parts { reference: reference.to_string() });
+        }
+        let small = |file: &RemoteFile| !file.is_weights();
+        let listing = self.bring(store, reference, listing, small, &lock, report).await?;
+        let begun = store.begun_of(reference, &listing)?;
+        begun.ok_or_else(|| HubError::NotHere { reference: reference.to_string() })
+    }
+
+    /// Sends `range` of one of the files of weights of `begun` to `sink`, in order and in pieces of any size.
+    /// Waits for a server that stumbles. Ends early if nobody listens.
+    ///
+    /// # Errors
+    /// [`HubError`]; what was sent before is right.
+    pub async fn read(
+        &self,
+        reference: &HubRef,
+        begun: &Begun,
+        file: &str,
+        range: Range<u64>,
+        sink: &mpsc::Sender<Vec<u8>>,
+    ) -> Result<(), HubError> {
+        let known = begun.weights.iter().find(|known| known.path == file);
+        let bytes = known.and_then(|known| known.bytes).ok_or_else(|| HubError::NoFile {
+            repo: reference.repository(),
+            file: file.into(),
+            nearest: begun.weights.iter().map(|known| known.path.clone()).collect(),
+        })?;
+        let url = self.http.file_url(reference, &begun.commit, file);
+        let origin = Origin { http: &self.http, reference, url: &url, bytes };
+        origin.read(range, sink).await
+    }
+
+    /// Brings those files that `wanted` takes of the model that `reference` chooses from `listing`, and makes the
+    /// revision known under its commit.
+    async fn bring(
+        &self,
+        store: &Store,
+        reference: &HubRef,
+        listing: Listing,
+        wanted: fn(&RemoteFile) -> bool,
+        _lock: &Lock,
+        report: &(dyn Fn(Event<'_>) + Send + Sync),
+    ) -> Result<Listing, HubError> {
+        let (listing, mut selection) = self.complete(reference, listing).await?;
+        selection.files.retain(wanted);
         remove_changed(store, reference, &listing)?;
         store.write_listing(reference, &listing)?;
         let folder = store.commit(reference, &listing.commit);
@@ -156,8 +223,7 @@ impl Hub {
         });
         self.fetch(store, reference, &listing, missing, report).await?;
         store.point(reference, &listing.commit)?;
-        let pulled = store.pulled(reference, &listing)?;
-        pulled.ok_or_else(|| HubError::NotHere { reference: reference.to_string() })
+        Ok(listing)
     }
 
     /// The listing with size and digest of every file that is needed.

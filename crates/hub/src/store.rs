@@ -69,6 +69,28 @@ pub struct Kept {
     pub models: Vec<Pulled>,
 }
 
+/// A model in the Hugging Face layout of which only the small files need be here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Begun {
+    /// What it is called: the repository's name.
+    pub name: String,
+    /// The commit it is of.
+    pub commit: String,
+    /// The folder of its small files, whole and checked.
+    pub folder: PathBuf,
+    /// Its other files.
+    pub small: Vec<RemoteFile>,
+    /// Its files of weights, each with its size.
+    pub weights: Vec<RemoteFile>,
+}
+
+impl Begun {
+    /// Bytes of all files, those of weights included.
+    pub fn bytes(&self) -> u64 {
+        self.small.iter().chain(&self.weights).filter_map(|file| file.bytes).sum()
+    }
+}
+
 /// Held while a repository's folder changes; freed when dropped, however the process ends.
 #[derive(Debug)]
 pub(crate) struct Lock(#[expect(dead_code, reason = "held, never read")] File);
@@ -89,14 +111,45 @@ impl Store {
     /// # Errors
     /// A record is damaged, or the reference fits no file of what is here.
     pub fn find(&self, reference: &HubRef) -> Result<Option<Pulled>, HubError> {
-        let folder = self.repository(reference);
-        let refs = read_refs(&folder)?;
-        let commit = refs.get(reference.revision()).cloned();
-        let commit = commit.unwrap_or_else(|| commit_folder(reference.revision()));
-        match self.listing(reference, &commit)? {
+        match self.listing(reference, &self.known_commit(reference)?)? {
             Some(listing) => self.pulled(reference, &listing),
             None => Ok(None),
         }
+    }
+
+    /// The model `reference` names, if at least its small files are here; `None` for one that is no folder in
+    /// the Hugging Face layout.
+    ///
+    /// # Errors
+    /// As [`Self::find`].
+    pub fn begun(&self, reference: &HubRef) -> Result<Option<Begun>, HubError> {
+        match self.listing(reference, &self.known_commit(reference)?)? {
+            Some(listing) => self.begun_of(reference, &listing),
+            None => Ok(None),
+        }
+    }
+
+    /// As [`Self::begun`], for what `listing` says.
+    pub(crate) fn begun_of(
+        &self,
+        reference: &HubRef,
+        listing: &Listing,
+    ) -> Result<Option<Begun>, HubError> {
+        let Selection { needs, files } = Selection::new(listing, reference)?;
+        let folder = self.commit(reference, &listing.commit);
+        let (weights, small): (Vec<_>, Vec<_>) =
+            files.into_iter().partition(RemoteFile::is_weights);
+        let is_begun = needs == Needs::Folder
+            && small.iter().all(|file| is_here(&folder, file))
+            && weights.iter().all(|file| file.bytes.is_some());
+        let (name, commit) = (reference.repo().to_owned(), listing.commit.clone());
+        Ok(is_begun.then_some(Begun { name, commit, folder, small, weights }))
+    }
+
+    /// The commit that `reference`'s revision was when it was last fetched, else the one it names itself.
+    fn known_commit(&self, reference: &HubRef) -> Result<String, HubError> {
+        let commit = read_refs(&self.repository(reference))?.remove(reference.revision());
+        Ok(commit.unwrap_or_else(|| commit_folder(reference.revision())))
     }
 
     /// The model that `reference` chooses from `listing`, if its files are here.

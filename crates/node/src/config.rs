@@ -4,11 +4,48 @@ use crate::{
     core::fallback::{UpstreamModel, UpstreamPrice},
     wire::Grade,
 };
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    error::Error,
+    fmt::Debug,
+    net::SocketAddr,
+    ops::Range,
+    path::{Path, PathBuf},
+    pin::Pin,
+    sync::Arc,
+};
 use talka_base::{Credits, LayerSpan};
 use talka_engine::{AdapterError, ModelError, ModelSource, quant::Encoding};
 use talka_plan::residency::Policy;
 use talka_upstream::{ServiceConfig, ServiceError};
+use tokio::sync::mpsc;
+
+/// A place that gives ranges of a model's files, such as a hub: of its weights only what this node needs
+/// is fetched.
+pub trait Ranges: Debug + Send + Sync {
+    /// Where it is, for people.
+    fn place(&self) -> String;
+
+    /// Names what the files hold: the same text never stands for other bytes.
+    fn content(&self) -> String;
+
+    /// The folder of the model's small files, its index of shards among them.
+    fn folder(&self) -> &Path;
+
+    /// Names of the safetensors files that are there, and their lengths in bytes.
+    fn files(&self) -> Vec<(String, u64)>;
+
+    /// Sends `range` of `file` to `sink`, in order and in pieces of any size, with patience for a line that breaks.
+    fn read<'a>(
+        &'a self,
+        file: &'a str,
+        range: Range<u64>,
+        sink: mpsc::Sender<Vec<u8>>,
+    ) -> RangeRead<'a>;
+}
+
+/// A range on its way.
+pub type RangeRead<'a> =
+    Pin<Box<dyn Future<Output = Result<(), Box<dyn Error + Send + Sync>>> + Send + 'a>>;
 
 /// Where a model's files are.
 #[derive(Debug, Clone)]
@@ -18,6 +55,8 @@ pub enum ModelPlace {
     /// On other nodes of the network, which call it by the same name: each layer is fetched when this
     /// node is to serve it.
     Peers,
+    /// Somewhere that gives ranges of files: likewise.
+    Ranges(Arc<dyn Ranges>),
 }
 
 /// A model to serve.
@@ -130,8 +169,8 @@ pub enum StartError {
     /// A model's files are missing or wrong.
     #[error("model {name}: {source}")]
     Model { name: String, source: ModelError },
-    /// The other nodes do not give a model.
-    #[error("model {name} from other nodes: {source}")]
+    /// A model that is not on this computer does not come.
+    #[error("model {name} cannot be fetched: {source}")]
     Fetch { name: String, source: Box<crate::FetchError> },
     /// The owner asked for layers that the model lacks.
     #[error("model {name} has layers 0..{layers}, found --layers {name}={span}")]

@@ -11,7 +11,9 @@ mod shell;
 pub mod store;
 pub mod wire;
 
-pub use config::{MemoryShare, ModelChoice, ModelPlace, NodeConfig, StartError, UpstreamChoice};
+pub use config::{
+    MemoryShare, ModelChoice, ModelPlace, NodeConfig, RangeRead, Ranges, StartError, UpstreamChoice,
+};
 pub use core::fallback::{UpstreamModel, UpstreamPrice};
 pub use shell::{FetchError, Node};
 pub use talka_base as base;

@@ -2,7 +2,7 @@
 //!
 //! `hub` is the task that owns the core and performs its effects; `links` opens and reads links;
 //! `stages` is the thread that computes; `answer` and `embed` run one request from prompt to bill, over
-//! sessions (`session`); `routes` finds them; `fetch` brings weights from other nodes and gives them; `upstream` asks services outside the network; `probe` asks whether a
+//! sessions (`session`); `routes` finds them; `fetch` brings weights from other nodes, or from a hub, and gives them; `upstream` asks services outside the network; `probe` asks whether a
 //! node is there; `meter` knows how fast this one is; `models` knows what requests may ask for; `desk` keeps the
 //! ledger, `orders` adds to it. They meet in [`Shared`].
 
@@ -91,6 +91,8 @@ pub(crate) struct Shared {
     /// Tells this process from others with the same key.
     pub(crate) instance: u64,
     pub(crate) faults: Mutex<Faults>,
+    /// Where outlines are kept that took reading all weights.
+    pub(crate) outlines: std::path::PathBuf,
     /// Links that fetch from this node.
     pub(crate) takers: Semaphore,
 }

@@ -90,9 +90,10 @@ pub struct NodeArgs {
     #[arg(long, value_name = "ADDR")]
     pub announce: Option<SocketAddr>,
     /// Model to serve: bard, a folder in the Hugging Face layout, a .gguf file, or
-    /// `hf:OWNER/REPO[@REV][:FILE]`, which is fetched if it is not here, or peer:NAME, of which this node
-    /// fetches the layers it is to serve from the other nodes; repeatable [default: the largest fetched
-    /// model that fits the memory, else bard]
+    /// `hf:OWNER/REPO[@REV][:FILE]`, which is fetched if it is not here (of safetensors files that do not fit
+    /// the memory, or with --layers, only what this node serves), or peer:NAME, of which this node fetches
+    /// the layers it is to serve from the other nodes; repeatable [default: the largest fetched model that
+    /// fits the memory, else bard]
     #[arg(long = "model", value_name = "REF")]
     pub models: Vec<ModelRef>,
     #[command(flatten)]

@@ -1,13 +1,13 @@
 //! The hub as this computer's settings have it, and the models fetched from it.
 
-use crate::{env, exit::UsageError, progress::Progress};
+use crate::{env, exit::UsageError, progress::Progress, ranges::HubRanges};
 use anyhow::Result;
 use directories::BaseDirs;
 use std::{
     fs,
     path::{Path, PathBuf},
 };
-use talka_hub::{Hub, HubConfig, HubRef, Pulled, Store, Token};
+use talka_hub::{Hub, HubConfig, HubRef, Needs, Pulled, Store, Token};
 
 const ENDPOINT_DEFAULT: &str = "https://huggingface.co";
 
@@ -37,6 +37,38 @@ impl Access {
             Some(pulled) => Ok(pulled),
             None => self.pull(reference).await,
         }
+    }
+
+    /// The model that `reference` names as a node reads parts of it; `None` for one of which all shall be here,
+    /// or is. Parts do where `is_cut`, or where all of it has more than `bytes_max`; and only of models in
+    /// the Hugging Face layout.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub async fn parts(
+        &self,
+        reference: &HubRef,
+        is_cut: bool,
+        bytes_max: u64,
+    ) -> Result<Option<HubRanges>> {
+        let in_parts = |bytes| is_cut || bytes > bytes_max;
+        if self.store.find(reference)?.is_some() {
+            return Ok(None);
+        }
+        let begun = self.store.begun(reference)?.filter(|begun| in_parts(begun.bytes()));
+        let hub = if self.offline { None } else { Some(open()?) };
+        if let Some(begun) = begun {
+            return Ok(Some(HubRanges::new(hub, reference.clone(), begun)));
+        }
+        let Some(hub) = hub else { return Ok(None) };
+        let offer = hub.offer(reference).await?;
+        if offer.selection.needs != Needs::Folder || !in_parts(offer.bytes) {
+            return Ok(None);
+        }
+        let progress = Progress::new(&format!("the small files of {reference}"), self.quiet);
+        let begun = hub.begin(&self.store, reference, &|event| progress.show(event)).await;
+        progress.end();
+        Ok(Some(HubRanges::new(Some(hub), reference.clone(), begun?)))
     }
 
     /// The model that `reference` names, as the hub has it now.

@@ -15,6 +15,7 @@ mod model_ref;
 mod output;
 mod progress;
 mod quantity;
+mod ranges;
 mod sse;
 mod suggest;
 mod upstream;

@@ -5,6 +5,7 @@ use anyhow::Result;
 use std::{
     path::{Path, PathBuf},
     str::FromStr,
+    sync::Arc,
 };
 use talka_hub::{HubRef, HubRefError, Needs, Pulled};
 use talka_node::{Grade, ModelChoice, ModelPlace, ModelSource, base::LayerSpan};
@@ -125,12 +126,32 @@ impl ModelRef {
         }
     }
 
-    /// What a node shall serve: located, unless the other nodes have it.
+    /// What a node shall serve: located, unless the other nodes have it, or it is a model of the hub of which
+    /// this node needs or holds a part only: `layers` of it are chosen, or it is larger than `bytes_max`.
     ///
     /// # Errors
     /// As [`Self::locate`].
-    pub async fn serve(&self, access: &Access) -> Result<Served> {
+    pub async fn serve(
+        &self,
+        access: &Access,
+        layers: &[LayerChoice],
+        bytes_max: u64,
+    ) -> Result<Served> {
         match self {
+            Self::Hub(reference) => {
+                let typed = reference.to_string();
+                let is_cut = |choice: &LayerChoice| {
+                    choice.model == typed || choice.model == reference.repo()
+                };
+                let is_cut = layers.iter().any(is_cut);
+                match access.parts(reference, is_cut, bytes_max).await? {
+                    None => Ok(self.locate(access).await?.into()),
+                    Some(ranges) => {
+                        let name = reference.repo().to_owned();
+                        Ok(Served { typed, name, place: ModelPlace::Ranges(Arc::new(ranges)) })
+                    }
+                }
+            }
             Self::Peer(name) => {
                 let typed = format!("peer:{name}");
                 Ok(Served { typed, name: name.clone(), place: ModelPlace::Peers })

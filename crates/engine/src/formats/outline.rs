@@ -15,10 +15,12 @@ use serde::{
     de::{Error as _, SeqAccess, Visitor},
 };
 use std::{
-    fmt,
+    fmt, fs, io,
     marker::PhantomData,
+    ops::Range,
     path::{Path, PathBuf},
     sync::{Arc, OnceLock},
+    time::UNIX_EPOCH,
 };
 use talka_base::{CodecError, Encoded, decode, try_encode};
 
@@ -32,8 +34,8 @@ pub const PIECE_BYTES: usize = 256 << 10;
 pub const OUTLINE_BYTES_MAX: usize = 256 << 20;
 
 /// More tensors than any model has whose outline would fit.
-const TENSORS_MAX: usize = 1 << 15;
-const DIMENSIONS_MAX: usize = 8;
+pub(super) const TENSORS_MAX: usize = 1 << 15;
+pub(super) const DIMENSIONS_MAX: usize = 8;
 
 /// Everything beside the weights that [`Model::open`](crate::Model::open) may ask for.
 const FILES: [&str; 8] = [
@@ -72,7 +74,7 @@ pub struct TensorOutline {
     /// What the model's id covers of it.
     head: Vec<u8>,
     tail: Vec<u8>,
-    /// BLAKE3 of each piece of [`PIECE_BYTES`].
+    /// BLAKE3 of each piece of [`PIECE_BYTES`]; none of them if nobody read all of it.
     pieces: Vec<[u8; 32]>,
 }
 
@@ -101,25 +103,29 @@ pub enum OutlineError {
     /// What is said of a tensor contradicts itself.
     #[error("the outline of tensor {name:?} is wrong: {what}")]
     Tensor { name: String, what: &'static str },
+    /// Parts of it were fetched from where nobody tells hashes.
+    #[error("{name} came in parts from a place that tells no hashes, so there are none to pass on")]
+    Unhashed { name: String },
+    /// Where tensors are said to lie contradicts what they are.
+    #[error("the record of where its tensors lie is damaged")]
+    Places,
 }
 
 impl Outline {
     /// The outline of the model at `source`. Reads all of its weights once.
     ///
     /// # Errors
-    /// [`OutlineError`] for a model that cannot be read, or a GGUF file.
+    /// [`OutlineError`] for a model that cannot be read, a GGUF file, or a [`Surveyed`](super::Surveyed) model.
     pub fn of(source: &ModelSource) -> Result<Self, OutlineError> {
         match source {
             ModelSource::Gguf(_) => return Err(OutlineError::Gguf { name: source.name() }),
-            ModelSource::Partial(partial) => return Ok(partial.outline.clone()),
+            ModelSource::Partial(partial) if partial.outline.is_hashed() => {
+                return Ok(partial.outline.clone());
+            }
+            ModelSource::Partial(_) => return Err(OutlineError::Unhashed { name: source.name() }),
             ModelSource::Folder(_) | ModelSource::Bundled(_) => {}
         }
-        let mut files = Vec::new();
-        for name in FILES {
-            if let Some(bytes) = source.read(name, FILE_BYTES_MAX)? {
-                files.push((name.to_owned(), bytes));
-            }
-        }
+        let files = small_files(source)?;
         let table = source.tensors()?;
         let found = table.iter().count();
         if found > TENSORS_MAX {
@@ -127,6 +133,39 @@ impl Outline {
         }
         let outline = |(name, tensor): (&str, &Tensor)| TensorOutline::of(name, tensor);
         Ok(Self { files, tensors: table.iter().map(outline).collect::<Result<_, _>>()? })
+    }
+
+    /// What changes when a file of the model at `source` does, by lengths and times of change: whoever kept an
+    /// outline need not read all weights again. `None` where making it takes no time.
+    ///
+    /// # Errors
+    /// Whatever the operating system reports.
+    pub fn stamp(source: &ModelSource) -> io::Result<Option<[u8; 32]>> {
+        let ModelSource::Folder(folder) = source else { return Ok(None) };
+        let weights =
+            fs::read_dir(folder)?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        let mut names: Vec<String> =
+            weights.filter(|name| name.ends_with(".safetensors")).collect();
+        names.extend(FILES.map(String::from));
+        names.sort_unstable();
+        let mut hasher = blake3::Hasher::new_derive_key("talka model files, version 1");
+        for name in names {
+            let Ok(file) = fs::metadata(folder.join(&name)) else { continue };
+            let changed = file.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
+            hasher.update(&(name.len() as u64).to_le_bytes()).update(name.as_bytes());
+            hasher.update(&file.len().to_le_bytes()).update(&changed.as_nanos().to_le_bytes());
+        }
+        Ok(Some(hasher.finalize().into()))
+    }
+
+    /// Without hashes, of tensors in the order of their names.
+    pub(super) fn unhashed(files: Vec<(String, Vec<u8>)>, tensors: Vec<TensorOutline>) -> Self {
+        Self { files, tensors }
+    }
+
+    /// Whether it tells the hash of every piece.
+    fn is_hashed(&self) -> bool {
+        self.tensors.iter().all(|tensor| tensor.pieces.len() == tensor.piece_count())
     }
 
     /// The bytes to send and keep.
@@ -143,11 +182,21 @@ impl Outline {
     /// [`OutlineError::Codec`] or [`OutlineError::Tensor`].
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, OutlineError> {
         let outline: Self = decode(bytes)?;
-        outline.tensors.iter().try_for_each(TensorOutline::check)?;
-        if let Some([_, late]) = outline.tensors.array_windows().find(|[a, b]| a.name >= b.name) {
-            return Err(late.wrong("expected each name once, in order"));
+        outline.check()?;
+        let lacking = outline.tensors.iter().find(|t| t.pieces.len() != t.piece_count());
+        match lacking {
+            Some(tensor) => Err(tensor.wrong("expected one hash for each piece")),
+            None => Ok(outline),
         }
-        Ok(outline)
+    }
+
+    /// Everything but the number of hashes.
+    pub(super) fn check(&self) -> Result<(), OutlineError> {
+        self.tensors.iter().try_for_each(TensorOutline::check)?;
+        match self.tensors.array_windows().find(|[a, b]| a.name >= b.name) {
+            Some([_, late]) => Err(late.wrong("expected each name once, in order")),
+            None => Ok(()),
+        }
     }
 
     /// All tensors, in the order of their numbers.
@@ -166,6 +215,18 @@ impl Outline {
 }
 
 impl TensorOutline {
+    /// Without hashes: `head` and `tail` are its first and last bytes, at most [`SAMPLE_BYTES`].
+    pub(super) fn unhashed(
+        name: String,
+        kind: &StoredKind,
+        shape: &[usize],
+        bytes: u64,
+        [head, tail]: [Vec<u8>; 2],
+    ) -> Self {
+        let shape = shape.iter().map(|n| *n as u64).collect();
+        Self { name, kind: kind.to_string(), shape, bytes, head, tail, pieces: Vec::new() }
+    }
+
     fn of(name: &str, tensor: &Tensor) -> Result<Self, ModelError> {
         let bytes = tensor.bytes()?;
         let (head, tail) = tensor.samples();
@@ -192,9 +253,39 @@ impl TensorOutline {
         self.bytes
     }
 
-    /// BLAKE3 of each of its pieces.
+    /// BLAKE3 of each of its pieces; none if they are not known.
     pub fn pieces(&self) -> &[[u8; 32]] {
         &self.pieces
+    }
+
+    /// How many pieces it has.
+    pub fn piece_count(&self) -> usize {
+        (self.bytes as usize).div_ceil(PIECE_BYTES)
+    }
+
+    /// Where a piece, counted from 0, lies in it; `None` if there is no such piece.
+    pub fn piece_range(&self, piece: usize) -> Option<Range<u64>> {
+        let start = (piece as u64).checked_mul(PIECE_BYTES as u64)?;
+        (start < self.bytes).then(|| start..self.bytes.min(start + PIECE_BYTES as u64))
+    }
+
+    /// Whether `bytes` may be that piece: of its length, of its hash if that is known, else with the samples
+    /// that the model's id covers where it has any.
+    pub fn accepts(&self, piece: usize, bytes: &[u8]) -> bool {
+        let Some(range) = self.piece_range(piece) else { return false };
+        if bytes.len() as u64 != range.end - range.start {
+            return false;
+        }
+        if let Some(hash) = self.pieces.get(piece) {
+            return blake3::hash(bytes) == *hash;
+        }
+        let agrees = |at: u64, sample: &[u8]| {
+            let start = range.start.max(at);
+            let end = range.end.min(at + sample.len() as u64);
+            let within = |from: u64| (start - from) as usize..(end - from) as usize;
+            start >= end || sample[within(at)] == bytes[within(range.start)]
+        };
+        agrees(0, &self.head) && agrees(self.bytes - self.tail.len() as u64, &self.tail)
     }
 
     fn kind(&self) -> StoredKind {
@@ -222,15 +313,21 @@ impl TensorOutline {
         {
             return Err(self.wrong("its length does not follow from its shape"));
         }
-        if self.pieces.len() != length.div_ceil(PIECE_BYTES) {
-            return Err(self.wrong("expected one hash for each piece"));
-        }
         let sample = length.min(SAMPLE_BYTES);
         if self.head.len() != sample || self.tail.len() != sample {
             return Err(self.wrong("expected a sample of each end"));
         }
         Ok(())
     }
+}
+
+/// Those of its files beside the weights that the model at `source` has, with their names.
+pub(super) fn small_files(source: &ModelSource) -> Result<Vec<(String, Vec<u8>)>, ModelError> {
+    let found = FILES.into_iter().filter_map(|name| {
+        let bytes = source.read(name, FILE_BYTES_MAX).transpose()?;
+        Some(bytes.map(|bytes| (name.to_owned(), bytes)))
+    });
+    found.collect()
 }
 
 /// A model of which some tensors are here.
@@ -336,7 +433,7 @@ impl Apart {
 }
 
 /// A list of at most `MAX`: what an element takes in memory may be many times what it takes on the wire.
-fn at_most<'de, D, T, const MAX: usize>(deserializer: D) -> Result<Vec<T>, D::Error>
+pub(super) fn at_most<'de, D, T, const MAX: usize>(deserializer: D) -> Result<Vec<T>, D::Error>
 where
     D: Deserializer<'de>,
     T: Deserialize<'de>,

@@ -2,28 +2,30 @@
 
 use super::{FileBytes, ModelSource, StoredKind, Tensor, TensorTable};
 use crate::{error::ModelError, quant::Encoding};
-use safetensors::{Dtype, SafeTensors};
+use safetensors::{Dtype, SafeTensorError, SafeTensors, tensor::Metadata};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
-const SINGLE: &str = "model.safetensors";
+pub(super) const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 
 /// The index of the largest published checkpoints (some 90,000 tensors) is below 10 MB.
 const INDEX_BYTES_MAX: u64 = 64 << 20;
 
+/// The `safetensors` crate, and the program that made the format, take no longer one.
+pub(super) const HEADER_BYTES_MAX: u64 = 100_000_000;
+
 /// Reads the headers of a model's files.
 pub(super) fn open(source: &ModelSource) -> Result<TensorTable, ModelError> {
     let mut table = TensorTable::default();
-    match source.read(INDEX, INDEX_BYTES_MAX)? {
+    match index(source)? {
         None => {
             let file = source.map(SINGLE)?.ok_or_else(|| source.lacks(SINGLE))?;
             read_header(SINGLE, file, &mut table)?;
         }
-        Some(index) => {
-            let places = read_index(&index)?;
+        Some(places) => {
             for shard in places.values().collect::<BTreeSet<_>>() {
                 let file = source.map(shard)?.ok_or_else(|| source.lacks(shard))?;
                 read_header(shard, file, &mut table)?;
@@ -37,7 +39,29 @@ pub(super) fn open(source: &ModelSource) -> Result<TensorTable, ModelError> {
     Ok(table)
 }
 
-fn kind(dtype: Dtype) -> StoredKind {
+/// Which tensor lies in which shard; `None` for a model in one file.
+pub(super) fn index(source: &ModelSource) -> Result<Option<BTreeMap<String, String>>, ModelError> {
+    source.read(INDEX, INDEX_BYTES_MAX)?.map(|bytes| read_index(&bytes)).transpose()
+}
+
+/// What a header says of a file of `file_bytes`, with nothing after it, and where its tensors begin.
+pub(super) fn header(
+    name: &str,
+    header: &[u8],
+    file_bytes: u64,
+) -> Result<(usize, Metadata), ModelError> {
+    let wrong = |source| ModelError::Header { file: name.into(), source };
+    let json = header.get(size_of::<u64>()..).unwrap_or_default();
+    // The crate checks that tensors follow each other without a gap, and their lengths from their shapes.
+    let metadata: Metadata = serde_json::from_slice(json)
+        .map_err(|error| wrong(SafeTensorError::InvalidHeaderDeserialization(error)))?;
+    if header.len().checked_add(metadata.data_len()).map(|end| end as u64) != Some(file_bytes) {
+        return Err(wrong(SafeTensorError::MetadataIncompleteBuffer));
+    }
+    Ok((header.len(), metadata))
+}
+
+pub(super) fn kind(dtype: Dtype) -> StoredKind {
     match dtype {
         Dtype::F32 => StoredKind::Known(Encoding::F32),
         Dtype::F16 => StoredKind::Known(Encoding::F16),

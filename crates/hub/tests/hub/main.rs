@@ -1,5 +1,6 @@
 //! Pulls from a hub on this computer, with the faults that a network has.
 
+mod parts;
 mod server;
 
 use server::{Asked, Behaviour, COMMIT, FakeHub};

@@ -33,6 +33,8 @@ pub enum Fault {
     Twice,
     /// It says that it serves layers which the model lacks.
     Layers,
+    /// It sent a wrong piece of a model, or said what a model is and could not show it.
+    Piece,
     /// It fell silent, or its link broke without a word.
     Silence,
     /// Two processes show its key.
@@ -52,6 +54,7 @@ impl Fault {
             Self::Late => "late",
             Self::Twice => "twice",
             Self::Layers => "layers",
+            Self::Piece => "piece",
             Self::Silence => "silence",
             Self::Key => "key",
         }

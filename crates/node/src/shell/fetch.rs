@@ -1,18 +1,24 @@
-//! Fetching a model from the other nodes: what it is when this node starts, the tensors of a stage when it is
-//! loaded. [`core::fetch`](crate::core::fetch) says what is asked of whom.
+//! Fetching a model from the other nodes, or from a place that gives ranges of files (`ranges`): what it is when
+//! this node starts, the tensors of a stage when it is loaded. [`core::fetch`](crate::core::fetch) says
+//! what is asked of whom.
 //!
-//! In the data directory, `fetched/DIGEST` holds the outline of that digest and the tensors that came. A
-//! model that was found once is not looked for again, so a node starts without any other.
+//! In the data directory, `fetched/DIGEST` holds the outline of that digest, or the survey of that content, and the
+//! tensors that came. A model that was found once is not looked for again, so a node starts without any
+//! other. `outlines` keeps what took reading all weights.
 
 mod find;
 pub(crate) mod give;
 mod pieces;
+pub(crate) mod ranges;
 
 pub(crate) use find::find;
 
 use super::{Shared, desk::Desk, links, models::KnownModel};
 use crate::{
-    core::fetch::{Fetch, PieceId, Verdict},
+    core::{
+        faults::Fault,
+        fetch::{Fetch, PieceId, Verdict},
+    },
     store::{Store, StoreError},
     wire::{
         Control, Hello,
@@ -63,11 +69,23 @@ pub enum FetchError {
     #[error("none of the nodes asked gives it: {reasons}")]
     Nobody { reasons: String },
     /// What came is no model.
-    #[error("what the nodes say of it is wrong: {0}")]
+    #[error("what is said of it is wrong: {0}")]
     Outline(#[from] OutlineError),
     /// What came is a model that cannot be opened.
-    #[error("what the nodes say of it is wrong: {0}")]
+    #[error("what is said of it is wrong: {0}")]
     Model(#[from] ModelError),
+    /// Its index names a file that the place does not list.
+    #[error("its index names {file}, which is not among its files")]
+    NoFile { file: String },
+    /// A range of its files did not come.
+    #[error("cannot read it from {place}: {reason}")]
+    Place { place: String, reason: String },
+    /// Two looks at the same content told different things.
+    #[error(
+        "tensor {tensor} from {place} is not the one that the model's id was made from: the files there \
+         changed, or were damaged on their way; remove this model's folder in `fetched` and start again"
+    )]
+    Changed { tensor: String, place: String },
     /// It cannot be written down.
     #[error("cannot keep it in {path}: {source}")]
     Disk { path: PathBuf, source: io::Error },
@@ -139,7 +157,7 @@ enum Heard {
 /// at once if `known` is not a model that is fetched.
 ///
 /// # Errors
-/// [`FetchError::Disk`].
+/// [`FetchError::Disk`], or [`FetchError::Changed`].
 pub(crate) async fn bring(
     shared: &Arc<Shared>,
     known: &KnownModel,
@@ -154,17 +172,24 @@ pub(crate) async fn bring(
     let model = Arc::clone(partial);
     let opened = spawn_blocking(move || Pieces::open(model, numbers)).await;
     let pieces = opened.expect("looking does not panic").map_err(disk)?;
-    if pieces.bytes_here < pieces.bytes {
-        let (here, all) = (Mebibytes(pieces.bytes_here), Mebibytes(pieces.bytes));
-        tracing::info!(model = known.name, %span, "fetching {all}, of which {here} are here");
-        let liars = known.liars.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let fetch = Fetch::new(pieces.missing(), liars);
-        let pieces = Arc::new(Mutex::new(pieces));
-        let (lines, tasks) = (BTreeMap::new(), JoinSet::new());
-        let fetching = Fetching { shared, known, fetch, pieces, lines, tasks };
-        fetching.run().await.map_err(disk)?;
-        tracing::info!(model = known.name, %span, "fetched");
+    let (here, all) = pieces.progress();
+    if here == all {
+        return Ok(());
     }
+    let (here, all) = (Mebibytes(here), Mebibytes(all));
+    tracing::info!(model = known.name, %span, "fetching {all}, of which {here} are here");
+    match &known.remote {
+        Some(remote) => remote.bring(&known.name, pieces).await?,
+        None => {
+            let liars = known.liars.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let fetch = Fetch::new(pieces.missing(), liars);
+            let pieces = Arc::new(Mutex::new(pieces));
+            let (lines, tasks) = (BTreeMap::new(), JoinSet::new());
+            let fetching = Fetching { shared, known, fetch, pieces, lines, tasks };
+            fetching.run().await.map_err(disk)?;
+        }
+    }
+    tracing::info!(model = known.name, %span, "fetched");
     Ok(())
 }
 
@@ -266,12 +291,14 @@ impl Fetching<'_> {
         let (model, peer) = (&self.known.name, node.short());
         tracing::warn!(%peer, model, "{what}: it is not asked for this model again");
         self.lines.remove(&node);
+        self.shared.blame(node, Fault::Piece);
         self.known.liars.lock().unwrap_or_else(PoisonError::into_inner).insert(node);
     }
 
     fn tell(&self) {
         let pieces = self.pieces.lock().unwrap_or_else(PoisonError::into_inner);
-        let (here, all) = (Mebibytes(pieces.bytes_here), Mebibytes(pieces.bytes));
+        let (here, all) = pieces.progress();
+        let (here, all) = (Mebibytes(here), Mebibytes(all));
         let (model, sources) = (&self.known.name, self.fetch.sources());
         if sources == 0 {
             tracing::warn!(model, "{here} of {all} are here; waiting for a node that has the rest");

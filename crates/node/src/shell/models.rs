@@ -1,6 +1,10 @@
 //! The models a node knows, and what requests call them: `MODEL`, or `MODEL:ADAPTER`.
 
-use super::{Shared, fetch::give::Telling, upstream::unknown_model};
+use super::{
+    Shared,
+    fetch::{give::Telling, ranges::Remote},
+    upstream::unknown_model,
+};
 use crate::{
     api::GenerateError,
     config::{ModelChoice, StartError},
@@ -26,6 +30,8 @@ pub(crate) struct KnownModel {
     pub(crate) model: Model,
     /// Its files.
     pub(crate) source: ModelSource,
+    /// Where its tensors come from, if that is neither this computer nor the other nodes.
+    pub(crate) remote: Option<Remote>,
     /// The span its owner pinned.
     pub(crate) pinned: Option<LayerSpan>,
     pub(crate) adapters: Vec<KnownAdapter>,
@@ -132,6 +138,7 @@ impl KnownModel {
             id,
             model,
             source,
+            remote: None,
             pinned: choice.span,
             adapters,
             grade_min: choice.grade_min,

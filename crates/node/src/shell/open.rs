@@ -19,7 +19,7 @@ use super::{
 use crate::{
     api::AdminError,
     config::{MemoryShare, ModelPlace, NodeConfig, StartError},
-    core::{Core, OwnModel},
+    core::{Core, OwnModel, faults::Faults},
     store::{Store, StoreError},
     wire::PEERS_MAX,
 };
@@ -79,7 +79,9 @@ pub(super) async fn open(
     peers.extend(known_peers(&config, &store)?);
     let instance = u64::from_le_bytes(random());
     let caller = Caller::new(&endpoint, Arc::new(desk), &store, instance);
-    let fetched = fetch_models(&config, &kernels, &store, &caller, &peers, &mut models).await;
+    let mut faults = Faults::default();
+    let fetched =
+        fetch_models(&config, &kernels, &store, &caller, &peers, &mut faults, &mut models).await;
     if let Err(error) = fetched {
         endpoint.close().await;
         return Err(error);
@@ -126,7 +128,8 @@ pub(super) async fn open(
         mixes_precision: config.mixes_precision,
         admitted: Arc::new(Semaphore::new(REQUESTS_MAX)),
         instance,
-        faults: Mutex::default(),
+        faults: Mutex::new(faults),
+        outlines: config.data_dir.join("outlines"),
         takers: Semaphore::new(TAKERS_MAX),
     });
     Ok((shared, Hub { core, kernels, view: view_sender }, inputs))
@@ -152,26 +155,36 @@ fn open_models(
     if models.is_empty() { Err(StartError::NoModel) } else { Ok(models) }
 }
 
-/// Fills the gaps with what other nodes say of those models.
+/// Fills the gaps with what other nodes, or the places where those models are, say of them. Nodes that say
+/// what they cannot show are counted in `faults`.
 async fn fetch_models(
     config: &NodeConfig,
     kernels: &Kernels,
     store: &Store,
     caller: &Caller,
     peers: &[(NodeId, Vec<SocketAddr>)],
+    faults: &mut Faults,
     models: &mut [Option<Arc<KnownModel>>],
 ) -> Result<(), StartError> {
+    let data_dir = &config.data_dir;
     for (choice, known) in config.models.iter().zip(models) {
-        if known.is_none() {
-            let name = &choice.name;
-            let found = fetch::find(caller, store, &config.data_dir, name, peers).await;
-            let source = found.map_err(|source| StartError::Fetch {
-                name: name.clone(),
-                source: Box::new(source),
-            })?;
-            let opened = KnownModel::open(choice, source, config.weights, kernels)?;
-            *known = Some(Arc::new(opened));
-        }
+        let name = &choice.name;
+        let found = match &choice.place {
+            ModelPlace::Here(_) => continue,
+            ModelPlace::Peers => {
+                let found = fetch::find(caller, store, data_dir, name, peers, faults).await;
+                found.map(|source| (source, None))
+            }
+            ModelPlace::Ranges(ranges) => {
+                let found = fetch::ranges::survey(Arc::clone(ranges), data_dir, name).await;
+                found.map(|(source, remote)| (source, Some(remote)))
+            }
+        };
+        let (source, remote) = found
+            .map_err(|source| StartError::Fetch { name: name.clone(), source: Box::new(source) })?;
+        let mut opened = KnownModel::open(choice, source, config.weights, kernels)?;
+        opened.remote = remote;
+        *known = Some(Arc::new(opened));
     }
     Ok(())
 }

@@ -109,9 +109,10 @@ fn node_config(
 /// The models to serve, fetched if need be.
 async fn models(args: &NodeArgs, data_dir: &Path, joins: bool) -> Result<Vec<ModelChoice>> {
     let access = Access::new(data_dir, args.hub.offline, args.json);
+    let memory = memory(args);
     let mut served = Vec::with_capacity(args.models.len().max(1));
     for model in &args.models {
-        served.push(model.serve(&access).await?);
+        served.push(model.serve(&access, &args.layers, memory.weights).await?);
     }
     if served.is_empty() {
         served.push(unchosen(args, &access, joins).await?.into());
@@ -129,10 +130,14 @@ async fn models(args: &NodeArgs, data_dir: &Path, joins: bool) -> Result<Vec<Mod
     Ok(model_ref::choose(served, wishes)?)
 }
 
+fn memory(args: &NodeArgs) -> MemoryShare {
+    MemoryShare::of(args.memory.map(|size| size.0), args.cache.map(|size| size.0))
+}
+
 /// What is served where nobody said what: the largest model that is here, can be opened and fits,
 /// else one that is offered and taken, else `bard`.
 async fn unchosen(args: &NodeArgs, access: &Access, joins: bool) -> Result<Located> {
-    let memory = MemoryShare::of(args.memory.map(|size| size.0), args.cache.map(|size| size.0));
+    let memory = memory(args);
     for (reference, model) in suggest::kept(&access.store.list()?, memory) {
         let opened = Located::pulled(&reference, model.clone())
             .ok()

@@ -49,22 +49,22 @@ impl Door {
 }
 
 /// Waits until `node` serves `layers`, as `seer` knows.
-fn served(seer: &Node, node: &Node, layers: [u32; 2]) {
+pub fn served(seer: &Node, node: &Node, layers: [u32; 2]) {
     wait_for("layers that are fetched", || {
         let models = seer.get("/api/models").done();
-        let known = models.as_array()?.iter().find(|model| model["name"] == "bard")?;
-        let stages = known["coverage"].as_array()?;
         let is_it =
             |stage: &Value| stage["node"] == node.id.as_str() && stage["span"] == json!(layers);
-        stages.iter().any(is_it).then_some(())
+        let mut stages = models.as_array()?.iter().filter_map(|model| model["coverage"].as_array());
+        stages.any(|stages| stages.iter().any(is_it)).then_some(())
     });
 }
 
-/// Greedy continuations from `node` are those of another implementation.
-fn speaks(node: &Node) {
+/// Greedy continuations from `node` are those of another implementation, whatever the model is called there.
+pub fn speaks(node: &Node) {
+    let model = node.get("/v1/models").done()["data"][0]["id"].clone();
     for golden in golden(&bard()) {
         let body = json!({
-            "model": "bard", "prompt": golden.prompt, "temperature": 0,
+            "model": model, "prompt": golden.prompt, "temperature": 0,
             "max_tokens": golden.greedy_ids.len(),
         });
         let answer = node.post("/v1/completions", &body).done();
@@ -73,7 +73,7 @@ fn speaks(node: &Node) {
 }
 
 /// Files of a node's one fetched model whose names end so, and when each was written.
-fn files(dir: &Path, end: &str) -> BTreeMap<PathBuf, SystemTime> {
+pub fn files(dir: &Path, end: &str) -> BTreeMap<PathBuf, SystemTime> {
     let Ok(mut models) = fs::read_dir(dir.join("fetched")) else { return BTreeMap::new() };
     let Some(Ok(model)) = models.next() else { return BTreeMap::new() };
     let all =
@@ -85,7 +85,7 @@ fn files(dir: &Path, end: &str) -> BTreeMap<PathBuf, SystemTime> {
 }
 
 /// What a node fetched are tensors of `bard`, and not all of them.
-fn has_a_part(dir: &Path) {
+pub fn has_a_part(dir: &Path) {
     let whole = fs::read(bard().join("model.safetensors")).expect("bard's weights");
     let mut bytes = 0;
     for file in files(dir, ".tensor").keys() {
@@ -175,6 +175,10 @@ fn who_sends_wrong_pieces_is_not_believed() {
     doors[0].relay.set(SLOW);
     let node = join(&invite, &at("c"), &doors[2].flags("peer:bard", LAST));
     wait_for("blame", || node.log().contains("sent a wrong piece").then_some(()));
+    let peers = node.cli(&["peers", "--json"]).json();
+    let known =
+        peers.as_array().expect("nodes").iter().find(|peer| peer["node"] == rogue.id.as_str());
+    assert_eq!(known.expect("a node")["faults"]["piece"], 1, "{peers}");
     rogue.kill();
     served(&node, &node, [3, 6]);
     has_a_part(&at("c"));

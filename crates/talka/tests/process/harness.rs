@@ -197,6 +197,14 @@ pub fn up_with_hub(dir: &Path, more: &[&str], endpoint: &str) -> Node {
     Node::start(command, dir, None)
 }
 
+/// `talka join` on `dir`, where no node runs, with the hub at `endpoint`, ready.
+#[track_caller]
+pub fn join_with_hub(invite: &str, dir: &Path, more: &[&str], endpoint: &str) -> Node {
+    let mut command = talka(&node_args(&["join", invite], dir, more));
+    with_hub(&mut command, endpoint);
+    Node::start(command, dir, None)
+}
+
 /// Lets `command` fetch from the hub at `endpoint`.
 pub fn with_hub<'a>(command: &'a mut Command, endpoint: &str) -> &'a mut Command {
     command.env_remove("HF_HUB_OFFLINE").env("HF_ENDPOINT", endpoint)

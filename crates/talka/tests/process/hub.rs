@@ -3,7 +3,7 @@
 /// The server that the tests of `talka-hub` use.
 #[allow(dead_code, reason = "those tests use more of it")]
 #[path = "../../../hub/tests/hub/server.rs"]
-mod server;
+pub mod server;
 
 use crate::{
     harness::{finish, folder, talka, up, up_with_hub, wait_for, with_hub},
@@ -17,13 +17,13 @@ use std::{
     process::Stdio,
 };
 
-const REF: &str = "hf:acme/tiny";
-const WEIGHTS: &str = "model.safetensors";
+pub const REF: &str = "hf:acme/tiny";
+pub const WEIGHTS: &str = "model.safetensors";
 /// Nobody listens there.
-const NOBODY: &str = "http://127.0.0.1:9";
+pub const NOBODY: &str = "http://127.0.0.1:9";
 
 /// The bundled model's files, as a repository has them.
-fn files() -> Vec<(&'static str, Vec<u8>)> {
+pub fn files() -> Vec<(&'static str, Vec<u8>)> {
     let files = ["config.json", WEIGHTS, "tokenizer.json", "tokenizer_config.json"];
     files.map(|name| (name, fs::read(bard().join(name)).expect("a file of bard"))).into()
 }

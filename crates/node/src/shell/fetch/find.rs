@@ -2,7 +2,10 @@
 
 use super::{Caller, FetchError, Line};
 use crate::{
-    core::fetch::{Description, believed},
+    core::{
+        faults::{Fault, Faults},
+        fetch::{Description, believed},
+    },
     store::{KEY_BYTES_MAX, Store},
     wire::fetch::{Answer, Ask},
 };
@@ -54,6 +57,7 @@ pub(crate) async fn find(
     data_dir: &Path,
     name: &str,
     peers: &Peers,
+    faults: &mut Faults,
 ) -> Result<ModelSource, FetchError> {
     let found = name.len();
     if !(1..=NAME_BYTES_MAX).contains(&found) {
@@ -68,23 +72,23 @@ pub(crate) async fn find(
         let folder = folder.join(hex::show(&digest));
         return Ok(ModelSource::Partial(Arc::new(PartialModel::new(name.into(), folder, outline))));
     }
-    let (digest, bytes) = ask_all(caller, name, peers).await?;
+    let (digest, bytes) = ask_all(caller, name, peers, faults).await?;
     let folder = folder.join(hex::show(&digest));
     let disk = |source| FetchError::Disk { path: folder.clone(), source };
-    keep(&folder, &bytes).map_err(disk)?;
+    keep(&folder, OUTLINE_FILE, &bytes).map_err(disk)?;
     let outline = Outline::from_bytes(&bytes)?;
     store.put(&record, &digest)?;
     Ok(ModelSource::Partial(Arc::new(PartialModel::new(name.into(), folder, outline))))
 }
 
-/// The outline is whole under its name or not there.
-fn keep(folder: &Path, bytes: &[u8]) -> io::Result<()> {
+/// The file is whole under its name in `folder` or not there.
+pub(super) fn keep(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     fs::create_dir_all(folder)?;
-    let part = folder.join("outline.part");
+    let part = folder.join(format!("{name}.part"));
     let mut file = File::create(&part)?;
     file.write_all(bytes)?;
     file.sync_all()?;
-    fs::rename(part, folder.join(OUTLINE_FILE))
+    fs::rename(part, folder.join(name))
 }
 
 /// The digest and bytes of the outline that most describe.
@@ -92,6 +96,7 @@ async fn ask_all(
     caller: &Caller,
     name: &str,
     peers: &Peers,
+    faults: &mut Faults,
 ) -> Result<([u8; 32], Vec<u8>), FetchError> {
     let mut peers: BTreeMap<_, _> = peers.iter().cloned().collect();
     peers.remove(&caller.endpoint.node_id());
@@ -113,9 +118,13 @@ async fn ask_all(
                 let Some(mut line) = lines.remove(node) else { continue };
                 match outline(&mut line, description).await {
                     Ok(bytes) => return Ok((description.outline, bytes)),
-                    Err(reason) => {
+                    Err(NoOutline::Lost(reason)) => {
                         is_silent = true;
                         tracing::warn!(peer = %node.short(), reason, "no outline of {name}");
+                    }
+                    Err(NoOutline::Lie(reason)) => {
+                        faults.blame(*node, Fault::Piece);
+                        tracing::warn!(peer = %node.short(), reason, "a false outline of {name}");
                     }
                 }
             }
@@ -197,19 +206,35 @@ async fn ask_each(
     said
 }
 
+/// Why a node did not show the outline that it described.
+enum NoOutline {
+    /// It fell away, or has it no longer.
+    Lost(String),
+    /// What it sent is another, or none.
+    Lie(String),
+}
+
+impl From<String> for NoOutline {
+    fn from(reason: String) -> Self {
+        Self::Lost(reason)
+    }
+}
+
 /// The outline that the node on `line` described: of that digest, and of a model with that id.
-async fn outline(line: &mut Line, description: Description) -> Result<Vec<u8>, String> {
+async fn outline(line: &mut Line, description: Description) -> Result<Vec<u8>, NoOutline> {
     let Description { model, outline, bytes: length } = description;
     let length = usize::try_from(length).ok().filter(|length| *length <= OUTLINE_BYTES_MAX);
-    let length = length.ok_or("it is too long")?;
+    let length = length.ok_or_else(|| NoOutline::Lie("it is too long".into()))?;
     // Grows as pieces come: a length alone allocates nothing.
     let mut bytes = Vec::new();
     for piece in (0..).take(length.div_ceil(PIECE_BYTES)) {
         line.ask(&Ask::Outline { model, piece }).await?;
         match line.answer().await? {
             Answer::Piece(part) => bytes.extend_from_slice(&part),
-            Answer::Absent { reason } => return Err(reason),
-            Answer::Described { .. } | Answer::NotYet => return Err("it changed its mind".into()),
+            Answer::Absent { reason } => return Err(reason.into()),
+            Answer::Described { .. } | Answer::NotYet => {
+                return Err(NoOutline::Lie("it changed its mind".into()));
+            }
         }
     }
     let checked = spawn_blocking(move || {
@@ -225,5 +250,5 @@ async fn outline(line: &mut Line, description: Description) -> Result<Vec<u8>, S
         }
         Ok(bytes)
     });
-    checked.await.expect("reading an outline does not panic")
+    checked.await.expect("reading an outline does not panic").map_err(NoOutline::Lie)
 }

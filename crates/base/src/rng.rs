@@ -11,6 +11,11 @@ impl Rng {
         Self(seed)
     }
 
+    /// Where it stands: a generator made of this goes on with the same draws.
+    pub const fn state(&self) -> u64 {
+        self.0
+    }
+
     /// The next 64 uniform bits.
     pub fn next_u64(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);

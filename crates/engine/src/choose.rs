@@ -143,6 +143,26 @@ impl Chooser {
         Ok(choices)
     }
 
+    /// Takes in a token that was chosen for this answer before, as if it were chosen now.
+    ///
+    /// # Errors
+    /// [`GrammarError`] if the grammar does not allow it.
+    pub fn replay(&mut self, token: u32) -> Result<Choice, GrammarError> {
+        self.before_end = self.before_end.saturating_sub(1);
+        self.sampler.record(token);
+        Ok(Choice { token, logprobs: None, end: self.end(token)? })
+    }
+
+    /// Where the draws stand.
+    pub fn draws(&self) -> u64 {
+        self.sampler.draws()
+    }
+
+    /// Goes on with the draws where another chooser stood.
+    pub fn set_draws(&mut self, draws: u64) {
+        self.sampler.set_draws(draws);
+    }
+
     fn forbid_end(&self, logits: &mut [f32]) {
         for end in &self.ends {
             if let Some(logit) = logits.get_mut(*end as usize) {

@@ -251,6 +251,16 @@ impl Sampler {
         *self.seen.entry(token).or_default() += 1;
     }
 
+    /// Where its draws stand.
+    pub fn draws(&self) -> u64 {
+        self.rng.state()
+    }
+
+    /// Goes on with the draws where another sampler stood.
+    pub fn set_draws(&mut self, draws: u64) {
+        self.rng = Rng::new(draws);
+    }
+
     /// Penalties, then bias.
     fn adjust(&self, logits: &mut [f32]) {
         let SamplingParams { repetition_penalty, frequency_penalty, presence_penalty, .. } =

@@ -190,6 +190,8 @@ fn generate_row(error: &GenerateError) -> Row {
             row(S::SERVICE_UNAVAILABLE, UNAVAILABLE, "ledger_unreachable")
         }
         E::LedgerRefused { .. } => row(S::INTERNAL_SERVER_ERROR, SERVER, "ledger_refused"),
+        E::TakenOver => row(S::CONFLICT, CALLER, "taken_over"),
+        E::NotResumable { .. } => row(S::NOT_FOUND, CALLER, "not_resumable"),
         E::Overloaded { .. } => row(S::TOO_MANY_REQUESTS, "rate_limit_error", "overloaded"),
     }
 }

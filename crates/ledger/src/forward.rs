@@ -190,26 +190,12 @@ pub(crate) fn pay(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::price::bard;
     use proptest::prelude::*;
-    use talka_base::Precision;
-
-    fn shape() -> ModelShape {
-        ModelShape {
-            layers: 6,
-            hidden: 192,
-            heads: 6,
-            kv_heads: 3,
-            head_dim: 32,
-            ffn: 512,
-            vocab: 1024,
-            context: 256,
-            precision: Precision::Bf16,
-        }
-    }
 
     fn tariffs() -> impl Strategy<Value = Tariff> {
         prop_oneof![
-            (1_001_u32..9_000).prop_map(|per_mille| Tariff::Multiple { shape: shape(), per_mille }),
+            (1_001_u32..9_000).prop_map(|per_mille| Tariff::Multiple { shape: bard(), per_mille }),
             (0_u64..1 << 50).prop_map(|micro| Tariff::Tokens { per_thousand: Credits(micro) }),
         ]
     }
@@ -242,8 +228,8 @@ mod tests {
             per_mille in 1_001u32.., prompt in 1u32..5_000, new in 1u32..5_000,
         ) {
             let policy = Policy::default();
-            let tariff = Tariff::Multiple { shape: shape(), per_mille };
-            prop_assert!(tariff.price(prompt, new, &policy) > quote(&shape(), prompt, new, &policy));
+            let tariff = Tariff::Multiple { shape: bard(), per_mille };
+            prop_assert!(tariff.price(prompt, new, &policy) > quote(&bard(), prompt, new, &policy));
         }
     }
 }

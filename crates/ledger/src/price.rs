@@ -34,24 +34,26 @@ pub fn quote(
     price(shape.flops(shape.span(), 0..positions, max_new_tokens), shape.precision, policy)
 }
 
+/// The bundled model's, for tests.
+#[cfg(test)]
+pub(crate) fn bard() -> ModelShape {
+    ModelShape {
+        layers: 6,
+        hidden: 192,
+        heads: 6,
+        kv_heads: 3,
+        head_dim: 32,
+        ffn: 512,
+        vocab: 1024,
+        context: 256,
+        precision: Precision::Bf16,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
-
-    fn shape() -> ModelShape {
-        ModelShape {
-            layers: 6,
-            hidden: 192,
-            heads: 6,
-            kv_heads: 3,
-            head_dim: 32,
-            ffn: 512,
-            vocab: 1024,
-            context: 256,
-            precision: Precision::Bf16,
-        }
-    }
 
     fn check(flops: u64, precision: Precision, expected: u64) {
         assert_eq!(price(Flops(flops), precision, &Policy::default()), Credits(expected));
@@ -82,7 +84,7 @@ mod tests {
         fn no_part_of_a_request_costs_more_than_its_quote(
             prompt in 1u32..5_000, new in 0u32..5_000, unused in 0u32..5_000,
         ) {
-            let (shape, policy) = (shape(), Policy::default());
+            let (shape, policy) = (bard(), Policy::default());
             let quoted = quote(&shape, prompt, new, &policy);
             let positions = (prompt + new).saturating_sub(unused);
             let logits = new.saturating_sub(unused);

@@ -13,6 +13,7 @@ pub mod head;
 pub mod invites;
 pub mod measures;
 pub mod recent;
+pub mod resume;
 pub mod runs;
 
 use crate::wire::{Grade, Heartbeat, Offer};

@@ -2,7 +2,8 @@
 //!
 //! `hub` is the task that owns the core and performs its effects; `links` opens and reads links;
 //! `stages` is the thread that computes; `answer` and `embed` run one request from prompt to bill, over
-//! sessions (`session`); `routes` finds them; `fetch` brings weights from other nodes, or from a hub, and gives them; `upstream` asks services outside the network; `probe` asks whether a
+//! sessions (`session`); `routes` finds those; `resume` keeps answers that may be gone on with; `fetch` brings weights
+//! from other nodes, or from a hub, and gives them; `upstream` asks services outside the network; `probe` asks whether a
 //! node is there; `meter` knows how fast this one is; `models` knows what requests may ask for; `desk` keeps the
 //! ledger, `orders` adds to it. They meet in [`Shared`].
 
@@ -18,6 +19,7 @@ pub(crate) mod models;
 pub(crate) mod open;
 pub(crate) mod orders;
 pub(crate) mod probe;
+pub(crate) mod resume;
 pub(crate) mod routes;
 pub(crate) mod session;
 pub(crate) mod stages;
@@ -87,6 +89,7 @@ pub(crate) struct Shared {
     pub(crate) decisions: routes::Decisions,
     /// Stages that hold weights differently may make one route.
     pub(crate) mixes_precision: bool,
+    pub(crate) answers: resume::Answers,
     pub(crate) admitted: Arc<Semaphore>,
     /// Tells this process from others with the same key.
     pub(crate) instance: u64,
@@ -178,15 +181,8 @@ impl Shared {
     /// request that waits for them.
     pub(crate) fn receive(&self, from: NodeId, flow: Flow) {
         let (session, event) = match flow {
-            Flow::Step(Step {
-                session,
-                leg,
-                number,
-                payload:
-                    payload @ (Payload::Logits { .. } | Payload::Best { .. } | Payload::Vector(_)),
-                ..
-            }) => {
-                (session, HeadEvent::Answer { from, attempt: leg.attempt, step: number, payload })
+            Flow::Step(Step { session, leg, number, payload: Payload::Answer(answer), .. }) => {
+                (session, HeadEvent::Answer { from, attempt: leg.attempt, step: number, answer })
             }
             Flow::Receipt(receipt) => {
                 (receipt.claimed_value().request, HeadEvent::Receipt { from, receipt })

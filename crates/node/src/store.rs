@@ -14,11 +14,15 @@
 //! thing is not noticed: a file left by a crash of which, before it is opened again, exactly the
 //! bit flips that says which of the last two commits is the newer; the newer one is then gone.
 //!
+//! What heads chose lately ([`journal`]) lies in files of its own: it is written with every token and
+//! needs to outlive the process, but not the machine.
+//!
 //! Decides nothing about entries but that they are contiguous; the ledger's rules are checked by
 //! replaying ([`Store::ledger`]). All calls block.
 
 mod error;
 mod file;
+pub mod journal;
 mod seal;
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,9 @@
 //! [`WireError`] that blames the sender. Links for weights have words of their own: [`fetch`]. Judges nothing: who may say what is decided elsewhere.
 
 pub mod fetch;
+mod step;
+
+pub use step::{Answer, Payload, Step, Wanted};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -15,9 +18,7 @@ use talka_base::{
 };
 use talka_engine::{LogitsWanted, Pooling, quant::Encoding};
 use talka_ledger::{Entry, Event};
-use talka_net::{
-    ActivationError, ActivationHeader, ActivationKind, WireType, activation, decode_activation,
-};
+use talka_net::{ActivationError, WireType, decode_activation};
 
 /// Most addresses of one node.
 pub const ADDRESSES_MAX: usize = 8;
@@ -302,82 +303,11 @@ pub struct Best {
 
 impl Best {
     fn check(&self) -> Result<(), WireError> {
+        if self.count == 0 {
+            return Err(WireError::None { what: "logits wanted" });
+        }
         at_most("logits wanted", (self.count as usize).saturating_add(self.also.len()), BEST_MAX)
     }
-}
-
-/// What rows are.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Payload {
-    /// Token ids `[T]`, into the first stage.
-    Tokens(Vec<u32>),
-    /// Hidden states `[T, width]`, between stages.
-    Hidden {
-        /// D.
-        width: u32,
-        /// How each number is written. Between stages on one node nothing is, and nothing rounded.
-        dtype: WireType,
-        /// D fastest.
-        values: Vec<f32>,
-    },
-    /// Logits `[1, V]` or `[T, V]`, as the step asked, from the last stage to the head.
-    Logits {
-        /// V.
-        vocab: u32,
-        /// V fastest.
-        values: Vec<f32>,
-    },
-    /// What the head needs of logits: tokens and theirs, of each row as many as of the others.
-    Best {
-        /// Of one row.
-        count: u32,
-        /// Row after row.
-        picks: Vec<(u32, f32)>,
-    },
-    /// What the step's hidden states were pooled to, `[D]`, from the last stage to the head.
-    Vector(Vec<f32>),
-}
-
-/// What the head waits for after a step, from the last stage.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wanted {
-    /// Logits after some rows, or nothing at all.
-    Logits(LogitsWanted),
-    /// What the rows are pooled to, not yet of length 1: so that a text may come in several steps.
-    Vector(Pooling),
-}
-
-impl Wanted {
-    /// All rows of the step go through a stage together.
-    pub fn is_whole(self) -> bool {
-        self == Self::Logits(LogitsWanted::All)
-    }
-
-    /// What the layers are asked for.
-    pub fn logits(self) -> LogitsWanted {
-        match self {
-            Self::Logits(wanted) => wanted,
-            Self::Vector(_) => LogitsWanted::None,
-        }
-    }
-}
-
-/// One step of a session.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Step {
-    /// The session.
-    pub session: RequestId,
-    /// Where it is.
-    pub leg: Leg,
-    /// Counts the session's steps from 0.
-    pub number: u64,
-    /// Absolute position of the first row. Lower than where the session stands if the head guessed
-    /// tokens and some were wrong: a stage forgets what follows. See [`LogitsWanted::All`].
-    pub position: u32,
-    /// What the head waits for.
-    pub wants: Wanted,
-    /// The rows.
-    pub payload: Payload,
 }
 
 /// A message on the activations lane.
@@ -453,6 +383,9 @@ pub enum WireError {
     /// More of something than any honest node sends.
     #[error("{found} {what}, expected at most {max}")]
     TooMany { what: &'static str, found: usize, max: usize },
+    /// Nothing where an honest node sends something.
+    #[error("no {what}, expected at least 1")]
+    None { what: &'static str },
 }
 
 impl Control {
@@ -573,59 +506,6 @@ impl Flow {
     }
 }
 
-impl Step {
-    fn body(&self) -> Bytes {
-        let header = |rows: usize, kind| ActivationHeader {
-            session: self.session,
-            step: self.number,
-            position: self.position,
-            rows: u32::try_from(rows).expect("a step has few rows"),
-            kind,
-        };
-        match &self.payload {
-            Payload::Tokens(tokens) => {
-                activation::encode_tokens(&header(tokens.len(), ActivationKind::Tokens), tokens)
-            }
-            Payload::Hidden { width, dtype, values } => {
-                let kind = ActivationKind::Hidden { width: *width, dtype: *dtype };
-                activation::encode_values(&header(values.len() / *width as usize, kind), values)
-            }
-            Payload::Logits { vocab, values } => {
-                let kind = ActivationKind::Logits { vocab: *vocab };
-                activation::encode_values(&header(values.len() / *vocab as usize, kind), values)
-            }
-            Payload::Best { count, picks } => {
-                let kind = ActivationKind::Best { count: *count };
-                activation::encode_best(&header(picks.len() / *count as usize, kind), picks)
-            }
-            Payload::Vector(values) => {
-                let width = u32::try_from(values.len()).expect("a vector is short");
-                activation::encode_values(&header(1, ActivationKind::Vector { width }), values)
-            }
-        }
-    }
-
-    fn from_parts(leg: Leg, wants: Wanted, header: ActivationHeader, payload: &[u8]) -> Self {
-        let ActivationHeader { session, step: number, position, rows: _, kind } = header;
-        let payload = match kind {
-            ActivationKind::Tokens => Payload::Tokens(activation::read_tokens(payload)),
-            ActivationKind::Hidden { width, dtype } => {
-                Payload::Hidden { width, dtype, values: activation::read_values(dtype, payload) }
-            }
-            ActivationKind::Logits { vocab } => {
-                Payload::Logits { vocab, values: activation::read_values(WireType::F32, payload) }
-            }
-            ActivationKind::Best { count } => {
-                Payload::Best { count, picks: activation::read_best(payload) }
-            }
-            ActivationKind::Vector { .. } => {
-                Payload::Vector(activation::read_values(WireType::F32, payload))
-            }
-        };
-        Self { session, leg, number, position, wants, payload }
-    }
-}
-
 /// At most [`REASON_BYTES_MAX`] bytes of `text`, cut between characters.
 pub fn shorten(text: &str) -> String {
     text[..text.floor_char_boundary(REASON_BYTES_MAX)].to_owned()
@@ -666,18 +546,21 @@ mod tests {
                 Wanted::Logits(LogitsWanted::None),
             ),
             step(
-                Payload::Logits { vocab: 3, values: vec![0.1, -7.0, 2.0] },
+                Payload::Answer(Answer::Logits { vocab: 3, values: vec![0.1, -7.0, 2.0] }),
                 Wanted::Logits(LogitsWanted::Last),
             ),
             step(
-                Payload::Logits { vocab: 2, values: vec![0.1, -7.0, 2.0, 0.5] },
+                Payload::Answer(Answer::Logits { vocab: 2, values: vec![0.1, -7.0, 2.0, 0.5] }),
                 Wanted::Logits(LogitsWanted::All),
             ),
             step(
-                Payload::Best { count: 2, picks: vec![(7, 1.5), (9, -2.0), (0, 3.0), (1, 0.5)] },
+                Payload::Answer(Answer::Best {
+                    count: 2,
+                    picks: vec![(7, 1.5), (9, -2.0), (0, 3.0), (1, 0.5)],
+                }),
                 Wanted::Logits(LogitsWanted::All),
             ),
-            step(Payload::Vector(vec![0.5, -0.5]), Wanted::Vector(Pooling::Cls)),
+            step(Payload::Answer(Answer::Vector(vec![0.5, -0.5])), Wanted::Vector(Pooling::Cls)),
             Flow::Close { leg: Leg { attempt: 2, hop: 1 }, session },
             Flow::Abandon { session, before: 3 },
             Flow::Failed { session, leg: Leg { attempt: 0, hop: 2 }, reason: "no memory".into() },

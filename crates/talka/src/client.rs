@@ -15,6 +15,7 @@ use crate::{
 use anyhow::Result;
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::Value;
 use std::{net::SocketAddr, path::Path, time::Duration};
 use talka_node::api::{
     CreditsReport, EntryReport, InviteOptions, InviteReport, JoinReport, ModelReport, PeerReport,
@@ -227,19 +228,23 @@ impl Client {
     pub async fn complete<T: DeserializeOwned>(
         &self,
         path: &str,
-        body: &serde_json::Value,
+        body: &Value,
     ) -> Result<T, ClientError> {
         self.post(path, body).await
     }
 
     /// Asks for an answer as it comes; `body` must ask for a stream.
-    pub async fn stream(
-        &self,
-        path: &str,
-        body: &serde_json::Value,
-    ) -> Result<Answer, ClientError> {
-        let response = self.send(self.request(Method::POST, path).json(body)).await?;
-        Ok(Answer::new(response))
+    pub async fn stream<'a>(
+        &'a self,
+        path: &'static str,
+        body: &Value,
+    ) -> Result<Answer<'a>, ClientError> {
+        Answer::begin(self, path, body.clone()).await
+    }
+
+    /// The start of the response to a posted `body`.
+    async fn open(&self, path: &str, body: &Value) -> Result<Response, ClientError> {
+        self.send(self.request(Method::POST, path).json(body)).await
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {

@@ -52,7 +52,17 @@ pub struct Answer<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     usage: Option<Option<Usage>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    talka: Option<Provenance>,
+    talka: Option<Own>,
+}
+
+/// Talka's own field.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Own {
+    /// Of a part: how many tokens of the answer were chosen by then, which says where to go on if it breaks off.
+    Part { tokens: u32 },
+    /// Of a whole answer, or the end of one.
+    End(Provenance),
 }
 
 #[derive(Serialize)]
@@ -96,7 +106,7 @@ struct Usage {
     total_tokens: u32,
 }
 
-/// What the answer cost and who computed it: Talka's own field.
+/// What the answer cost and who computed it.
 #[derive(Serialize)]
 struct Provenance {
     request: String,
@@ -186,7 +196,7 @@ impl Voice {
         let mut answer = self.answer(object, choices.collect());
         let summaries: Vec<_> = told.iter().map(|told| told.summary.clone()).collect();
         answer.usage = Some(Some(self.usage(&summaries)));
-        answer.talka = Some(Provenance::of(&summaries));
+        answer.talka = Some(Own::End(Provenance::of(&summaries)));
         answer
     }
 
@@ -232,7 +242,7 @@ impl Voice {
         if options.include_usage {
             let mut usage = self.chunk(Vec::new());
             usage.usage = Some(Some(self.usage(summaries)));
-            usage.talka = Some(Provenance::of(summaries));
+            usage.talka = Some(Own::End(Provenance::of(summaries)));
             chunks.push(data(usage));
         }
         chunks.push("[DONE]".into());
@@ -264,14 +274,18 @@ impl Telling {
         let at = index as usize;
         match event {
             Some(GenerateEvent::Piece(piece)) => {
-                let chunk = voice.piece_chunk(index, &piece, &mut offsets[at]);
+                let mut chunk = voice.piece_chunk(index, &piece, &mut offsets[at]);
+                if summaries.len() == 1 && piece.generated > 0 {
+                    chunk.talka = Some(Own::Part { tokens: piece.generated });
+                }
                 (vec![data(chunk.with_usage_pending(*options))], false)
             }
             Some(GenerateEvent::Done(summary)) => {
                 let chunk = voice.finish_chunk(index, summary.finish);
                 let mut chunk = chunk.with_usage_pending(*options);
                 if !options.include_usage {
-                    chunk.talka = Some(Provenance::of(std::slice::from_ref(&summary)));
+                    let provenance = Provenance::of(std::slice::from_ref(&summary));
+                    chunk.talka = Some(Own::End(provenance));
                 }
                 let mut said = vec![data(chunk)];
                 summaries[at] = Some(summary);

@@ -184,7 +184,7 @@ fn scored(text: &str, logprob: f32) -> GenerateEvent {
     let bytes = Some(text.as_bytes().to_vec());
     let token =
         TokenReport { token: 1, text: text.into(), bytes, logprob: Some(logprob), top: vec![] };
-    GenerateEvent::Piece(Piece { text: text.into(), tokens: vec![token] })
+    GenerateEvent::Piece(Piece { text: text.into(), tokens: vec![token], generated: 0 })
 }
 
 #[tokio::test]
@@ -278,4 +278,19 @@ async fn an_answer_from_outside_says_so() {
         assert_eq!(events[0].get("talka"), None);
         assert_eq!(events[events.len() - 2]["talka"]["upstream"], "groq", "{usage}");
     }
+}
+
+#[tokio::test]
+async fn a_stream_says_how_far_it_is_unless_it_has_several_choices() {
+    let counted =
+        |generated| GenerateEvent::Piece(Piece { text: "a".into(), generated, ..Piece::default() });
+    let done = || GenerateEvent::Done(summary(FinishReason::Stop));
+    let chunks = said(Surface::Text, false, vec![text("prompt"), counted(2), done()]).await;
+    assert_eq!(chunks[0].get("talka"), None);
+    assert_eq!(chunks[1]["talka"], json!({"tokens": 2}));
+
+    let two = [generation_of(vec![counted(1)]).await, generation_of(vec![counted(1)]).await];
+    let voice = Voice::new(Surface::Text, &two[0], 2, 7);
+    let said: Vec<_> = super::chunks(voice, two.into(), StreamOptions::default()).collect().await;
+    assert!(!said[0].contains("talka"), "{said:?}");
 }

@@ -5,7 +5,8 @@
 //! change the answer and is not supported is refused by name, never ignored; without `max_tokens` an
 //! answer may fill the context, also under `/v1/completions` (OpenAI stops there after 16 tokens);
 //! answers carry a `talka` object with what they cost and who computed them. A request may carry one as well:
-//! `{"upstream": NAME}` has a service outside the network answer, `{"fallback": "never"}` none.
+//! `{"upstream": NAME}` has a service outside the network answer, `{"fallback": "never"}` none,
+//! `{"resume": {"answer": ID, "tokens": N}}` goes on with an answer that broke off.
 //!
 //! `n` and several prompts are that many generations with seeds that count up, each reserved and paid
 //! for on its own. Log-probabilities are those before sampling parameters (module `logprobs` shows them);

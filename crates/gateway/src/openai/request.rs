@@ -11,7 +11,7 @@ use crate::{
 };
 use serde_json::Value;
 use talka_node::api::{
-    ChatMessage, Fallback, GenerateRequest, LOGPROBS_MAX, Prompt, SamplingParams,
+    ChatMessage, Fallback, GenerateRequest, LOGPROBS_MAX, Prompt, Resume, SamplingParams,
 };
 
 /// More stop strings than any documented limit.
@@ -122,7 +122,7 @@ fn call(surface: Surface, prompts: Vec<Prompt>, mut body: Fields) -> Result<Call
     };
     let echo = surface == Surface::Text && body.optional("echo")?.unwrap_or(false);
     let (form, grammar) = form::grammar(&mut body)?.unzip();
-    let (guesses, fallback) = own(&mut body)?;
+    let Own { guesses, fallback, resume } = own(&mut body)?;
     let request = GenerateRequest {
         model: body.required("model")?,
         prompt: Prompt::Tokens(Vec::new()),
@@ -136,8 +136,13 @@ fn call(surface: Surface, prompts: Vec<Prompt>, mut body: Fields) -> Result<Call
         grammar,
         guesses,
         fallback,
+        resume,
     };
     let per_prompt = choices(&mut body, prompts.len())?;
+    if resume.is_some() && prompts.len() * per_prompt > 1 {
+        let found = Value::from(prompts.len() * per_prompt);
+        return Err(wrong("n", &found, "one choice where an answer is gone on with"));
+    }
     let stream = stream(&mut body)?;
     for name in WITHOUT_EFFECT {
         body.take(name);
@@ -253,14 +258,25 @@ fn sampling(body: &mut Fields) -> Result<SamplingParams, ApiError> {
     })
 }
 
+/// What Talka's own object asks for.
+struct Own {
+    guesses: bool,
+    fallback: Fallback,
+    resume: Option<Resume>,
+}
+
 /// Talka's own object: `{"guesses": false}`, whether tokens may be guessed ahead; `{"upstream": NAME}` or
-/// `{"fallback": "allow" | "never"}`, whether the answer may come from outside.
-fn own(body: &mut Fields) -> Result<(bool, Fallback), ApiError> {
-    let Some(value) = body.take("talka") else { return Ok((true, Fallback::Allowed)) };
+/// `{"fallback": "allow" | "never"}`, whether the answer may come from outside; `{"resume": …}`, which
+/// answer it goes on with.
+fn own(body: &mut Fields) -> Result<Own, ApiError> {
+    let Some(value) = body.take("talka") else {
+        return Ok(Own { guesses: true, fallback: Fallback::Allowed, resume: None });
+    };
     let mut fields = Fields::nested("talka", value)?;
     let guesses = fields.optional("guesses")?.unwrap_or(true);
     let upstream = fields.optional::<String>("upstream")?;
     let fallback = fields.optional::<String>("fallback")?;
+    let resume = fields.take("resume").map(resume).transpose()?;
     let place = fields.path("fallback");
     fields.finish()?;
     let fallback = match (upstream, fallback.as_deref()) {
@@ -274,7 +290,22 @@ fn own(body: &mut Fields) -> Result<(bool, Fallback), ApiError> {
             return Err(wrong(&place, &Value::from(other), "\"allow\" or \"never\""));
         }
     };
-    Ok((guesses, fallback))
+    Ok(Own { guesses, fallback, resume })
+}
+
+/// `{"answer": ID, "tokens": N}`: the `id` of an answer that broke off, and the `talka.tokens` of its last chunk
+/// that came.
+fn resume(value: Value) -> Result<Resume, ApiError> {
+    let mut fields = Fields::nested("talka.resume", value)?;
+    let answer: String = fields.required("answer")?;
+    let seen = fields.optional("tokens")?.unwrap_or(0);
+    let place = fields.path("answer");
+    fields.finish()?;
+    let (_, digits) = answer.rsplit_once('-').unwrap_or(("", &answer));
+    let request = digits.parse().map_err(|_| {
+        wrong(&place, &Value::from(answer.as_str()), "the id of an answer such as \"cmpl-…\"")
+    })?;
+    Ok(Resume { request, seen })
 }
 
 fn fresh_seed() -> u64 {

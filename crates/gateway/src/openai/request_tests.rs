@@ -296,3 +296,27 @@ fn an_upstream_is_asked_for_or_forbidden_in_talkas_own_object() {
     }
     refused(chat_with(json!({"talka": {"up": 1}})), "unknown_parameter", "talka.up");
 }
+
+#[test]
+fn an_answer_is_gone_on_with_by_its_id() {
+    let id = "000102030405060708090a0b0c0d0e0f";
+    let found = |resume: Value| {
+        one(chat_with(json!({"talka": {"resume": resume}})).expect("valid")).resume.expect("one")
+    };
+    for answer in [id.to_owned(), format!("cmpl-{id}"), format!("chatcmpl-{id}")] {
+        let resume = found(json!({"answer": answer, "tokens": 7}));
+        assert_eq!((resume.request.to_string().as_str(), resume.seen), (id, 7));
+    }
+    assert_eq!(found(json!({"answer": id})).seen, 0);
+    for (resume, code, param) in [
+        (json!("x"), "invalid_value", "talka.resume"),
+        (json!({}), "missing_required_parameter", "talka.resume.answer"),
+        (json!({"answer": "cmpl-12"}), "invalid_value", "talka.resume.answer"),
+        (json!({"answer": id, "tokens": -1}), "invalid_value", "talka.resume.tokens"),
+        (json!({"answer": id, "after": 1}), "unknown_parameter", "talka.resume.after"),
+    ] {
+        refused(chat_with(json!({"talka": {"resume": resume}})), code, param);
+    }
+    let several = json!({"n": 2, "talka": {"resume": {"answer": id}}});
+    refused(chat_with(several), "invalid_value", "n");
+}

@@ -54,6 +54,17 @@ pub struct GenerateRequest {
     pub guesses: bool,
     /// Whether it may come from outside the network.
     pub fallback: Fallback,
+    /// The answer that this one goes on with.
+    pub resume: Option<Resume>,
+}
+
+/// An answer that broke off. Whoever asks the same again may go on with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Resume {
+    /// What it was called: [`Generation::request`].
+    pub request: RequestId,
+    /// [`Piece::generated`] of the last piece that the caller has; 0 if it has none.
+    pub seen: u32,
 }
 
 /// Whether an answer may come from outside the network, from an upstream.
@@ -105,7 +116,8 @@ pub const LOGPROBS_MAX: u8 = 20;
 /// A generation under way. Dropping it cancels the request and releases its credits.
 #[derive(Debug)]
 pub struct Generation {
-    /// Names the request in receipts and in the ledger.
+    /// Names the answer, however often it is gone on with, and the first request for it in receipts and in the
+    /// ledger.
     pub request: RequestId,
     /// The model's name.
     pub model: String,
@@ -135,6 +147,9 @@ pub struct Piece {
     pub text: String,
     /// The tokens chosen meanwhile, if log-probabilities were asked for. Their text may come later.
     pub tokens: Vec<TokenReport>,
+    /// How many tokens of the answer were chosen by now: what [`Resume::seen`] wants. 0 where they are not
+    /// counted, because the text is the prompt's or an upstream's.
+    pub generated: u32,
 }
 
 impl Piece {
@@ -310,6 +325,12 @@ pub enum GenerateError {
     /// The ledger refused the reservation or settlement for another reason than credits.
     #[error("the ledger refused the request: {reason}")]
     LedgerRefused { reason: String },
+    /// The answer goes on elsewhere.
+    #[error("another caller goes on with this answer")]
+    TakenOver,
+    /// No answer can be gone on with under this name.
+    #[error("the answer {request} cannot be gone on with: {reason}")]
+    NotResumable { request: RequestId, reason: &'static str },
     /// As many requests run as this node admits.
     #[error("{running} requests are running, the most this node admits; try again shortly")]
     Overloaded { running: usize },

@@ -233,6 +233,7 @@ mod tests {
             grammar: Some(Grammar::JsonObject),
             guesses: true,
             fallback: Fallback::Allowed,
+            resume: None,
         }
     }
 

@@ -11,7 +11,7 @@
 
 use crate::{
     api::{FinishReason, Piece, TokenReport},
-    core::faults::Fault,
+    core::{faults::Fault, resume::Chosen},
     wire::{GUESSES_MAX, LOGIT_BYTES_MAX, Wanted},
 };
 use talka_engine::{
@@ -97,6 +97,10 @@ impl HeadError {
     }
 }
 
+/// What was chosen before already ends the answer as it is asked for now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EndedBefore;
+
 /// What a head is to do.
 #[derive(Debug)]
 pub struct Task {
@@ -114,6 +118,8 @@ pub struct Task {
     pub max_new_tokens: u32,
     /// Report log-probabilities of the prompt's tokens too, with this many alternatives.
     pub prompt_logprobs: Option<u8>,
+    /// Tokens of the answer that the caller has from before: nothing is said of them again.
+    pub seen: u32,
 }
 
 /// The state of one generation.
@@ -145,15 +151,54 @@ impl Head {
         (self.said.len() - self.task.prompt.len()) as u32
     }
 
-    /// The first steps: the whole prompt, with logits after its last token, or the first part of one
+    /// Takes in what was chosen for this answer before; gives what the caller lacks of it. Only before the
+    /// start.
+    ///
+    /// # Errors
+    /// [`EndedBefore`] if the answer would be over by then.
+    pub fn replay(&mut self, chosen: &[Chosen]) -> Result<Piece, EndedBefore> {
+        let mut missed = Piece::default();
+        for Chosen { tokens, draws } in chosen {
+            let mut piece = Piece::default();
+            for token in tokens {
+                let choice = self.task.chooser.replay(*token).map_err(|_| EndedBefore)?;
+                if self.take(choice, &mut piece).is_some() {
+                    return Err(EndedBefore);
+                }
+            }
+            self.task.chooser.set_draws(*draws);
+            let piece = self.told(piece);
+            missed.text += &piece.text;
+            missed.generated = piece.generated;
+        }
+        Ok(missed)
+    }
+
+    /// What was chosen after the first `before` tokens.
+    pub fn chosen_after(&self, before: u32) -> Chosen {
+        let start = self.task.prompt.len() + before as usize;
+        Chosen { tokens: self.said[start..].to_vec(), draws: self.task.chooser.draws() }
+    }
+
+    /// `piece` counted, or nothing if the caller has it.
+    fn told(&self, piece: Piece) -> Piece {
+        let generated = self.generated();
+        if generated > self.task.seen {
+            Piece { generated, ..piece }
+        } else {
+            Piece { generated, ..Piece::default() }
+        }
+    }
+
+    /// The first steps: all that was said, with logits after the last token, or the first part of a prompt
     /// that is scored.
     pub fn start(&mut self) -> Vec<Step> {
-        if self.task.prompt_logprobs.is_some() {
+        if self.scores_prompt() {
             return vec![self.score()];
         }
         let rows = self.chunk_rows();
-        let count = self.task.prompt.len().div_ceil(rows);
-        let chunks = self.task.prompt.chunks(rows).enumerate().map(|(i, tokens)| Step {
+        let count = self.said.len().div_ceil(rows);
+        let chunks = self.said.chunks(rows).enumerate().map(|(i, tokens)| Step {
             number: i as u64,
             position: (i * rows) as u32,
             tokens: tokens.to_vec(),
@@ -191,7 +236,7 @@ impl Head {
         self.check(step, logits)?;
         let mut piece = Piece::default();
         let mut logits = logits;
-        if self.generated() == 0 && self.task.prompt_logprobs.is_some() {
+        if self.scores_prompt() {
             self.report_prompt(logits, &mut piece);
             if self.scored < self.task.prompt.len() {
                 return Ok(Progress::Next { piece, step: self.score() });
@@ -207,10 +252,15 @@ impl Head {
         self.task.guesser.record(guessed, choices.len() - 1);
         for choice in choices {
             if let Some(reason) = self.take(choice, &mut piece) {
-                return Ok(Progress::Finished { piece, reason });
+                return Ok(Progress::Finished { piece: self.told(piece), reason });
             }
         }
-        Ok(Progress::Next { piece, step: self.next() })
+        Ok(Progress::Next { piece: self.told(piece), step: self.next() })
+    }
+
+    /// Whether the prompt's own log-probabilities are still wanted.
+    fn scores_prompt(&self) -> bool {
+        self.generated() == 0 && self.task.prompt_logprobs.is_some()
     }
 
     /// Adds a token to the answer; the reason if it was the last.
@@ -240,6 +290,11 @@ impl Head {
     /// The step that feeds back the last token, with guesses after it.
     fn next(&mut self) -> Step {
         let left = self.task.max_new_tokens - self.generated() - 1;
+        // A step ends where the caller's part does, so that nothing of it is said again.
+        let left = match self.task.seen.saturating_sub(self.generated()) {
+            0 => left,
+            seen => left.min(seen - 1),
+        };
         let most = (left as usize).min(self.logit_rows() - 1);
         // Guesses save time; without them the answer is the same.
         let guesses = self.task.guesser.guess(&self.said, &mut self.task.chooser, most);
@@ -332,7 +387,8 @@ mod tests {
         let rules = ChoiceRules { sampling: SamplingParams::greedy(), ..ChoiceRules::default() };
         let chooser = Chooser::new(rules, &prompt, model.eos_ids(), None);
         let guesser = Guesser::None;
-        Task { model, prompt, chooser, guesser, text, max_new_tokens, prompt_logprobs: None }
+        let (prompt_logprobs, seen) = (None, 0);
+        Task { model, prompt, chooser, guesser, text, max_new_tokens, prompt_logprobs, seen }
     }
 
     fn head(prompt: Vec<u32>, stop: &[&str], max_new_tokens: u32) -> Head {
@@ -384,7 +440,8 @@ mod tests {
         let mut head = head(vec![5], &[], 9);
         head.start();
         let last = head.logits(0, &mut favour(0)).expect("the open step");
-        let expected = Progress::Finished { piece: Piece::default(), reason: FinishReason::Stop };
+        let piece = Piece { generated: 1, ..Piece::default() };
+        let expected = Progress::Finished { piece, reason: FinishReason::Stop };
         assert_eq!(last, expected);
     }
 
@@ -454,6 +511,80 @@ mod tests {
         let Progress::Finished { piece, reason } = last else { panic!("goes on") };
         assert_eq!((piece.tokens.len(), reason), (1, FinishReason::Length));
         assert_eq!(head.generated(), 0);
+    }
+
+    /// What a head says of an answer of `tokens`, after what is replayed: text, and what it chose in each step
+    /// but the last.
+    fn answer(head: &mut Head, tokens: &[u32]) -> (String, Vec<Chosen>) {
+        let (mut said, mut chosen) = (String::new(), Vec::new());
+        let mut steps = head.start();
+        for token in &tokens[head.generated() as usize..] {
+            let before = head.generated();
+            let number = steps.last().expect("a step").number;
+            match head.logits(number, &mut favour(*token)).expect("the open step") {
+                Progress::Next { piece, step } => {
+                    said += &piece.text;
+                    chosen.push(head.chosen_after(before));
+                    steps = vec![step];
+                }
+                Progress::Finished { piece, .. } => {
+                    said += &piece.text;
+                    break;
+                }
+            }
+        }
+        (said, chosen)
+    }
+
+    #[test]
+    fn an_answer_that_is_gone_on_with_says_what_was_missed_and_no_more() {
+        let tokens = encode("one two three four");
+        let task = || task(vec![5, 6], &["e fo"], tokens.len() as u32);
+        let (whole, chosen) = answer(&mut Head::new(task()), &tokens);
+        assert_eq!(whole, "one two thre");
+        // A caller may have seen all that is kept, less, or (after a power failure) more.
+        for kept in 0..=chosen.len() {
+            for seen in 0..=chosen.len() {
+                let before = answer(&mut Head::new(task()), &tokens[..seen]).0;
+                let mut head = Head::new(Task { seen: seen as u32, ..task() });
+                let missed = head.replay(&chosen[..kept]).expect("it goes on");
+                assert_eq!(head.generated() as usize, kept);
+                let (rest, _) = answer(&mut head, &tokens);
+                assert_eq!(before + &missed.text + &rest, whole, "{kept} kept, {seen} seen");
+            }
+        }
+    }
+
+    #[test]
+    fn draws_go_on_where_they_stood() {
+        let sampling = SamplingParams { seed: 3, ..SamplingParams::default() };
+        let rules = ChoiceRules { sampling, ..ChoiceRules::default() };
+        let task = || {
+            let task = task(vec![5], &[], 40);
+            let chooser = Chooser::new(rules.clone(), &task.prompt, task.model.eos_ids(), None);
+            Task { chooser, ..task }
+        };
+        let draw = |head: &mut Head, steps: u64| {
+            let first = head.start().last().expect("a step").number;
+            let mut chosen = Vec::new();
+            for number in first..first + steps {
+                let before = head.generated();
+                head.logits(number, &mut vec![0.0; 1024]).expect("the open step");
+                chosen.push(head.chosen_after(before));
+            }
+            chosen
+        };
+        let whole = draw(&mut Head::new(task()), 12);
+        let mut head = Head::new(task());
+        head.replay(&whole[..5]).expect("it goes on");
+        assert_eq!(draw(&mut head, 7), whole[5..]);
+    }
+
+    #[test]
+    fn what_was_complete_is_not_gone_on_with() {
+        let chosen = Chosen { tokens: encode("one two"), draws: 0 };
+        let mut head = Head::new(task(vec![5], &["two"], 99));
+        assert_eq!(head.replay(&[chosen]), Err(EndedBefore));
     }
 
     #[test]

@@ -5,17 +5,20 @@
 use super::{
     Shared,
     models::KnownModel,
+    orders::cancel,
+    resume::Record,
     session::{Bill, HeadSession, NoAnswer, SessionSize},
     upstream,
 };
 use crate::{
     api::{
         Fallback, FinishReason, GenerateError, GenerateEvent, GenerateRequest, Generation,
-        LOGPROBS_MAX, Piece, Prompt, Summary,
+        LOGPROBS_MAX, Piece, Prompt, Resume, Summary,
     },
     core::{
         best,
-        head::{Head, HeadError, Progress, Task},
+        head::{EndedBefore, Head, HeadError, Progress, Task},
+        resume::{Begun, Chosen, question, usable},
     },
 };
 use std::{sync::Arc, time::Instant};
@@ -36,10 +39,18 @@ pub(crate) async fn start(
         .try_acquire_owned()
         .map_err(|_| GenerateError::Overloaded { running })?;
     let permit = Arc::new(permit);
-    if let Fallback::Only(_) = request.fallback {
-        return upstream::start(shared, request, permit, None).await;
+    match (&request.fallback, request.resume) {
+        (Fallback::Only(_), Some(Resume { request, .. })) => {
+            let reason = "upstreams begin anew; send the request without the name of the answer";
+            return Err(GenerateError::NotResumable { request, reason });
+        }
+        (Fallback::Only(_), None) => {
+            return upstream::start(shared, request, permit, None).await;
+        }
+        _ => {}
     }
-    let spare = upstream::may_answer(&shared, &request).then(|| request.clone());
+    let may_begin_anew = request.resume.is_none() && upstream::may_answer(&shared, &request);
+    let spare = may_begin_anew.then(|| request.clone());
     match start_here(&shared, request, spare.clone(), &permit).await {
         Err(error @ (GenerateError::NoRoute { .. } | GenerateError::UnknownModel { .. })) => {
             match spare {
@@ -75,21 +86,32 @@ async fn start_here(
         None => best::needed(&rules, known.model.eos_ids()),
         Some(_) => None,
     };
-    let session = HeadSession::open(shared, &chosen, size.session(), best).await?;
-
     let echo = request.echo.then(|| echo(&known, &request.prompt, &prompt));
     let guesser = match request.guesses {
-        true => known.guesser(&shared.pages, size.session().positions_max),
+        true => known.guesser(&shared.pages, size.positions_max()),
         false => Guesser::None,
     };
+    let asked = question(known.id, chosen.adapter_id(), &prompt);
+    let (resume, is_reported) = (request.resume, request.logprobs.is_some());
     let chooser = Chooser::new(rules, &prompt, known.model.eos_ids(), grammar);
-    let task = task(&known, request, prompt, size, chooser, guesser);
+    let mut head = Box::new(Head::new(task(&known, request, prompt, size, chooser, guesser)));
+    let begun = match resume {
+        Some(resume) => recall(shared, resume, asked, is_reported, &mut head).await?,
+        None => Recalled::default(),
+    };
+    let session = HeadSession::open(shared, &chosen, size.session(head.generated()), best).await?;
+
+    let opening = begun.opening(echo, resume);
+    let name = resume.map_or(session.id(), |resume| resume.request);
+    let begin = Begun { question: asked, session: session.id() };
+    let record = Record::begin(shared, name, &begin, &begun.chosen);
     let (events, receiver) = mpsc::channel(EVENT_QUEUE);
-    let (request, model, prompt_tokens) = (session.id(), chosen.name(), size.prompt_tokens);
+    let (model, prompt_tokens) = (chosen.name(), size.prompt_tokens);
     let drafts = known.drafts();
     let run = Run {
         shared: Arc::clone(shared),
         session,
+        record,
         events,
         prompt_tokens,
         drafts,
@@ -97,8 +119,47 @@ async fn start_here(
         told: false,
         _permit: Arc::clone(permit),
     };
-    tokio::spawn(run.run(Box::new(Head::new(task)), echo));
-    Ok(Generation { request, model, prompt_tokens, upstream: None, events: receiver })
+    tokio::spawn(run.run(head, opening));
+    Ok(Generation { request: name, model, prompt_tokens, upstream: None, events: receiver })
+}
+
+/// What is known of an answer before its first step.
+#[derive(Default)]
+struct Recalled {
+    chosen: Vec<Chosen>,
+    /// What of it the caller lacks.
+    missed: Piece,
+}
+
+impl Recalled {
+    /// What to say first, after `echo`, which is the prompt.
+    fn opening(&self, echo: Option<String>, resume: Option<Resume>) -> Piece {
+        let mut opening = self.missed.clone();
+        if resume.is_none_or(|resume| resume.seen == 0) {
+            opening.text.insert_str(0, &echo.unwrap_or_default());
+        }
+        opening
+    }
+}
+
+/// Has `head` go on with the answer to `resume`. The credits of a head that died before are given back.
+async fn recall(
+    shared: &Arc<Shared>,
+    resume: Resume,
+    asked: [u8; 32],
+    is_reported: bool,
+    head: &mut Head,
+) -> Result<Recalled, GenerateError> {
+    let (begun, kept) = shared.answers.take_over(resume, asked).await?;
+    let chosen = usable(kept, resume.seen, is_reported);
+    let missed = head.replay(&chosen).map_err(|EndedBefore| GenerateError::NotResumable {
+        request: resume.request,
+        reason: "what it said already is more than this request allows; send what was sent then",
+    })?;
+    if !shared.desk().read(|ledger| ledger.is_closed(&begun.session)) {
+        cancel(shared, begun.session).await;
+    }
+    Ok(Recalled { chosen, missed })
 }
 
 /// How tokens are chosen.
@@ -125,6 +186,7 @@ fn task(
     chooser: Chooser,
     guesser: Guesser,
 ) -> Task {
+    let seen = request.resume.map_or(0, |resume| resume.seen);
     let model = known.model.clone();
     let tokenizer = model.tokenizer().clone();
     let text = match request.prompt {
@@ -140,6 +202,7 @@ fn task(
         text,
         max_new_tokens: size.max_new_tokens,
         prompt_logprobs: logprobs.filter(|_| request.echo),
+        seen,
     }
 }
 
@@ -170,16 +233,22 @@ impl Size {
         Ok(Self { prompt_tokens, max_new_tokens, scores_prompt })
     }
 
-    /// What is reserved. The ledger grants logits for new tokens only, so a prompt that is scored counts as
-    /// new but for its first token.
-    fn session(&self) -> SessionSize {
-        let (prompt_tokens, new_tokens) = if self.scores_prompt {
+    /// Positions of prompt and answer.
+    fn positions_max(&self) -> u32 {
+        self.prompt_tokens + self.max_new_tokens
+    }
+
+    /// What is reserved to go on after `generated` tokens of the answer. The ledger grants logits for new tokens
+    /// only, so a prompt that is scored counts as new but for its first token.
+    fn session(&self, generated: u32) -> SessionSize {
+        let (prompt_tokens, new_tokens) = if generated > 0 {
+            (self.prompt_tokens + generated, self.max_new_tokens - generated)
+        } else if self.scores_prompt {
             (1, self.prompt_tokens - 1 + self.max_new_tokens.max(1))
         } else {
             (self.prompt_tokens, self.max_new_tokens)
         };
-        let positions_max = self.prompt_tokens + self.max_new_tokens;
-        SessionSize { prompt_tokens, new_tokens, positions_max }
+        SessionSize { prompt_tokens, new_tokens, positions_max: self.positions_max() }
     }
 }
 
@@ -247,6 +316,7 @@ enum Ending {
 struct Run {
     shared: Arc<Shared>,
     session: HeadSession,
+    record: Record,
     events: mpsc::Sender<GenerateEvent>,
     prompt_tokens: u32,
     drafts: bool,
@@ -258,17 +328,17 @@ struct Run {
 }
 
 impl Run {
-    async fn run(mut self, head: Box<Head>, echo: Option<String>) {
-        if let Some(text) = echo {
-            self.told = true;
-            // A caller who left is noticed by the first step.
-            let _ =
-                self.events.send(GenerateEvent::Piece(Piece { text, ..Piece::default() })).await;
-        }
+    async fn run(mut self, head: Box<Head>, opening: Piece) {
+        // A caller who left is noticed by the first step.
+        self.tell(opening).await;
         let (head, ending) = self.generate(head).await;
         let last = match ending {
             Ending::Complete(reason) => self.settle(reason, head.generated()).await,
-            Ending::Abandoned => self.settle(FinishReason::Stop, head.generated()).await,
+            Ending::Abandoned => {
+                self.settle(FinishReason::Stop, head.generated()).await;
+                // If it was taken over, somebody may still listen, and shall not take a part for the whole.
+                GenerateEvent::Failed(GenerateError::TakenOver)
+            }
             Ending::Astray(error) => {
                 self.settle(FinishReason::Stop, head.generated()).await;
                 GenerateEvent::Failed(error)
@@ -281,13 +351,32 @@ impl Run {
         let _ = self.events.send(last).await;
     }
 
+    /// Hands on `piece`, unless it says nothing; whether somebody still listens.
+    async fn tell(&mut self, piece: Piece) -> bool {
+        if piece.is_empty() {
+            return true;
+        }
+        self.told = true;
+        tokio::select! {
+            sent = self.events.send(GenerateEvent::Piece(piece)) => sent.is_ok(),
+            () = self.record.taken_over() => false,
+        }
+    }
+
     async fn generate(&mut self, mut head: Box<Head>) -> (Box<Head>, Ending) {
         for step in head.start() {
             self.session.send(step);
         }
         let mut sent_at = Instant::now();
         let ending = loop {
-            let (step, logits) = match self.session.answer(self.events.closed()).await {
+            let (events, record) = (&self.events, &self.record);
+            let abandoned = async {
+                tokio::select! {
+                    () = events.closed() => {}
+                    () = record.taken_over() => {}
+                }
+            };
+            let (step, logits) = match self.session.answer(abandoned).await {
                 Ok(answer) => answer,
                 Err(NoAnswer::Abandoned) => break Ending::Abandoned,
                 Err(NoAnswer::Broken(error)) => {
@@ -299,10 +388,16 @@ impl Run {
                 }
             };
             head.took(sent_at.elapsed().as_secs_f64());
+            let before = head.generated();
             let progress;
             (head, progress) = self.take_in(head, step, logits).await;
             let (piece, next) = match progress {
-                Ok(Progress::Next { piece, step }) => (piece, Ok(step)),
+                Ok(Progress::Next { piece, step }) => {
+                    if head.generated() > before {
+                        self.record.keep(&head.chosen_after(before));
+                    }
+                    (piece, Ok(step))
+                }
                 Ok(Progress::Finished { piece, reason }) => (piece, Err(reason)),
                 Err(HeadError::Grammar(error)) => {
                     break Ending::Astray(GenerateError::Grammar { reason: error.reason });
@@ -312,8 +407,7 @@ impl Run {
             // The stages compute while the caller reads.
             sent_at = Instant::now();
             let finished = next.map(|step| self.session.send(step)).err();
-            self.told |= !piece.is_empty();
-            if !piece.is_empty() && self.events.send(GenerateEvent::Piece(piece)).await.is_err() {
+            if !self.tell(piece).await {
                 break Ending::Abandoned;
             }
             if let Some(reason) = finished {

@@ -162,6 +162,8 @@ pub(crate) async fn run(shared: Arc<Shared>, mut hub: Hub, mut inputs: mpsc::Rec
                 if count.is_multiple_of(TICKS_PER_SWEEP) {
                     shared.stages.send(Job::Tick);
                     release_expired(&shared);
+                    let shared = Arc::clone(&shared);
+                    tokio::task::spawn_blocking(move || shared.answers.sweep());
                 }
             }
             Some(HubInput::Control { peer, message }) => {

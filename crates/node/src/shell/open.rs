@@ -12,6 +12,7 @@ use super::{
     now,
     probe::Probes,
     random,
+    resume::Answers,
     routes::Decisions,
     stages::StageThread,
     upstream::Upstream,
@@ -20,7 +21,7 @@ use crate::{
     api::AdminError,
     config::{MemoryShare, ModelPlace, NodeConfig, StartError},
     core::{Core, OwnModel, faults::Faults},
-    store::{Store, StoreError},
+    store::{Store, StoreError, journal::Journals},
     wire::PEERS_MAX,
 };
 use serde::{Deserialize, Serialize};
@@ -65,6 +66,7 @@ pub(super) async fn open(
     let store = Arc::new(Store::open(&config.data_dir)?);
     let identity = Identity::load_or_create(&config.data_dir.join("identity.key"), random())?;
     let keys = identity.keypair().clone();
+    let answers = Answers::new(Journals::open(&config.data_dir)?);
     let kernels = Kernels::detect(ThreadPool::new(config.threads));
     let mut models = open_models(&config, &kernels)?;
     let upstreams = Upstream::open_all(&config.upstreams)?;
@@ -126,6 +128,7 @@ pub(super) async fn open(
         meter: Meter::default(),
         decisions: Decisions::default(),
         mixes_precision: config.mixes_precision,
+        answers,
         admitted: Arc::new(Semaphore::new(REQUESTS_MAX)),
         instance,
         faults: Mutex::new(faults),

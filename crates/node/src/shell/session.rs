@@ -24,7 +24,7 @@ use crate::{
         faults::Fault,
         head::{HeadError, Step as HeadStep, chunk_rows},
     },
-    wire::{Best, Flow, Grade, Leg, Open, Payload, Refusal, RouteHop, Step, Wanted},
+    wire::{Answer, Best, Flow, Grade, Leg, Open, Payload, Refusal, RouteHop, Step, Wanted},
 };
 use std::{cmp::Ordering, collections::BTreeSet, sync::Arc, time::Duration};
 use talka_base::{AdapterId, Credits, Flops, NodeId, Precision, Receipt, RequestId, Signed};
@@ -63,7 +63,7 @@ const RECEIPT_TIME_MAX: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 pub(crate) enum HeadEvent {
     /// The answer to a step: logits, or a vector.
-    Answer { from: NodeId, attempt: u8, step: u64, payload: Payload },
+    Answer { from: NodeId, attempt: u8, step: u64, answer: Answer },
     /// A stage gave up.
     Failed { from: NodeId, leg: Leg, reason: String },
     /// A stage signed.
@@ -237,7 +237,7 @@ impl HeadSession {
                 () = &mut abandoned => return Err(NoAnswer::Abandoned),
             };
             match event {
-                Ok(Some(HeadEvent::Answer { from, attempt, step, payload }))
+                Ok(Some(HeadEvent::Answer { from, attempt, step, answer }))
                     if from == self.route[last].node
                         && attempt == self.attempt
                         && self.answered.is_none_or(|answered| step > answered) =>
@@ -245,7 +245,7 @@ impl HeadSession {
                     self.answered = Some(step);
                     self.usual = (self.usual * 7 + begun.elapsed()) / 8;
                     self.whole_again();
-                    return match self.values(payload) {
+                    return match self.values(answer) {
                         Some(values) => Ok((step, values)),
                         None => {
                             self.shared.blame(from, Fault::Shape);
@@ -284,14 +284,13 @@ impl HeadSession {
     }
 
     /// An answer as numbers: logits `[T, V]`, or a vector.
-    fn values(&self, payload: Payload) -> Option<Vec<f32>> {
-        match payload {
-            Payload::Logits { values, .. } | Payload::Vector(values) => Some(values),
-            Payload::Best { count, picks } => {
+    fn values(&self, answer: Answer) -> Option<Vec<f32>> {
+        match answer {
+            Answer::Logits { values, .. } | Answer::Vector(values) => Some(values),
+            Answer::Best { count, picks } => {
                 let vocab = self.known.model.shape().vocab as usize;
                 best::spread(&picks, count as usize, vocab)
             }
-            Payload::Tokens(_) | Payload::Hidden { .. } => None,
         }
     }
 

@@ -302,10 +302,6 @@ impl Worker {
             let reason = format!("the logit of token {found} wanted, expected one below {vocab}");
             return Err(Wrong::of(Fault::Shape, reason));
         }
-        if open.best.as_ref().is_some_and(|best| best.count == 0) {
-            let reason = "no logits wanted of a row, expected at least one";
-            return Err(Wrong::of(Fault::Shape, reason));
-        }
         let next = open.route.get(usize::from(leg.hop) + 1).copied();
         if let Some(next) = next.filter(|next| !shared.reaches(next.node)) {
             return Err(format!("it has no link to node {}", next.node.short()).into());

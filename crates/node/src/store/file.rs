@@ -26,7 +26,7 @@ pub fn lock(dir: &Path) -> Result<File, StoreError> {
 }
 
 /// Keys and invites lie here: nobody else may look.
-fn create_private_dir(dir: &Path) -> io::Result<()> {
+pub fn create_private_dir(dir: &Path) -> io::Result<()> {
     let mut builder = DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]

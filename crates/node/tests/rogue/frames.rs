@@ -1,6 +1,9 @@
 //! A rogue that breaks frames and messages.
 
-use crate::rogue::{Rogue, blamed, node, span, wait_for};
+use crate::{
+    common::{node, span, wait_for},
+    rogue::{Rogue, blamed},
+};
 use iroh::{
     EndpointAddr, PublicKey, SecretKey, TransportAddr,
     endpoint::{Connection, presets},

@@ -1,12 +1,15 @@
 //! A rogue as the head, or as a stage before the node's.
 
-use crate::rogue::{LAYERS, Linked, Rogue, blamed, count, node, span, step};
+use crate::{
+    common::{LAYERS, node, span},
+    rogue::{Linked, Rogue, blamed, count, step},
+};
 use talka_base::RequestId;
 use talka_net::WireType;
 use talka_node::{
     Node,
     api::Fault,
-    wire::{Flow, Leg, Payload},
+    wire::{Answer, Flow, Leg, Payload},
 };
 
 const WIDTH: u32 = 192;
@@ -63,7 +66,7 @@ async fn a_head_that_sends_wrong_steps_is_blamed() {
     }
 
     // An answer to what was never asked, a session that never was, and one without credits.
-    let answer = Payload::Logits { vocab: 8, values: vec![0.0; 8] };
+    let answer = Payload::Answer(Answer::Logits { vocab: 8, values: vec![0.0; 8] });
     linked.flow(step(RequestId([98; 16]), FIRST, 0, answer)).await;
     blamed(&node, rogue.id(), Fault::Session, 0).await;
     linked.flow(step(RequestId([99; 16]), FIRST, 0, tokens(1))).await;

@@ -1,6 +1,9 @@
 //! A rogue as the last stage: it answers the node, which is the head.
 
-use crate::rogue::{LAYERS, Linked, Rogue, blamed, count, node, span, wait_for};
+use crate::{
+    common::{LAYERS, node, span, wait_for},
+    rogue::{Linked, Rogue, blamed, count},
+};
 use talka_base::{Receipt, RequestId};
 use talka_node::{
     Node,
@@ -8,7 +11,7 @@ use talka_node::{
         Fallback, Fault, GenerateError, GenerateEvent, GenerateRequest, Prompt, SamplingParams,
         Summary,
     },
-    wire::{Flow, Leg, Payload, Step},
+    wire::{Answer, Flow, Leg, Payload, Step},
 };
 
 /// What it does instead of answering a step.
@@ -46,6 +49,7 @@ async fn generate(node: &Node) -> Result<Summary, GenerateError> {
         grammar: None,
         guesses: false,
         fallback: Fallback::Allowed,
+        resume: None,
     };
     let mut generation = node.api().generate(request).await?;
     loop {
@@ -63,7 +67,7 @@ fn answer(step: &Step, tenfold: usize) -> Flow {
     let rows = if step.wants.is_whole() { values.len() / *width as usize } else { 1 };
     let mut logits = vec![0.0; VOCAB as usize * rows * tenfold];
     logits.chunks_exact_mut(VOCAB as usize).for_each(|row| row[300] = 1.0);
-    let payload = Payload::Logits { vocab: VOCAB, values: logits };
+    let payload = Payload::Answer(Answer::Logits { vocab: VOCAB, values: logits });
     Flow::Step(Step { leg: step.leg.next(), payload, ..step.clone() })
 }
 
@@ -125,12 +129,14 @@ async fn misbehave(linked: &Linked, deed: Deed, step: &Step, sound: Flow, late: 
         Deed::Wide => linked.flow(answer(step, 10)).await,
         Deed::Tall => {
             let picks = vec![(7, 0.5); 1 << 16];
-            let payload = Payload::Best { count: 1, picks };
+            let payload = Payload::Answer(Answer::Best { count: 1, picks });
             linked.flow(changed(sound, |step| step.payload = payload)).await;
         }
         Deed::NotANumber => {
             let nan = changed(sound, |step| {
-                let Payload::Logits { values, .. } = &mut step.payload else { panic!("no logits") };
+                let Payload::Answer(Answer::Logits { values, .. }) = &mut step.payload else {
+                    panic!("no logits")
+                };
                 values[7] = f32::NAN;
             });
             linked.flow(nan).await;

@@ -5,6 +5,8 @@
 
 #![allow(missing_docs, reason = "a test binary")]
 
+#[path = "../common/mod.rs"]
+mod common;
 mod frames;
 mod head;
 mod last;

@@ -1,14 +1,15 @@
 //! A member of a node's network that keeps to the rules as far as a test wants.
 
+use crate::common::{PATIENCE, wait_for};
 use bytes::Bytes;
-use std::{path::Path, time::Duration};
+use std::time::Duration;
 use talka_base::{
     Keypair, LayerSpan, MemberId, ModelId, ModelShape, NetworkId, NodeId, RequestId, Signed, Tick,
 };
 use talka_ledger::{Entry, Event, Reservation};
 use talka_net::{BindOptions, Endpoint, Invite, Lane, LinkReceiver, LinkSender, WireType};
 use talka_node::{
-    ModelChoice, ModelPlace, ModelSource, Node, NodeConfig, Policy,
+    Node,
     api::{Fault, InviteOptions},
     wire::{
         Admission, Control, Flow, Grade, Heartbeat, Hello, JoinRequest, Leg, Offer, Open, Payload,
@@ -16,64 +17,6 @@ use talka_node::{
     },
 };
 use tokio::time::{sleep, timeout};
-
-/// When a test gives up on what should long have happened.
-const PATIENCE: Duration = Duration::from_secs(120);
-
-/// Layers of the bundled model.
-pub const LAYERS: u32 = 6;
-
-pub fn span(start: u32, end: u32) -> LayerSpan {
-    LayerSpan::new(start, end).expect("not empty")
-}
-
-/// A node that serves `span` of the bundled model and no more.
-pub async fn node(dir: &Path, span: LayerSpan) -> Node {
-    let bard = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/models/bard");
-    let model = ModelChoice {
-        place: ModelPlace::Here(ModelSource::Folder(bard)),
-        name: "bard".into(),
-        span: Some(span),
-        adapters: Vec::new(),
-        grade_min: Grade::Q4,
-        draft: None,
-    };
-    let config = NodeConfig {
-        data_dir: dir.into(),
-        name: "sound".into(),
-        models: vec![model],
-        threads: 1,
-        memory_bytes: None,
-        cache_bytes: None,
-        weights: None,
-        join: None,
-        p2p_address: Some("127.0.0.1:0".parse().expect("an address")),
-        p2p_announced: None,
-        upstreams: Vec::new(),
-        policy: Policy::default(),
-        mixes_precision: false,
-        grant: None,
-    };
-    let node = Node::start(config).await.expect("the node starts");
-    wait_for("its layers", async || {
-        (!node.api().models().await[0].coverage.is_empty()).then_some(())
-    })
-    .await;
-    node
-}
-
-/// Asks `question` until it answers.
-pub async fn wait_for<T>(what: &str, mut question: impl AsyncFnMut() -> Option<T>) -> T {
-    let asking = async {
-        loop {
-            if let Some(answer) = question().await {
-                return answer;
-            }
-            sleep(Duration::from_millis(20)).await;
-        }
-    };
-    timeout(PATIENCE, asking).await.unwrap_or_else(|_| panic!("gave up waiting for {what}"))
-}
 
 /// How often `node` saw `fault` of `peer`.
 pub async fn count(node: &Node, peer: NodeId, fault: Fault) -> u64 {

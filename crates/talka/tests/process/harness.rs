@@ -150,6 +150,10 @@ pub struct Streamed {
     pub done: bool,
     /// The upstream that the last chunk names.
     pub upstream: Option<String>,
+    /// The answer's id.
+    pub id: String,
+    /// How many of its tokens had come with the last text.
+    pub tokens: u64,
 }
 
 /// A running node; killed when dropped, its log printed if the test failed.
@@ -178,9 +182,13 @@ pub fn lasting_address(host: [u8; 4]) -> SocketAddr {
 /// The arguments every test node has: free ports of this computer only, unless `more` says which.
 fn node_args<'a>(command: &[&'a str], dir: &'a Path, more: &[&'a str]) -> Vec<&'a str> {
     let dir = dir.to_str().expect("the path is text");
-    let any: &[&str] = if more.contains(&"--p2p") { &[] } else { &["--p2p", "127.0.0.1:0"] };
-    let own = ["--data-dir", dir, "--http", "127.0.0.1:0", "--threads", "1"];
-    [command, &own, any, more].concat()
+    let mut args = [command, &["--data-dir", dir, "--threads", "1"], more].concat();
+    for address in ["--p2p", "--http"] {
+        if !more.contains(&address) {
+            args.extend([address, "127.0.0.1:0"]);
+        }
+    }
+    args
 }
 
 /// `talka up` on `dir`, ready.
@@ -400,6 +408,8 @@ impl Streamed {
             self.error = Some((text(&error["code"]), text(&error["message"])));
         }
         let choice = &event["choices"][0];
+        self.id = text(&event["id"]);
+        self.tokens = event["talka"]["tokens"].as_u64().unwrap_or(self.tokens);
         self.text += &text(&choice["text"]);
         self.text += &text(&choice["delta"]["content"]);
         if let Some(upstream) = event["talka"]["upstream"].as_str() {

@@ -15,6 +15,7 @@ mod hub;
 mod models;
 mod parts;
 mod refusals;
+mod resume;
 mod survive;
 mod together;
 mod upstream;

@@ -55,7 +55,7 @@ pub(super) fn check(session: &Session, step: &Step) -> Result<(), Wrong> {
         }
         Payload::Tokens(_) => return Err(shape("tokens, expected hidden states".into())),
         Payload::Hidden { .. } => return Err(shape("hidden states, expected tokens".into())),
-        Payload::Logits { .. } | Payload::Best { .. } | Payload::Vector(_) => {
+        Payload::Answer(_) => {
             return Err(shape("a stage was sent the answer of one".into()));
         }
     };

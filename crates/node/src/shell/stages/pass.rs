@@ -8,7 +8,7 @@ use super::{Session, SessionKey, StageKey, Worker, check::Wrong, now};
 use crate::{
     core::best,
     shell::Shared,
-    wire::{Flow, GUESSES_MAX, Leg, Payload, Step, Wanted},
+    wire::{Answer, Flow, GUESSES_MAX, Leg, Payload, Step, Wanted},
 };
 use std::time::Instant;
 use talka_base::LayerSpan;
@@ -43,7 +43,7 @@ impl Pending {
         match &self.step.payload {
             Payload::Tokens(tokens) => tokens.len(),
             Payload::Hidden { values, .. } => values.len() / width as usize,
-            Payload::Logits { .. } | Payload::Best { .. } | Payload::Vector(_) => 0,
+            Payload::Answer(_) => 0,
         }
     }
 }
@@ -203,7 +203,7 @@ impl Session {
                 StageInput::Hidden(&values[range.start * width..range.end * width])
             }
             Payload::Tokens(tokens) => StageInput::Tokens(&tokens[range]),
-            Payload::Logits { .. } | Payload::Best { .. } | Payload::Vector(_) => {
+            Payload::Answer(_) => {
                 unreachable!("such a step was refused when it came")
             }
         };
@@ -246,7 +246,7 @@ impl Session {
         let (to, payload) = match (values, next, step.wants) {
             (Some(values), ..) => {
                 self.logits += if is_answered_whole { rows } else { 1 };
-                (self.head, self.answer(values))
+                (self.head, Payload::Answer(self.answer(values)))
             }
             (None, Some((next, party)), _) => {
                 if let Some(told) = &mut self.told {
@@ -260,7 +260,8 @@ impl Session {
                 (party, Payload::Hidden { width, dtype, values: hidden })
             }
             (None, None, Wanted::Vector(pooling)) => {
-                (self.head, Payload::Vector(pooling.pool(&hidden, width as usize)))
+                let vector = pooling.pool(&hidden, width as usize);
+                (self.head, Payload::Answer(Answer::Vector(vector)))
             }
             // The last stage, and the head wants nothing yet.
             (None, None, Wanted::Logits(_)) => return self.start_step(),
@@ -271,12 +272,12 @@ impl Session {
     }
 
     /// What the head needs of `logits` `[T, V]`.
-    fn answer(&self, values: Vec<f32>) -> Payload {
+    fn answer(&self, values: Vec<f32>) -> Answer {
         let vocab = self.vocab;
-        let Some(wanted) = &self.open.best else { return Payload::Logits { vocab, values } };
+        let Some(wanted) = &self.open.best else { return Answer::Logits { vocab, values } };
         let rows = values.chunks_exact(vocab as usize);
-        let picks: Vec<_> = rows.clone().map(|row| best::pick(row, wanted)).collect();
-        Payload::Best { count: picks[0].len() as u32, picks: picks.concat() }
+        let picks: Vec<_> = rows.map(|row| best::pick(row, wanted)).collect();
+        Answer::Best { count: picks[0].len() as u32, picks: picks.concat() }
     }
 
     /// Makes ready for the first step that waits: forgets wrong guesses, and takes from sequences before

@@ -1,0 +1,64 @@
+//! A whole node that serves some layers of the bundled model.
+
+use std::{path::Path, time::Duration};
+use talka_base::LayerSpan;
+use talka_node::{ModelChoice, ModelPlace, ModelSource, Node, NodeConfig, Policy, wire::Grade};
+use tokio::time::{sleep, timeout};
+
+/// When a test gives up on what should long have happened.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Layers of the bundled model.
+pub const LAYERS: u32 = 6;
+
+pub fn span(start: u32, end: u32) -> LayerSpan {
+    LayerSpan::new(start, end).expect("not empty")
+}
+
+/// A node that serves `span` of the bundled model and no more.
+pub async fn node(dir: &Path, span: LayerSpan) -> Node {
+    let bard = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/models/bard");
+    let model = ModelChoice {
+        place: ModelPlace::Here(ModelSource::Folder(bard)),
+        name: "bard".into(),
+        span: Some(span),
+        adapters: Vec::new(),
+        grade_min: Grade::Q4,
+        draft: None,
+    };
+    let config = NodeConfig {
+        data_dir: dir.into(),
+        name: "sound".into(),
+        models: vec![model],
+        threads: 1,
+        memory_bytes: None,
+        cache_bytes: None,
+        weights: None,
+        join: None,
+        p2p_address: Some("127.0.0.1:0".parse().expect("an address")),
+        p2p_announced: None,
+        upstreams: Vec::new(),
+        policy: Policy::default(),
+        mixes_precision: false,
+        grant: None,
+    };
+    let node = Node::start(config).await.expect("the node starts");
+    wait_for("its layers", async || {
+        (!node.api().models().await[0].coverage.is_empty()).then_some(())
+    })
+    .await;
+    node
+}
+
+/// Asks `question` until it answers.
+pub async fn wait_for<T>(what: &str, mut question: impl AsyncFnMut() -> Option<T>) -> T {
+    let asking = async {
+        loop {
+            if let Some(answer) = question().await {
+                return answer;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, asking).await.unwrap_or_else(|_| panic!("gave up waiting for {what}"))
+}

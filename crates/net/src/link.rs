@@ -17,7 +17,7 @@ use bytes::Bytes;
 use iroh::endpoint::{Connection, ConnectionError, ReadError, RecvStream, SendStream, VarInt};
 use std::{
     sync::{Arc, OnceLock},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use talka_base::{Blame, NodeId};
 use tokio::sync::mpsc;
@@ -36,6 +36,9 @@ const fn queue_frames_max(lane: Lane) -> usize {
 
 /// The code of every deliberate close; what there is to say is in the reason.
 const CLOSE_CODE: VarInt = VarInt::from_u32(1);
+
+/// Shorter frames say little about how much goes through a link: they are gone before it is full.
+const MEASURED_BYTES_MIN: usize = 32 << 10;
 
 /// Why a link ended. Final: every later call says so again.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -127,6 +130,7 @@ pub struct LinkReceiver {
     core: Arc<Core>,
     control: LaneReader,
     activations: LaneReader,
+    throughput: Option<u64>,
 }
 
 impl Link {
@@ -161,8 +165,12 @@ impl Link {
         let (control_reader, control) = control.start(&core);
         let (activations_reader, activations) = activations.start(&core);
         let sender = LinkSender { core: core.clone(), control, activations };
-        let receiver =
-            LinkReceiver { core, control: control_reader, activations: activations_reader };
+        let receiver = LinkReceiver {
+            core,
+            control: control_reader,
+            activations: activations_reader,
+            throughput: None,
+        };
         Self { sender, receiver }
     }
 
@@ -252,7 +260,7 @@ impl LinkReceiver {
     /// # Errors
     /// [`LinkError`] once the link has ended or the peer broke the framing, which ends it.
     pub async fn recv(&mut self) -> Result<(Lane, Bytes), LinkError> {
-        let Self { core, control, activations } = self;
+        let Self { core, control, activations, throughput } = self;
         loop {
             // One read at a time, so that control overtakes within a long activations frame.
             let (lane, outcome) = tokio::select! {
@@ -264,7 +272,10 @@ impl LinkReceiver {
                 else => return Err(LinkError::Finished { peer: core.peer }),
             };
             match outcome {
-                Ok(Some(payload)) => return Ok((lane, payload)),
+                Ok(Some(Arrived { payload, bytes_per_second })) => {
+                    *throughput = bytes_per_second.or(*throughput);
+                    return Ok((lane, payload));
+                }
                 Ok(None) => {}
                 Err(LaneError::Frame(source)) => {
                     return Err(core.accuse(LinkError::Frame { peer: core.peer, source }));
@@ -275,6 +286,12 @@ impl LinkReceiver {
                 Err(LaneError::Stream(_)) => return Err(core.ended(lane)),
             }
         }
+    }
+
+    /// Bytes a second at which the last frame of some length came in, from its first packet to its last; told
+    /// once. What had waited here for its receiver looks faster than it was.
+    pub fn take_throughput(&mut self) -> Option<u64> {
+        self.throughput.take()
     }
 
     /// Ends the link at once, as [`LinkSender::close`].
@@ -372,7 +389,7 @@ impl LaneStreams {
         let (sender, queue) = mpsc::channel(queue_frames_max(self.lane));
         tokio::spawn(write_lane(core.clone(), self.lane, self.send, queue));
         let decoder = Decoder::new(self.lane);
-        (LaneReader { stream: self.receive, decoder, ended: false }, sender)
+        (LaneReader { stream: self.receive, decoder, arrival: None, ended: false }, sender)
     }
 }
 
@@ -409,8 +426,17 @@ async fn write_lane(
 struct LaneReader {
     stream: RecvStream,
     decoder: Decoder,
+    /// When the frame began that is arriving, and what came of it.
+    arrival: Option<(Instant, usize)>,
     /// The peer finished this lane, between two frames.
     ended: bool,
+}
+
+/// A frame that is complete.
+struct Arrived {
+    payload: Bytes,
+    /// How fast it came, if it was long enough to tell.
+    bytes_per_second: Option<u64>,
 }
 
 enum LaneError {
@@ -421,15 +447,31 @@ enum LaneError {
 impl LaneReader {
     /// Reads once; gives the payload that this completes, if any. Loses nothing when dropped: a
     /// pending read has taken no bytes.
-    async fn read_some(&mut self) -> Result<Option<Bytes>, LaneError> {
+    async fn read_some(&mut self) -> Result<Option<Arrived>, LaneError> {
         match self.stream.read(self.decoder.space()).await.map_err(LaneError::Stream)? {
-            Some(count) => self.decoder.filled(count).map_err(LaneError::Frame),
+            Some(count) => {
+                let arrival = self.arrival.get_or_insert_with(|| (Instant::now(), 0));
+                arrival.1 += count;
+                let payload = self.decoder.filled(count).map_err(LaneError::Frame)?;
+                Ok(payload.map(|payload| {
+                    let arrival = self.arrival.take();
+                    let rate = arrival.and_then(|(begun, bytes)| rate(begun.elapsed(), bytes));
+                    Arrived { payload, bytes_per_second: rate }
+                }))
+            }
             None => {
                 self.ended = true;
                 self.decoder.end().map(|()| None).map_err(LaneError::Frame)
             }
         }
     }
+}
+
+/// Bytes per second, of frames long enough to tell.
+fn rate(time: Duration, bytes: usize) -> Option<u64> {
+    let us = time.as_micros().max(1);
+    let rate = || u64::try_from(bytes as u128 * 1_000_000 / us).unwrap_or(u64::MAX);
+    (bytes >= MEASURED_BYTES_MIN).then(rate)
 }
 
 /// `reason` within [`REASON_BYTES_MAX`].
@@ -451,6 +493,13 @@ fn readable(reason: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_long_frames_tell_how_much_goes_through() {
+        assert_eq!(rate(Duration::from_millis(10), 1_000), None);
+        assert_eq!(rate(Duration::from_millis(100), 1_250_000), Some(12_500_000));
+        assert_eq!(rate(Duration::ZERO, MEASURED_BYTES_MIN), Some(32_768_000_000));
+    }
 
     #[test]
     fn reasons_are_bounded_and_printable() {

@@ -9,6 +9,7 @@ pub use types::*;
 use crate::shell::{
     Shared, answer, desk::Desk, embed, hub::HubInput, join, now, open, random, upstream::Upstream,
 };
+use crate::wire::Machine;
 use std::{
     collections::BTreeMap,
     fmt,
@@ -64,6 +65,7 @@ impl Api {
         };
         let desk = shared.desk();
         let member = shared.member();
+        let (flops_per_second, memory_bytes_per_second) = per_second(shared.meter.machine());
         desk.read(|ledger| Status {
             version: env!("CARGO_PKG_VERSION").into(),
             node: shared.me,
@@ -78,6 +80,8 @@ impl Api {
             requests_running: crate::shell::REQUESTS_MAX - shared.admitted.available_permits(),
             sessions_held: shared.stages.sessions_held(),
             busy_ms: shared.stages.busy().as_millis() as u64,
+            flops_per_second,
+            memory_bytes_per_second,
             models: self.reports(),
             routes: shared.decisions.all(),
             upstreams: self.upstreams(),
@@ -148,6 +152,9 @@ impl Api {
                 memory_bytes: 0,
                 load: 0,
                 round_trip_us: None,
+                link_bytes_per_second: None,
+                flops_per_second: 0,
+                memory_bytes_per_second: 0,
                 serves: Vec::new(),
                 layer_us: Vec::new(),
                 faults: shared.lock_faults().of(&node),
@@ -162,6 +169,8 @@ impl Api {
             report.memory_bytes = seen.memory_bytes;
             report.load = seen.load;
             report.round_trip_us = seen.round_trip_us;
+            report.link_bytes_per_second = seen.throughput_kib.map(|kib| u64::from(kib) << 10);
+            (report.flops_per_second, report.memory_bytes_per_second) = per_second(seen.machine);
             let speeds = view.speeds.iter().flat_map(|(model, nodes)| {
                 nodes
                     .iter()
@@ -336,6 +345,12 @@ impl Api {
             tokio::task::spawn_blocking(move || shared.store.entries_from(&network, from, limit));
         Ok(read.await.expect("reading does not panic")?)
     }
+}
+
+/// Floating-point operations and bytes of weights.
+fn per_second(machine: Machine) -> (u64, u64) {
+    let millions = |count: u32| u64::from(count) * 1_000_000;
+    (millions(machine.matmul_mflops), millions(machine.memory_mbytes))
 }
 
 fn served_by(

@@ -16,7 +16,7 @@ pub mod recent;
 pub mod resume;
 pub mod runs;
 
-use crate::wire::{Grade, Heartbeat, Offer};
+use crate::wire::{Grade, Heartbeat, Machine, Offer};
 use assign::changes;
 use demand::Asked;
 use directory::{Directory, Speed};
@@ -58,6 +58,8 @@ pub struct OwnModel {
     pub layer_bytes: u64,
     /// How its weights are held here.
     pub grade: Grade,
+    /// What a token takes between two stages, in bytes.
+    pub frame_bytes: u32,
     /// It stays in memory when others are swapped.
     pub is_core: bool,
     /// When anybody last asked for it.
@@ -129,6 +131,8 @@ pub enum Effect {
     Sever { peer: NodeId },
     /// Load layers; answered by [`Input::Loaded`] or [`Input::LoadFailed`].
     Load { model: ModelId, span: LayerSpan },
+    /// Send a node something long, so that it sees how much goes through.
+    Probe { peer: NodeId },
     /// Count what a node did.
     Blame(NodeId, Fault),
     /// Give layers back; sessions that use them keep them until they end.
@@ -237,6 +241,16 @@ impl Core {
         self.measures.round_trips_us()
     }
 
+    /// KiB a second from linked nodes to this one.
+    pub fn throughputs_kib(&self) -> impl Iterator<Item = (NodeId, u32)> + '_ {
+        self.measures.throughputs_kib()
+    }
+
+    /// How fast this node computes.
+    pub fn machine(&self) -> Machine {
+        self.measures.machine()
+    }
+
     /// Memory this node offers for weights, in bytes.
     pub fn memory_bytes(&self) -> u64 {
         self.memory_bytes
@@ -310,6 +324,11 @@ impl Core {
         for (peer, addresses) in self.directory.due_dials(now) {
             out.push(Effect::Dial { peer, addresses });
         }
+        // Not where answers might wait for it.
+        if self.measures.load() == 0 {
+            let due = self.directory.due_probe(self.me, now);
+            out.extend(due.map(|peer| Effect::Probe { peer }));
+        }
         let changed = self.is_stale && self.assign(now, out);
         if changed || now >= self.next_heartbeat {
             self.next_heartbeat = now.plus_ms(HEARTBEAT_MS);
@@ -379,6 +398,9 @@ impl Core {
         for (peer, us) in self.measures.round_trips_us() {
             links.tell(self.me, peer, us / 2);
         }
+        for (peer, kib) in self.measures.throughputs_kib() {
+            links.tell_throughput(self.me, peer, kib);
+        }
         links
     }
 
@@ -400,7 +422,8 @@ impl Core {
         candidates.push(me);
         let is_busy = self.measures.is_busy() || self.directory.is_busy(model.id);
         let goal = if is_busy { Goal::Throughput } else { Goal::Interactive };
-        place(model.layers, model.layer_bytes, &candidates, &self.links, goal)
+        let ways = self.links.carrying(model.frame_bytes);
+        place(model.layers, model.layer_bytes, &candidates, ways, goal)
     }
 
     fn loaded(&mut self, model: ModelId, span: LayerSpan, success: bool) {
@@ -422,6 +445,8 @@ impl Core {
             is_busy: self.measures.is_busy(),
             asked: self.asked.lately(now),
             round_trips_us: self.measures.round_trips_us().collect(),
+            throughputs_kib: self.measures.throughputs_kib().collect(),
+            machine: self.measures.machine(),
             offers: self.models.iter().map(|m| self.offer(m)).collect(),
             peers: self.directory.introductions(),
         }

@@ -30,6 +30,8 @@ const SPANS_MAX: usize = 64;
 /// Most links whose round trips a node tells: enough for a co-operative where everybody is linked with everybody, and
 /// in a larger one only near nodes matter.
 pub const ROUND_TRIPS_MAX: usize = 64;
+/// Longest message that is sent only to see how much goes through a link.
+pub const BULK_BYTES_MAX: usize = 256 << 10;
 /// Most adapters of one model on a node.
 pub const ADAPTERS_MAX: usize = 64;
 /// Most hops of a route.
@@ -96,6 +98,10 @@ pub struct Heartbeat {
     pub asked: Vec<ModelId>,
     /// Microseconds to the nodes nearest to it and back.
     pub round_trips_us: Vec<(NodeId, u32)>,
+    /// KiB a second that came through from those of them that sent enough to tell.
+    pub throughputs_kib: Vec<(NodeId, u32)>,
+    /// How fast it computes.
+    pub machine: Machine,
     /// The models it has.
     pub offers: Vec<Offer>,
     /// Other nodes it knows.
@@ -137,6 +143,15 @@ impl fmt::Display for Grade {
             Self::Q4 => "q4_k",
         })
     }
+}
+
+/// How fast a machine computes, whatever the model. 0 says nothing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Machine {
+    /// Million floating-point operations a second in products with many rows, as of a prompt.
+    pub matmul_mflops: u32,
+    /// Million bytes of weights that it reads a second, which is what single tokens wait for.
+    pub memory_mbytes: u32,
 }
 
 /// One model of one node.
@@ -232,6 +247,8 @@ pub enum Control {
     Entries(Vec<Signed<Entry>>),
     /// First words of a member on a link for [`fetch`] alone.
     Fetch(Hello),
+    /// Says nothing: whoever gets it sees how much goes through.
+    Bulk(Vec<u8>),
 }
 
 impl Encoded for Control {
@@ -402,6 +419,7 @@ impl Control {
             Self::Join(join) => at_most("bytes of name", join.name.len(), REASON_BYTES_MAX)?,
             Self::Heartbeat(heartbeat) => heartbeat.check()?,
             Self::Admitted(admission) => check_peers(&admission.peers)?,
+            Self::Bulk(bytes) => at_most("bytes of nothing", bytes.len(), BULK_BYTES_MAX)?,
             _ => {}
         }
         Ok(message)
@@ -414,6 +432,7 @@ impl Heartbeat {
         at_most("addresses", self.addresses.len(), ADDRESSES_MAX)?;
         at_most("models asked for", self.asked.len(), OFFERS_MAX)?;
         at_most("round trips", self.round_trips_us.len(), ROUND_TRIPS_MAX)?;
+        at_most("throughputs", self.throughputs_kib.len(), ROUND_TRIPS_MAX)?;
         at_most("offers", self.offers.len(), OFFERS_MAX)?;
         let spans = self.offers.iter().map(|offer| offer.serves.len()).max();
         at_most("spans of one model", spans.unwrap_or(0), SPANS_MAX)?;
@@ -588,6 +607,8 @@ mod tests {
             is_busy: false,
             asked: vec![],
             round_trips_us: vec![],
+            throughputs_kib: vec![],
+            machine: Machine::default(),
             offers: vec![],
             peers: vec![],
         };

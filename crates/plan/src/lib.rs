@@ -7,7 +7,7 @@ pub mod placement;
 pub mod residency;
 pub mod route;
 
-pub use links::Links;
+pub use links::{Links, Ways};
 pub use placement::{Candidate, Goal, Placement, place};
 pub use route::{Choices, Considered, Hop, Route, Served, Why};
 

@@ -28,7 +28,7 @@ mod chain;
 mod open;
 mod spare;
 
-use crate::{Links, uncovered};
+use crate::{Ways, uncovered};
 use chain::{Chain, Member, best_chain, stage_us_min};
 use open::Open;
 use spare::Copies;
@@ -85,14 +85,15 @@ impl Placement {
     }
 }
 
-/// Places a model of `layers` layers of `layer_bytes` each.
-pub fn place(
+/// Places a model of `layers` layers of `layer_bytes` each, whose frames take the `ways`.
+pub fn place<'a>(
     layers: u32,
     layer_bytes: u64,
     candidates: &[Candidate],
-    links: &Links,
+    ways: impl Into<Ways<'a>>,
     goal: Goal,
 ) -> Placement {
+    let ways = ways.into();
     let room =
         |c: &Candidate| u32::try_from(c.memory_bytes / layer_bytes.max(1)).unwrap_or(u32::MAX);
     let pinned = candidates.iter().filter_map(|c| c.pinned.map(|span| (c.node, span)));
@@ -109,13 +110,13 @@ pub fn place(
             keep_and_fill(&open, &free, &mut placement);
             return placement;
         }
-        place_once(&open, &mut free, links, goal, &mut placement);
+        place_once(&open, &mut free, ways, goal, &mut placement);
     }
     let whole = Open::new(uncovered(layers, []));
     while free.iter().any(|(_, room)| *room >= layers) {
-        place_once(&whole, &mut free, links, Goal::Interactive, &mut placement);
+        place_once(&whole, &mut free, ways, Goal::Interactive, &mut placement);
     }
-    place_once(&whole, &mut free, links, goal, &mut placement);
+    place_once(&whole, &mut free, ways, goal, &mut placement);
 
     let mut copies = Copies::of(layers, &placement.spans);
     for (candidate, room) in free {
@@ -130,7 +131,7 @@ pub fn place(
 fn place_once(
     open: &Open,
     free: &mut Vec<(&Candidate, u32)>,
-    links: &Links,
+    ways: Ways<'_>,
     goal: Goal,
     placement: &mut Placement,
 ) {
@@ -141,11 +142,11 @@ fn place_once(
         // Copies of the whole answer as many with fewer hops, unless there are too few who hold them.
         Some(us) if !copies_suffice(us, open.len(), fits.iter().map(|m| &members[*m])) => {
             members.iter_mut().for_each(|member| member.limit(us));
-            best_chain(&members, open.len(), links)
+            best_chain(&members, open.len(), ways)
         }
         _ => {
             let alone = fits.iter().map(|m| Chain::alone(&members[*m], *m, open.len()));
-            alone.min_by_key(|chain| chain.cost).or_else(|| best_chain(&members, open.len(), links))
+            alone.min_by_key(|chain| chain.cost).or_else(|| best_chain(&members, open.len(), ways))
         }
     };
     let Some(chain) = chain else { return };

@@ -1,8 +1,8 @@
 //! Picks a chain of stages for one request: the one that a token should be through in the least time.
 //!
 //! The time is estimated: for each stage what its layers take, times one more than the sessions that it has already,
-//! and [`STAGE_US`] for handling a frame; for each hop the way there; and the way from the head to the first stage
-//! and from the last one back. Found by dynamic programming over (layer, stage): every step goes strictly forward, so loops
+//! and [`STAGE_US`] for handling a frame; for each hop the way there and the time that sending a frame takes; and the way from the
+//! head to the first stage and from the last one back, where frames are small. Found by dynamic programming over (layer, stage): every step goes strictly forward, so loops
 //! and dead ends cannot occur. Spans that overlap are cut to fit. Among equals the route with fewer stages
 //! elsewhere wins, then the one that is cut later, then the lower id.
 //!
@@ -13,7 +13,7 @@ mod least;
 
 pub use explain::{Considered, Why};
 
-use crate::{Links, placement::STAGE_US};
+use crate::{Ways, placement::STAGE_US};
 use least::Table;
 use talka_base::{LayerSpan, NodeId};
 
@@ -60,15 +60,15 @@ pub struct Route {
 #[derive(Debug, Clone)]
 pub struct Choices<'a> {
     served: Vec<Served>,
-    links: &'a Links,
+    ways: Ways<'a>,
     head: NodeId,
 }
 
 impl<'a> Choices<'a> {
-    /// `served` by live nodes, for requests of `head`.
-    pub fn new(mut served: Vec<Served>, links: &'a Links, head: NodeId) -> Self {
+    /// `served` by live nodes, for requests of `head`. Frames between stages take the `ways`.
+    pub fn new(mut served: Vec<Served>, ways: impl Into<Ways<'a>>, head: NodeId) -> Self {
         served.sort_unstable();
-        Self { served, links, head }
+        Self { served, ways: ways.into(), head }
     }
 
     /// A route over `0..layers`.
@@ -112,14 +112,15 @@ impl<'a> Choices<'a> {
     pub fn price_us(&self, hops: &[Hop]) -> u64 {
         let mut at = self.head;
         let mut us = 0_u64;
-        for hop in hops {
+        for (number, hop) in hops.iter().enumerate() {
             let serves = |s: &&Served| s.node == hop.node && s.span.contains(hop.span);
             let stages = self.served.iter().filter(serves);
             let stage_us = stages.map(|s| s.us(hop.span.len())).min().unwrap_or(0);
-            us = us.saturating_add(self.hop_us(at, hop.node)).saturating_add(stage_us);
+            us =
+                us.saturating_add(self.come_us(at, hop.node, number == 0)).saturating_add(stage_us);
             at = hop.node;
         }
-        us.saturating_add(self.links.one_way_us(at, self.head).into())
+        us.saturating_add(self.back_us(at, self.head))
     }
 
     /// Why each stage has a part in the route over `0..layers` or has none: the best first.
@@ -136,9 +137,23 @@ impl<'a> Choices<'a> {
         Ok(Table::fill(self, wanted, from, least::BEAM).trace(to))
     }
 
-    /// One way between two nodes, and handling a frame there.
-    fn hop_us(&self, from: NodeId, to: NodeId) -> u64 {
-        STAGE_US + u64::from(self.links.one_way_us(from, to))
+    /// One way of a frame to a stage, and handling it there. What the head sends to the `first` stage is tokens,
+    /// which take no time beside the way.
+    fn come_us(&self, from: NodeId, to: NodeId, first: bool) -> u64 {
+        let way = if first && from == self.head {
+            self.ways.links().one_way_us(from, to)
+        } else {
+            self.ways.us(from, to)
+        };
+        STAGE_US + u64::from(way)
+    }
+
+    /// The way from the last of some stages on: to the head, which gets few logits, or to a stage that stays.
+    fn back_us(&self, from: NodeId, to: NodeId) -> u64 {
+        let is_head = to == self.head;
+        let way =
+            if is_head { self.ways.links().one_way_us(from, to) } else { self.ways.us(from, to) };
+        way.into()
     }
 }
 

@@ -118,6 +118,11 @@ pub fn show_us(us: u64) -> String {
     }
 }
 
+/// How many of `unit` in a second, for a glance: `12.5 MB/s`; nothing if that is not known.
+pub fn per_second(n: u64, unit: &str) -> String {
+    if n == 0 { String::new() } else { format!("{}{unit}/s", show_count(n)) }
+}
+
 /// A number for a glance, with three digits: `512`, `2.64 M`, `1.24 G`.
 pub fn show_count(n: u64) -> String {
     const UNITS: [&str; 7] = ["", "k", "M", "G", "T", "P", "E"];

@@ -71,8 +71,8 @@ impl Api {
         let layers = chosen.known.model.shape().layers;
         let view = shared.view.borrow();
         let tiers = view.tiers(&chosen.known, chosen.adapter_id(), shared.mixes_precision);
-        let choices =
-            tiers.into_iter().map(|tier| Choices::new(tier.stages, &view.links, shared.me));
+        let ways = view.links.carrying(chosen.known.frame_bytes());
+        let choices = tiers.into_iter().map(|tier| Choices::new(tier.stages, ways, shared.me));
         let choices: Vec<_> = choices.map(|tier| (tier.route(layers), tier)).collect();
         let time = |route: &Result<Route, _>| route.as_ref().map_or(u64::MAX, |route| route.us);
         let best = choices.iter().map(|(route, _)| route).min_by_key(|route| time(route));

@@ -373,6 +373,10 @@ pub struct Status {
     pub sessions_held: usize,
     /// How long stages of this node have computed since it started, in milliseconds.
     pub busy_ms: u64,
+    /// Floating-point operations a second in products of many rows, as a prompt needs.
+    pub flops_per_second: u64,
+    /// Bytes of weights that it reads a second, which is what single tokens wait for.
+    pub memory_bytes_per_second: u64,
     /// Models known here.
     pub models: Vec<ModelReport>,
     /// The last routes of requests that came to this node, the latest first.
@@ -453,6 +457,12 @@ pub struct PeerReport {
     pub load: u32,
     /// Microseconds from the node asked to this one and back, if they are linked.
     pub round_trip_us: Option<u32>,
+    /// Bytes a second between the node asked and this one, the slower way, once that is known.
+    pub link_bytes_per_second: Option<u64>,
+    /// Floating-point operations a second in products of many rows, by its own word.
+    pub flops_per_second: u64,
+    /// Bytes of weights that it reads a second, by its own word.
+    pub memory_bytes_per_second: u64,
     /// What it serves: model name and span.
     pub serves: Vec<(String, LayerSpan)>,
     /// What the node asked saw it do wrong, and how often, since that one started.

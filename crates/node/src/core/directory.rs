@@ -23,6 +23,10 @@ pub struct Known {
     addresses: Vec<SocketAddr>,
     next_dial: Tick,
     redial_ms: u64,
+    /// When the link opened.
+    linked_at: Tick,
+    /// Something was sent over it only to see how much goes through.
+    is_probed: bool,
 }
 
 /// How fast a node is with one model.
@@ -106,6 +110,9 @@ impl Directory {
             for (other, us) in known.heartbeat.iter().flat_map(|beat| &beat.round_trips_us) {
                 links.tell(*node, *other, us / 2);
             }
+            for (other, kib) in known.heartbeat.iter().flat_map(|beat| &beat.throughputs_kib) {
+                links.tell_throughput(*node, *other, *kib);
+            }
         }
     }
 
@@ -138,6 +145,7 @@ impl Directory {
         known.linked = true;
         known.heard_at = Some(now);
         known.redial_ms = 0;
+        (known.linked_at, known.is_probed) = (now, false);
     }
 
     pub(super) fn link_down(&mut self, node: NodeId, now: Tick, redial_ms: u64) {
@@ -166,6 +174,7 @@ impl Directory {
             old.offers == new.offers
                 && old.is_busy == new.is_busy
                 && old.round_trips_us == new.round_trips_us
+                && old.throughputs_kib == new.throughputs_kib
         });
         known.heartbeat = Some(heartbeat);
         !is_same
@@ -184,6 +193,24 @@ impl Directory {
         self.nodes.iter().filter(|(_, known)| is_silent(known)).map(|(id, _)| *id).collect()
     }
 
+    /// A node that nobody knows of how much gets to it from `me`, although it has been linked for a while. Each
+    /// is returned once a link.
+    pub(super) fn due_probe(&mut self, me: NodeId, now: Tick) -> Option<NodeId> {
+        let is_told = |known: &Known| {
+            let told = known.heartbeat.as_ref().map(|beat| &beat.throughputs_kib);
+            // One that has not spoken yet cannot have told.
+            told.is_none_or(|told| told.iter().any(|(node, _)| *node == me))
+        };
+        let is_due = |known: &Known| {
+            known.linked && !known.is_probed && now.since_ms(known.linked_at) >= PROBE_MS
+        };
+        let due = self.nodes.iter_mut().find(|(_, known)| is_due(known) && !is_told(known));
+        due.map(|(node, known)| {
+            known.is_probed = true;
+            *node
+        })
+    }
+
     /// Unlinked nodes whose turn it is to be dialled; each is returned once per pause.
     pub(super) fn due_dials(&mut self, now: Tick) -> Vec<(NodeId, Vec<SocketAddr>)> {
         let due =
@@ -197,6 +224,9 @@ impl Directory {
         dials
     }
 }
+
+/// How long traffic has to show by itself how much goes through a new link, in milliseconds.
+const PROBE_MS: u64 = 5_000;
 
 /// No second dial while one may still be under way, in milliseconds.
 const DIAL_MS_MAX: u64 = 15_000;

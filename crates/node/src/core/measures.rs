@@ -4,15 +4,20 @@
 //! everybody computes from it, rest while nothing happens. Whether a node is busy is a matter of a minute, not of one
 //! request.
 
-use crate::wire::ROUND_TRIPS_MAX;
+use crate::wire::{Machine, ROUND_TRIPS_MAX};
 use std::collections::BTreeMap;
 use talka_base::{ModelId, NodeId, Tick};
 
 /// What is told follows where it is off by this part of it...
 const DRIFT_MAX: u32 = 5;
+/// ...and how much goes through a link, which varies most, by this part...
+const THROUGHPUT_DRIFT_MAX: u32 = 2;
 /// ...and by this much: below, it is noise.
 const LAYER_US_NOISE: u32 = 50;
 const ROUND_TRIP_US_NOISE: u32 = 1_000;
+const THROUGHPUT_KIB_NOISE: u32 = 64;
+/// Millions a second, of operations and of bytes.
+const MACHINE_NOISE: u32 = 100;
 
 /// A node is busy from this many sessions on average...
 const BUSY_SESSIONS: u64 = 4;
@@ -32,6 +37,10 @@ pub struct Sample {
     pub load: u32,
     /// Microseconds to linked nodes and back.
     pub round_trips_us: Vec<(NodeId, u32)>,
+    /// KiB a second from linked nodes.
+    pub throughputs_kib: Vec<(NodeId, u32)>,
+    /// How fast this one computes.
+    pub machine: Machine,
 }
 
 /// What is told.
@@ -39,6 +48,8 @@ pub struct Sample {
 pub struct Measures {
     layer_us: BTreeMap<ModelId, u32>,
     round_trips_us: BTreeMap<NodeId, u32>,
+    throughputs_kib: BTreeMap<NodeId, u32>,
+    machine: Machine,
     load: u32,
     load_average: u64,
     sampled_at: Option<Tick>,
@@ -50,7 +61,8 @@ impl Measures {
     pub fn take(&mut self, now: Tick, sample: Sample) -> bool {
         let mut changed = self.take_load(now, sample.load);
         for (model, us) in sample.layer_us {
-            changed |= follow(self.layer_us.entry(model).or_default(), us, LAYER_US_NOISE);
+            let told = self.layer_us.entry(model).or_default();
+            changed |= follow(told, us, LAYER_US_NOISE, DRIFT_MAX);
         }
         let before = self.round_trips_us.len();
         let mut nearest = sample.round_trips_us;
@@ -59,8 +71,26 @@ impl Measures {
         self.round_trips_us.retain(|node, _| nearest.iter().any(|(other, _)| other == node));
         changed |= self.round_trips_us.len() != before;
         for (node, us) in nearest {
-            changed |=
-                follow(self.round_trips_us.entry(node).or_default(), us, ROUND_TRIP_US_NOISE);
+            let told = self.round_trips_us.entry(node).or_default();
+            changed |= follow(told, us, ROUND_TRIP_US_NOISE, DRIFT_MAX);
+        }
+        // No placement depends on these.
+        let (told, found) = (&mut self.machine, sample.machine);
+        follow(&mut told.matmul_mflops, found.matmul_mflops, MACHINE_NOISE, DRIFT_MAX);
+        follow(&mut told.memory_mbytes, found.memory_mbytes, MACHINE_NOISE, DRIFT_MAX);
+        self.take_throughputs(sample.throughputs_kib) || changed
+    }
+
+    /// Those of the nodes whose round trips are told.
+    fn take_throughputs(&mut self, found: Vec<(NodeId, u32)>) -> bool {
+        let before = self.throughputs_kib.len();
+        self.throughputs_kib.retain(|node, _| self.round_trips_us.contains_key(node));
+        let mut changed = self.throughputs_kib.len() != before;
+        for (node, kib) in found {
+            if self.round_trips_us.contains_key(&node) {
+                let told = self.throughputs_kib.entry(node).or_default();
+                changed |= follow(told, kib, THROUGHPUT_KIB_NOISE, THROUGHPUT_DRIFT_MAX);
+            }
         }
         changed
     }
@@ -87,6 +117,16 @@ impl Measures {
         self.round_trips_us.iter().map(|(node, us)| (*node, *us))
     }
 
+    /// KiB a second from them, by id.
+    pub fn throughputs_kib(&self) -> impl Iterator<Item = (NodeId, u32)> + '_ {
+        self.throughputs_kib.iter().map(|(node, kib)| (*node, *kib))
+    }
+
+    /// How fast this machine computes.
+    pub fn machine(&self) -> Machine {
+        self.machine
+    }
+
     /// Sessions now.
     pub fn load(&self) -> u32 {
         self.load
@@ -98,11 +138,11 @@ impl Measures {
     }
 }
 
-/// Moves `told` to `found` if it is off by more than drift and noise; 0 is nothing yet.
-fn follow(told: &mut u32, found: u32, noise: u32) -> bool {
+/// Moves `told` to `found` if it is off by more than noise and a `part` of it; 0 is nothing yet.
+fn follow(told: &mut u32, found: u32, noise: u32, part: u32) -> bool {
     let found = found.max(1);
     let drift = told.abs_diff(found);
-    let is_off = *told == 0 || drift > noise && drift > *told / DRIFT_MAX;
+    let is_off = *told == 0 || drift > noise && drift > *told / part;
     if is_off {
         *told = found;
     }
@@ -117,7 +157,8 @@ mod tests {
 
     fn sample(us: u32, load: u32) -> Sample {
         let peers = (0..80).map(|n| (NodeId([n; 32]), 5_000 + u32::from(n) * 100));
-        Sample { layer_us: vec![(MODEL, us)], load, round_trips_us: peers.collect() }
+        let layer_us = vec![(MODEL, us)];
+        Sample { layer_us, load, round_trips_us: peers.collect(), ..Sample::default() }
     }
 
     #[test]
@@ -135,6 +176,25 @@ mod tests {
         let gone = Sample { round_trips_us: vec![], ..sample(1_300, 0) };
         assert!(measures.take(Tick(4), gone));
         assert_eq!(measures.round_trips_us().count(), 0);
+    }
+
+    #[test]
+    fn throughputs_are_told_of_linked_nodes_and_follow_slowly() {
+        let mut measures = Measures::default();
+        let near = NodeId([1; 32]);
+        let with = |kib| {
+            let throughputs_kib = vec![(near, kib), (NodeId([200; 32]), 5)];
+            Sample { throughputs_kib, ..sample(1_000, 0) }
+        };
+        assert!(measures.take(Tick(1), with(10_000)));
+        for kib in [6_000, 14_000] {
+            assert!(!measures.take(Tick(2), with(kib)), "{kib}");
+        }
+        assert_eq!(measures.throughputs_kib().collect::<Vec<_>>(), [(near, 10_000)]);
+        assert!(measures.take(Tick(3), with(3_000)));
+        let gone = Sample { round_trips_us: vec![], ..with(3_000) };
+        assert!(measures.take(Tick(4), gone));
+        assert_eq!(measures.throughputs_kib().count(), 0);
     }
 
     #[test]

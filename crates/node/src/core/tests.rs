@@ -32,6 +32,7 @@ fn core_with(n: u8, room: u64, pinned: Option<(u32, u32)>) -> Core {
         bytes: 60,
         layer_bytes: 10,
         grade: Grade::Stored,
+        frame_bytes: 1_024,
         is_core: false,
         wanted_at: None,
         resident_since: None,
@@ -94,7 +95,7 @@ impl World {
                 self.step(peer, Input::LinkUp { peer: node });
             }
             Effect::Blame(peer, fault) => panic!("{node} blames {peer} for {fault:?}"),
-            Effect::Sever { .. } | Effect::Unload { .. } => {}
+            Effect::Sever { .. } | Effect::Unload { .. } | Effect::Probe { .. } => {}
             Effect::Load { model, span } => self.step(node, Input::Loaded { model, span }),
         }
     }
@@ -192,8 +193,7 @@ fn layers_move_to_a_faster_node_without_a_gap() {
     let mut world = World::new(vec![core_with(1, 3, None)]);
     join_two(&mut world, 3, &any);
     let measured = |layer_us| {
-        let round_trips_us = vec![];
-        Input::Measured(Sample { layer_us: vec![(MODEL, layer_us)], load: 0, round_trips_us })
+        Input::Measured(Sample { layer_us: vec![(MODEL, layer_us)], ..Sample::default() })
     };
     world.step(id(1), measured(110));
     world.run_ms(2_000, &no_gap);
@@ -299,4 +299,36 @@ fn layers_are_shared_among_nodes_of_one_grade() {
         }
         assert_eq!(world.served(), expected, "mixes: {mixes}");
     }
+}
+
+/// Goal: what nobody knows of a link is asked once, by whoever can tell the other, and never while answers wait.
+/// Method: two idle nodes; then one knows; then a new link between busy ones.
+#[test]
+fn links_of_which_nothing_is_known_are_probed_once() {
+    let mut world = World::new(vec![core_with(1, 6, None)]);
+    join_two(&mut world, 1, &any);
+    let probes = |world: &mut World, load| {
+        let mut found = Vec::new();
+        for _ in 0..40 {
+            world.now = world.now.plus_ms(250);
+            for node in world.cores.keys().copied().collect::<Vec<_>>() {
+                let sample = Sample { load, ..Sample::default() };
+                world.step(node, Input::Measured(sample));
+                let effects = world.effects.iter();
+                found.extend(effects.filter_map(|(from, effect)| match effect {
+                    Effect::Probe { peer } => Some((*from, *peer)),
+                    _ => None,
+                }));
+                world.settle(&any);
+            }
+        }
+        found.sort();
+        found
+    };
+    let nodes: Vec<NodeId> = world.cores.keys().copied().collect();
+    let all = nodes.iter().flat_map(|a| nodes.iter().map(move |b| (*a, *b)));
+    let pairs: Vec<_> = all.filter(|(a, b)| a != b).collect();
+    assert_eq!(probes(&mut world, 1), []);
+    assert_eq!(probes(&mut world, 0), pairs);
+    assert_eq!(probes(&mut world, 0), []);
 }

@@ -246,10 +246,9 @@ impl Fetching<'_> {
             }
             let (questions, asked) = mpsc::unbounded_channel();
             self.lines.insert(node, questions);
-            let caller = self.shared.caller();
-            let speaker = speaker.clone();
+            let (shared, speaker) = (Arc::clone(self.shared), speaker.clone());
             self.tasks.spawn(async move {
-                let reason = converse(&caller, node, &addresses, model, asked, &speaker).await;
+                let reason = converse(&shared, node, &addresses, model, asked, &speaker).await;
                 let _ = speaker.send((node, Heard::Lost(reason))).await;
             });
         }
@@ -310,14 +309,14 @@ impl Fetching<'_> {
 
 /// Asks one source what comes in by `asked` and says what it answers, until it fails; says why.
 async fn converse(
-    caller: &Caller,
+    shared: &Shared,
     node: NodeId,
     addresses: &[SocketAddr],
     model: ModelId,
     mut asked: mpsc::UnboundedReceiver<PieceId>,
     speaker: &mpsc::Sender<(NodeId, Heard)>,
 ) -> String {
-    let mut line = match caller.link(node, addresses).await {
+    let mut line = match shared.caller().link(node, addresses).await {
         Ok(line) => line,
         Err(reason) => return reason,
     };
@@ -339,6 +338,9 @@ async fn converse(
                     }
                 }
                 answer = line.answer(), if !owed.is_empty() => {
+                    if let Some(rate) = line.receiver.take_throughput() {
+                        shared.meter.arrived(node, rate);
+                    }
                     match (answer, owed.pop_front()) {
                         (Ok(answer), Some(piece)) => break Heard::Answer(piece, answer),
                         (Err(reason), _) => return reason,

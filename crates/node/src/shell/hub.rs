@@ -12,7 +12,7 @@ use super::{
 use crate::{
     core::{Core, Effect, HEARTBEAT_MS, Input, directory::Speed, faults::Fault, measures::Sample},
     shell::stages::Job,
-    wire::{Control, Heartbeat},
+    wire::{BULK_BYTES_MAX, Control, Heartbeat, Machine},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -109,6 +109,9 @@ pub(crate) struct NodeView {
     pub(crate) load: u32,
     /// Microseconds there and back, as far as this node measured.
     pub(crate) round_trip_us: Option<u32>,
+    /// KiB a second between this node and that one, by the word of the end that gets less.
+    pub(crate) throughput_kib: Option<u32>,
+    pub(crate) machine: Machine,
 }
 
 impl View {
@@ -240,6 +243,9 @@ impl Hub {
                 shared.links.close(peer, "silent for too long");
                 shared.peer_gone(peer);
             }
+            Effect::Probe { peer } => {
+                shared.links.send(peer, &Control::Bulk(vec![0; BULK_BYTES_MAX]));
+            }
             Effect::Blame(peer, fault) => shared.blame(peer, fault),
             Effect::Load { model, span } => self.load(shared, model, span),
             Effect::Unload { model, span } => shared.stages.send(Job::Retire(model, span)),
@@ -274,6 +280,8 @@ impl Hub {
             memory_bytes: self.core.memory_bytes(),
             load: self.core.load(),
             round_trip_us: None,
+            throughput_kib: None,
+            machine: self.core.machine(),
         };
         let round_trips: BTreeMap<_, _> = self.core.round_trips_us().collect();
         let others = self.core.directory().nodes().map(|(node, known)| {
@@ -286,6 +294,8 @@ impl Hub {
                 memory_bytes: heartbeat.map_or(0, |h| h.memory_bytes),
                 load: heartbeat.map_or(0, |h| h.load),
                 round_trip_us: round_trips.get(&node).copied(),
+                throughput_kib: self.core.links().throughput_kib(shared.me, node),
+                machine: heartbeat.map(|h| h.machine).unwrap_or_default(),
             }
         });
         let models = self.core.models().iter();
@@ -341,7 +351,7 @@ impl Hub {
                     let _ = waiting.send(result.map(|entry| *entry));
                 }
             }
-            Control::Ping(_) | Control::Pong(_) | Control::Suspect(_) => {
+            Control::Ping(_) | Control::Pong(_) | Control::Suspect(_) | Control::Bulk(_) => {
                 unreachable!("whoever reads a link answers these")
             }
             Control::Ordered { .. }
@@ -380,10 +390,13 @@ fn install(shared: &Shared, known: &KnownModel, span: LayerSpan, kernels: &Kerne
 
 /// What this node measured of itself and its links.
 fn sample(shared: &Shared) -> Sample {
+    let round_trips_us = shared.links.round_trips_us();
     Sample {
+        throughputs_kib: shared.meter.throughputs_kib(&round_trips_us),
+        machine: shared.meter.machine(),
         layer_us: shared.meter.layer_us(),
         load: u32::try_from(shared.stages.sessions_held()).unwrap_or(u32::MAX),
-        round_trips_us: shared.links.round_trips_us(),
+        round_trips_us,
     }
 }
 

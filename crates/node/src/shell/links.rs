@@ -369,6 +369,9 @@ async fn read(shared: &Arc<Shared>, receiver: &mut LinkReceiver) -> String {
                 return error.to_string();
             }
         };
+        if let Some(rate) = receiver.take_throughput() {
+            shared.meter.arrived(peer, rate);
+        }
         let outcome = match lane {
             Lane::Control => match Control::from_bytes(&bytes) {
                 Ok(Control::Ping(id)) => {
@@ -379,6 +382,8 @@ async fn read(shared: &Arc<Shared>, receiver: &mut LinkReceiver) -> String {
                     shared.probes.answered(peer, id);
                     Ok(())
                 }
+                // How fast it came was seen already, as of any frame.
+                Ok(Control::Bulk(_)) => Ok(()),
                 Ok(Control::Suspect(node)) => {
                     probe::suspect(shared, node);
                     Ok(())

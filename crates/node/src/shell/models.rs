@@ -88,6 +88,12 @@ impl Chosen {
 }
 
 impl KnownModel {
+    /// What a token takes between two stages that are far from each other, in bytes: between near ones more, but
+    /// there it does not matter.
+    pub(crate) fn frame_bytes(&self) -> u32 {
+        self.model.shape().hidden.saturating_mul(size_of::<u16>() as u32)
+    }
+
     /// Opens the model of `choice`, whose files are at `source`, with its adapters and draft, and checks the
     /// tensors of the layers this node may be asked to serve: all of them, unless its owner named some. Their
     /// numbers are not read, so this is quick; adapters and drafts are loaded whole.

@@ -92,6 +92,8 @@ pub(super) async fn open(
 
     let memory = MemoryShare::of(config.memory_bytes, config.cache_bytes);
     let bytes_per_second = meter::bytes_per_second(kernels.pool());
+    let meter = Meter::default();
+    meter.begin(bytes_per_second, meter::flops_per_second(&kernels));
     let mut own: Vec<_> = models.iter().map(|known| own_model(known, bytes_per_second)).collect();
     // The first one named is what the node is for.
     own[0].is_core = true;
@@ -125,7 +127,7 @@ pub(super) async fn open(
         submissions: Mutex::default(),
         invites: Mutex::default(),
         probes: Probes::default(),
-        meter: Meter::default(),
+        meter,
         decisions: Decisions::default(),
         mixes_precision: config.mixes_precision,
         answers,
@@ -203,6 +205,7 @@ fn own_model(known: &KnownModel, bytes_per_second: f64) -> OwnModel {
         bytes,
         layer_bytes,
         grade: known.grade,
+        frame_bytes: known.frame_bytes(),
         is_core: known.pinned.is_some(),
         wanted_at: None,
         resident_since: None,

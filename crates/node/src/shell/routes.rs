@@ -102,8 +102,9 @@ pub(super) fn choose(
     let tiers = view.tiers(&chosen.known, chosen.adapter_id(), shared.mixes_precision);
     let count: usize = tiers.iter().map(|tier| tier.stages.len()).sum();
     let layers = chosen.known.model.shape().layers;
+    let ways = view.links.carrying(chosen.known.frame_bytes());
     let route = |tier: Tier| {
-        let route = Choices::new(tier.stages, &view.links, shared.me).route(layers)?;
+        let route = Choices::new(tier.stages, ways, shared.me).route(layers)?;
         Ok((route, tier.grade))
     };
     let routes = tiers.into_iter().map(route);
@@ -132,7 +133,7 @@ pub(super) fn mend(
     let mut tiers = view.tiers(known, adapter, shared.mixes_precision).into_iter();
     let mut stages = tiers.find(|tier| tier.grade == grade)?.stages;
     stages.retain(|stage| !gone.contains(&stage.node));
-    let choices = Choices::new(stages, &view.links, shared.me);
+    let choices = Choices::new(stages, view.links.carrying(known.frame_bytes()), shared.me);
     let mended = if anew { None } else { choices.mend(route).ok() };
     let hops = match mended {
         Some(hops) => hops,

@@ -12,8 +12,8 @@ use talka_node::{
     Node,
     api::{Fault, InviteOptions},
     wire::{
-        Admission, Control, Flow, Grade, Heartbeat, Hello, JoinRequest, Leg, Offer, Open, Payload,
-        RouteHop, Step, Wanted,
+        Admission, Control, Flow, Grade, Heartbeat, Hello, JoinRequest, Leg, Machine, Offer, Open,
+        Payload, RouteHop, Step, Wanted,
     },
 };
 use tokio::time::{sleep, timeout};
@@ -119,6 +119,8 @@ impl Rogue {
             is_busy: false,
             asked: Vec::new(),
             round_trips_us: Vec::new(),
+            throughputs_kib: Vec::new(),
+            machine: Machine::default(),
             offers: vec![offer],
             peers: Vec::new(),
         })

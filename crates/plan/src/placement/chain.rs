@@ -6,7 +6,7 @@
 //! O(nodes x places x beam).
 
 use super::{Candidate, Open, REAL_GAIN_PERCENT, STAGE_US};
-use crate::Links;
+use crate::Ways;
 use std::collections::{BTreeMap, VecDeque};
 use talka_base::NodeId;
 
@@ -92,14 +92,14 @@ pub(super) fn stage_us_min(members: &[Member], width: u32) -> Option<u64> {
 }
 
 /// The cheapest chain that was found over `width` places, if they can be covered.
-pub(super) fn best_chain(members: &[Member], width: u32, links: &Links) -> Option<Chain> {
+pub(super) fn best_chain(members: &[Member], width: u32, ways: Ways<'_>) -> Option<Chain> {
     let room: u64 = members.iter().map(|member| u64::from(member.room)).sum();
     if room < u64::from(width) {
         return None;
     }
-    let hops = Hops::new(members, links);
+    let hops = Hops::new(members, ways);
     let mut best = cut(members, &settled(members, width), width, &hops);
-    if !links.is_uniform() {
+    if !ways.is_uniform() {
         let near = cut(members, &nearest(members, &hops), width, &hops);
         best = [best, near].into_iter().flatten().min_by_key(|chain| chain.cost);
     }
@@ -124,19 +124,19 @@ fn balance(chain: Chain, members: &[Member], width: u32, hops: &Hops) -> Chain {
     best
 }
 
-/// One-way times between members.
+/// How long frames travel between members.
 struct Hops {
     one_way_us: Vec<u32>,
     members: usize,
 }
 
 impl Hops {
-    fn new(members: &[Member], links: &Links) -> Self {
+    fn new(members: &[Member], ways: Ways<'_>) -> Self {
         let count = members.len();
         let number: BTreeMap<NodeId, usize> =
             members.iter().enumerate().map(|(number, member)| (member.node, number)).collect();
-        let mut one_way_us = vec![links.unknown_us(); count * count];
-        for (a, b, us) in links.known() {
+        let mut one_way_us = vec![ways.unknown_us(); count * count];
+        for (a, b, us) in ways.known() {
             if let (Some(a), Some(b)) = (number.get(&a), number.get(&b)) {
                 one_way_us[a * count + b] = us;
                 one_way_us[b * count + a] = us;

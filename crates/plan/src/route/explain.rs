@@ -68,7 +68,7 @@ pub(super) fn explain(choices: &Choices<'_>, layers: u32) -> Vec<Considered> {
                 hop.map_or(not_chosen, Why::Chosen)
             }
         };
-        let from_head_us = choices.links.one_way_us(choices.head, stage.node);
+        let from_head_us = choices.ways.links().one_way_us(choices.head, stage.node);
         Some(Considered { stage: *stage, from_head_us, through_us, why })
     };
     let mut considered: Vec<_> = choices.served.iter().zip(through).filter_map(consider).collect();
@@ -95,7 +95,7 @@ fn through(choices: &Choices<'_>, layers: u32) -> Vec<Option<u64>> {
     let numbers: Vec<usize> = mirrored.iter().map(|(number, _)| *number).collect();
     let backwards = Choices {
         served: mirrored.into_iter().map(|(_, stage)| stage).collect(),
-        links: choices.links,
+        ways: choices.ways,
         head: choices.head,
     };
     let back = Table::fill(&backwards, wanted, choices.head, usize::MAX);

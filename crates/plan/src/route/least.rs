@@ -54,7 +54,7 @@ impl<'a> Table<'a> {
         let has = served.filter(|(_, stage)| stage.span.contains_layer(layer));
         has.map(|(stage, served)| {
             let arrive = |came: NodeId, (us, elsewhere): Cost| {
-                let hop = self.choices.hop_us(came, served.node);
+                let hop = self.choices.come_us(came, served.node, before.is_none());
                 (us.saturating_add(hop), elsewhere + u32::from(served.node != self.choices.head))
             };
             let (cost, before) = match before {
@@ -82,8 +82,8 @@ impl<'a> Table<'a> {
     /// The route with the least time to `to`.
     pub(super) fn trace(&self, to: NodeId) -> Route {
         let back = |cell: &Cell| {
-            let way = self.choices.links.one_way_us(self.choices.served[cell.stage].node, to);
-            (cell.cost.0.saturating_add(way.into()), cell.cost.1)
+            let way = self.choices.back_us(self.choices.served[cell.stage].node, to);
+            (cell.cost.0.saturating_add(way), cell.cost.1)
         };
         let last = self.cells.last().expect("at least one layer");
         let best = (0..last.len()).min_by_key(|cell| back(&last[*cell]));

@@ -1,6 +1,7 @@
 //! Routes by hand, against every possible one on small cases, and what must hold for any.
 
 use super::*;
+use crate::Links;
 use proptest::prelude::*;
 
 const HEAD: NodeId = NodeId([9; 32]);
@@ -95,10 +96,10 @@ fn every_stage_is_explained_in_numbers() {
 }
 
 /// The least time of all routes, layer by layer; for each stage of those that use it.
-fn all_routes(served: &[Served], links: &Links, layers: u32) -> (Option<u64>, Vec<Option<u64>>) {
+fn all_routes(served: &[Served], ways: Ways<'_>, layers: u32) -> (Option<u64>, Vec<Option<u64>>) {
     struct Search<'a> {
         served: &'a [Served],
-        links: &'a Links,
+        ways: Ways<'a>,
         layers: u32,
         least: Option<u64>,
         through: Vec<Option<u64>>,
@@ -109,7 +110,7 @@ fn all_routes(served: &[Served], links: &Links, layers: u32) -> (Option<u64>, Ve
             let at = used.last().map_or(HEAD, |stage| node(*stage));
             let layer = used.len() as u32;
             if layer == self.layers {
-                let us = us + u64::from(self.links.one_way_us(at, HEAD));
+                let us = us + u64::from(self.ways.links().one_way_us(at, HEAD));
                 let least = |old: &mut Option<u64>| *old = Some(old.map_or(us, |old| old.min(us)));
                 least(&mut self.least);
                 used.iter().for_each(|stage| least(&mut self.through[*stage]));
@@ -120,7 +121,9 @@ fn all_routes(served: &[Served], links: &Links, layers: u32) -> (Option<u64>, Ve
                     continue;
                 }
                 let stays = used.last() == Some(&number);
-                let way = u64::from(self.links.one_way_us(at, stage.node)) + STAGE_US;
+                let is_first = used.is_empty();
+                let way = if is_first { self.ways.links().carrying(0) } else { self.ways };
+                let way = u64::from(way.us(at, stage.node)) + STAGE_US;
                 let us = us + stage.us(1) + if stays { 0 } else { way };
                 used.push(number);
                 self.go(us, used);
@@ -129,7 +132,7 @@ fn all_routes(served: &[Served], links: &Links, layers: u32) -> (Option<u64>, Ve
         }
     }
     let through = vec![None; served.len()];
-    let mut search = Search { served, links, layers, least: None, through };
+    let mut search = Search { served, ways, layers, least: None, through };
     search.go(0, &mut Vec::new());
     (search.least, search.through)
 }
@@ -142,9 +145,12 @@ prop_compose! {
 }
 
 prop_compose! {
-    fn links()(told in prop::collection::vec((0_u8..10, 0_u8..10, 0_u32..90_000), 0..20)) -> Links {
+    fn links()(told in prop::collection::vec((0_u8..10, 0_u8..10, 0_u32..90_000, 1_u32..9_000), 0..20)) -> Links {
         let mut links = Links::default();
-        told.into_iter().for_each(|(a, b, us)| links.tell(NodeId([a; 32]), NodeId([b; 32]), us));
+        for (a, b, us, kib) in told {
+            links.tell(NodeId([a; 32]), NodeId([b; 32]), us);
+            links.tell_throughput(NodeId([b; 32]), NodeId([9 - a; 32]), kib);
+        }
         links
     }
 }
@@ -154,8 +160,9 @@ proptest! {
     fn no_route_is_faster_and_explanations_agree(mut served in stages(), links in links()) {
         served.sort_unstable();
         served.dedup();
-        let choices = Choices::new(served.clone(), &links, HEAD);
-        let (least, through) = all_routes(&served, &links, 6);
+        let ways = links.carrying(8_192);
+        let choices = Choices::new(served.clone(), ways, HEAD);
+        let (least, through) = all_routes(&served, ways, 6);
         let route = choices.route(6).ok();
         prop_assert_eq!(route.as_ref().map(|route| route.us), least);
         prop_assert!(route.is_none_or(|route| choices.price_us(&route.hops) <= route.us));

@@ -5,7 +5,7 @@ use crate::{
     client::Client,
     exit::Exit,
     output::{self, Table},
-    quantity::{self, Size, show_us},
+    quantity::{self, Size, per_second, show_us},
 };
 use anyhow::Result;
 use talka_node::api::PeerReport;
@@ -23,6 +23,9 @@ pub async fn run(at: NodeAt) -> Result<Exit> {
         "MEMORY",
         "LOAD",
         "THERE AND BACK",
+        "THROUGHPUT",
+        "PRODUCTS",
+        "WEIGHTS READ",
         "SERVES",
         "FAULTS",
     ]);
@@ -42,6 +45,9 @@ pub async fn run(at: NodeAt) -> Result<Exit> {
             Size(peer.memory_bytes).to_string(),
             peer.load.to_string(),
             peer.round_trip_us.map(|us| show_us(us.into())).unwrap_or_default(),
+            peer.link_bytes_per_second.map(|rate| per_second(rate, "B")).unwrap_or_default(),
+            per_second(peer.flops_per_second, "FLOP"),
+            per_second(peer.memory_bytes_per_second, "B"),
             serves.collect::<Vec<_>>().join(", "),
             output::faults(&peer.faults),
         ]);

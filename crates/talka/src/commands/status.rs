@@ -5,7 +5,7 @@ use crate::{
     client::Client,
     exit::Exit,
     output,
-    quantity::{show_ms, show_us},
+    quantity::{per_second, show_ms, show_us},
 };
 use anyhow::Result;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -26,6 +26,14 @@ pub async fn run(at: NodeAt) -> Result<Exit> {
         ("nodes", format!("{} of {} answer", status.nodes_alive, status.nodes_known)),
         ("requests", format!("{} running here", status.requests_running)),
         ("sessions", format!("{} held by stages here", status.sessions_held)),
+        (
+            "speed",
+            format!(
+                "{} in products, {} of weights read",
+                per_second(status.flops_per_second, "FLOP"),
+                per_second(status.memory_bytes_per_second, "B")
+            ),
+        ),
         ("balance", status.balance.to_string()),
         ("ledger", format!("{} entries", status.ledger_height)),
     ];

@@ -98,6 +98,8 @@ fn explained(node: &Node) {
     for peer in peers.as_array().expect("an array").iter().filter(|peer| peer["this"] == false) {
         assert!(peer["round_trip_us"].is_u64(), "{peer}");
         assert_eq!(peer["layer_us"].as_array().map(Vec::len), Some(1), "{peer}");
+        assert!(peer["flops_per_second"].as_u64() > Some(0), "{peer}");
+        assert!(peer["memory_bytes_per_second"].as_u64() > Some(0), "{peer}");
     }
 }
 

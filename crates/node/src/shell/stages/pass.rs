@@ -7,10 +7,10 @@
 use super::{Session, SessionKey, StageKey, Worker, check::Wrong, now};
 use crate::{
     core::best,
-    shell::Shared,
+    shell::{Shared, meter::Pass},
     wire::{Answer, Flow, GUESSES_MAX, Leg, Payload, Step, Wanted},
 };
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use talka_base::LayerSpan;
 use talka_engine::{BatchItem, LogitsWanted, Pooling, StageInput, StageOutput};
 
@@ -97,10 +97,7 @@ impl Worker {
         let shares = share_out(&wants);
         let (layers, begun) = (members[0].1.cache.span().len(), Instant::now());
         let outputs = self.run_rows(group, &mut members, &shares);
-        // One token alone: what placements and routes reckon with.
-        if shares.iter().sum::<usize>() == 1 {
-            shared.meter.ran(group.0, layers, begun.elapsed());
-        }
+        self.measured(shared, group, layers, shares.iter().sum(), begun.elapsed());
         for (((key, mut session), rows), output) in members.into_iter().zip(shares).zip(outputs) {
             let ended = output.map_or(Ok(()), |output| {
                 let output = output.map_err(|error| error.to_string())?;
@@ -108,6 +105,19 @@ impl Worker {
             });
             self.put_back(shared, key, session, ended);
         }
+    }
+
+    /// A pass of so many rows through so many layers took `time`.
+    fn measured(&self, shared: &Shared, stage: StageKey, layers: u32, rows: usize, time: Duration) {
+        // One token alone: what placements and routes reckon with.
+        if rows == 1 {
+            shared.meter.ran(stage.0, layers, time);
+        }
+        let Some(known) = shared.model_by_id(stage.0) else { return };
+        let shape = known.model.shape();
+        let row_flops = 2.0 * shape.layer_parameters() as f64 * f64::from(layers);
+        let part = u64::from(layers) * known.model.span_bytes(stage.1) / u64::from(stage.1.len());
+        shared.meter.passed(Pass { rows, row_flops, weight_bytes: part }, time);
     }
 
     /// Sessions that wait for the stage whose turn it is, the longest waiting first, taken out of the table.

@@ -59,9 +59,10 @@ impl Api {
     /// The node at a glance.
     pub async fn status(&self) -> Status {
         let shared = &self.shared;
-        let (nodes_alive, nodes_known) = {
+        let (nodes_alive, nodes_known, closed) = {
             let view = shared.view.borrow();
-            (view.nodes.iter().filter(|n| n.linked).count(), view.nodes.len())
+            let closed = view.nodes.first().and_then(|me| me.closed);
+            (view.nodes.iter().filter(|n| n.linked).count(), view.nodes.len(), closed)
         };
         let desk = shared.desk();
         let member = shared.member();
@@ -82,6 +83,7 @@ impl Api {
             busy_ms: shared.stages.busy().as_millis() as u64,
             flops_per_second,
             memory_bytes_per_second,
+            closed: closed.map(|why| why.to_string()),
             models: self.reports(),
             routes: shared.decisions.all(),
             upstreams: self.upstreams(),
@@ -155,6 +157,7 @@ impl Api {
                 link_bytes_per_second: None,
                 flops_per_second: 0,
                 memory_bytes_per_second: 0,
+                closed: None,
                 serves: Vec::new(),
                 layer_us: Vec::new(),
                 faults: shared.lock_faults().of(&node),
@@ -168,6 +171,7 @@ impl Api {
             report.silent_ms = seen.heard_at.map(|at| now.since_ms(at));
             report.memory_bytes = seen.memory_bytes;
             report.load = seen.load;
+            report.closed = seen.closed.map(|why| why.to_string());
             report.round_trip_us = seen.round_trip_us;
             report.link_bytes_per_second = seen.throughput_kib.map(|kib| u64::from(kib) << 10);
             (report.flops_per_second, report.memory_bytes_per_second) = per_second(seen.machine);

@@ -1,7 +1,10 @@
 //! What a node is told when it starts, and why it may refuse to.
 
 use crate::{
-    core::fallback::{UpstreamModel, UpstreamPrice},
+    core::{
+        fallback::{UpstreamModel, UpstreamPrice},
+        owner::Opening,
+    },
     wire::Grade,
 };
 use std::{
@@ -138,6 +141,8 @@ pub struct NodeConfig {
     pub policy: Policy,
     /// Whether stages that hold weights differently may make one route.
     pub mixes_precision: bool,
+    /// When it gives work to others.
+    pub opening: Opening,
     /// What weights are quantised to when they are loaded; as they are stored if absent.
     pub weights: Option<Encoding>,
     /// An invitation to use before anything else.

@@ -12,6 +12,7 @@ pub mod fetch;
 pub mod head;
 pub mod invites;
 pub mod measures;
+pub mod owner;
 pub mod recent;
 pub mod resume;
 pub mod runs;
@@ -22,9 +23,10 @@ use demand::Asked;
 use directory::{Directory, Speed};
 use faults::Fault;
 use measures::{Measures, Sample};
+use owner::{Activity, Closed, Owner};
 use std::{net::SocketAddr, sync::Arc};
 use talka_base::{AdapterId, LayerSpan, ModelId, NodeId, Tick};
-use talka_plan::{Candidate, Goal, Links, Placement, place, residency::Policy};
+use talka_plan::{Candidate, Goal, Links, Placement, place, residency::Policy, uncovered};
 
 /// How often a node tells the others that it lives and what it serves, in milliseconds.
 pub const HEARTBEAT_MS: u64 = 1_000;
@@ -111,6 +113,8 @@ pub enum Input {
     Asked { model: ModelId },
     /// This is how fast, loaded and far the node is.
     Measured(Sample),
+    /// This is what its owner does with the machine.
+    Seen(Activity),
     /// This node can be reached at these addresses.
     Addresses(Vec<SocketAddr>),
     /// Time passed.
@@ -133,6 +137,8 @@ pub enum Effect {
     Load { model: ModelId, span: LayerSpan },
     /// Send a node something long, so that it sees how much goes through.
     Probe { peer: NodeId },
+    /// Work for the sessions of other heads, or end those and take no more.
+    Admit { others: bool },
     /// Count what a node did.
     Blame(NodeId, Fault),
     /// Give layers back; sessions that use them keep them until they end.
@@ -154,6 +160,9 @@ pub struct Core {
     directory: Directory,
     ledger_height: u64,
     measures: Measures,
+    owner: Owner,
+    /// Other heads get no work done here.
+    is_shut: bool,
     /// How far all are from each other.
     links: Arc<Links>,
     /// Something that placements depend on changed since they were made.
@@ -183,6 +192,8 @@ impl Core {
             directory: Directory::default(),
             ledger_height: 0,
             measures: Measures::default(),
+            owner: Owner::default(),
+            is_shut: false,
             links: Arc::default(),
             is_stale: true,
             next_heartbeat: Tick(0),
@@ -192,6 +203,16 @@ impl Core {
     /// The same node; with `mixes`, it shares layers with nodes that hold the weights differently too.
     pub fn mixing(self, mixes: bool) -> Self {
         Self { mixes_precision: mixes, ..self }
+    }
+
+    /// The same node, open to others when `owner` lets it.
+    pub fn owned(self, owner: Owner) -> Self {
+        Self { owner, ..self }
+    }
+
+    /// Why this node gives no work to others, if it does not.
+    pub fn closed(&self) -> Option<Closed> {
+        self.owner.closed()
     }
 
     /// What this node knows of the others.
@@ -286,6 +307,7 @@ impl Core {
                 | Input::Addresses(_)
                 | Input::Heard { .. }
                 | Input::Measured(_)
+                | Input::Seen(_)
                 | Input::Asked { .. }
         );
         match input {
@@ -310,6 +332,7 @@ impl Core {
             Input::Asked { model } => self.asked(model, now),
             Input::Measured(sample) => self.is_stale |= self.measures.take(now, sample),
             Input::Addresses(addresses) => self.addresses = addresses,
+            Input::Seen(activity) => self.seen(now, activity),
             Input::Unresponsive { peer } => {
                 gone.extend(self.directory.is_linked(peer).then_some(peer))
             }
@@ -330,9 +353,22 @@ impl Core {
             out.extend(due.map(|peer| Effect::Probe { peer }));
         }
         let changed = self.is_stale && self.assign(now, out);
-        if changed || now >= self.next_heartbeat {
+        let is_shut = self.owner.is_shut(now);
+        let turns = is_shut != self.is_shut;
+        self.is_shut = is_shut;
+        if changed || turns || now >= self.next_heartbeat {
             self.next_heartbeat = now.plus_ms(HEARTBEAT_MS);
             out.push(Effect::Broadcast(self.heartbeat(now)));
+        }
+        // Heads whose sessions end look for another way, and know by then that it leads not here.
+        out.extend(turns.then_some(Effect::Admit { others: !is_shut }));
+    }
+
+    fn seen(&mut self, now: Tick, activity: Activity) {
+        if self.owner.look(now, activity) {
+            self.is_stale = true;
+            // The sooner others know, the sooner they take over.
+            self.next_heartbeat = Tick(0);
         }
     }
 
@@ -365,8 +401,9 @@ impl Core {
             out.extend(model.serves.drain(..).map(|span| Effect::Unload { model: id, span }));
         }
         for index in 0..self.models.len() {
-            let placement = self.placement(&self.models[index]);
-            let model = &mut self.models[index];
+            let is_open = self.closed().is_none();
+            let placement = self.placement(&self.models[index], is_open);
+            let model = &self.models[index];
             let served = self.directory.served(model.id);
             let reliable = |(node, span): &(NodeId, LayerSpan)| {
                 let span = *span;
@@ -374,7 +411,12 @@ impl Core {
                 targets.into_iter().filter_map(move |target| target.intersection(span))
             };
             let others: Vec<_> = served.iter().flat_map(reliable).collect();
-            let target: Vec<_> = placement.of(self.me).collect();
+            let target = if is_open {
+                placement.of(self.me).collect()
+            } else {
+                self.own_use(model, &others)
+            };
+            let model = &mut self.models[index];
             let known = [model.serves.as_slice(), &model.loading, &model.failed].concat();
             let change = changes(&known, &model.serves, &target, &others);
             for span in change.load {
@@ -390,6 +432,14 @@ impl Core {
         // What was given back may be placed anew.
         self.is_stale = changed;
         changed
+    }
+
+    /// What a closed node serves its own callers: nothing that `others` serve and will go on to.
+    fn own_use(&self, model: &OwnModel, others: &[LayerSpan]) -> Vec<LayerSpan> {
+        if uncovered(model.layers, others.iter().copied()).is_empty() {
+            return Vec::new();
+        }
+        self.placement(model, true).of(self.me).collect()
     }
 
     fn known_links(&self) -> Links {
@@ -408,12 +458,13 @@ impl Core {
         self.measures.layer_us(model.id).unwrap_or(model.layer_us)
     }
 
-    fn placement(&self, model: &OwnModel) -> Placement {
+    /// Where layers of `model` belong, with this node or, if it takes no part, as the others see it.
+    fn placement(&self, model: &OwnModel, takes_part: bool) -> Placement {
         let me = Candidate {
             node: self.me,
-            memory_bytes: model.share_bytes.unwrap_or(0),
+            memory_bytes: model.share_bytes.filter(|_| takes_part).unwrap_or(0),
             layer_us: self.layer_us(model),
-            pinned: model.pinned,
+            pinned: model.pinned.filter(|_| takes_part),
             serves: model.serves.clone(),
         };
         // Layers are shared with those only that can make a route with this node.
@@ -447,20 +498,23 @@ impl Core {
             round_trips_us: self.measures.round_trips_us().collect(),
             throughputs_kib: self.measures.throughputs_kib().collect(),
             machine: self.measures.machine(),
+            closed: self.closed(),
             offers: self.models.iter().map(|m| self.offer(m)).collect(),
             peers: self.directory.introductions(),
         }
     }
 
+    /// A closed node offers nothing; what it serves it says until others had time to take over.
     fn offer(&self, model: &OwnModel) -> Offer {
+        let is_open = self.closed().is_none();
         Offer {
             model: model.id,
-            pinned: model.pinned,
-            memory_bytes: model.share_bytes.unwrap_or(0),
+            pinned: model.pinned.filter(|_| is_open),
+            memory_bytes: model.share_bytes.filter(|_| is_open).unwrap_or(0),
             grade: model.grade,
-            could_bytes: self.could_bytes(model),
+            could_bytes: if is_open { self.could_bytes(model) } else { 0 },
             layer_us: self.layer_us(model),
-            serves: model.serves.clone(),
+            serves: if self.is_shut { Vec::new() } else { model.serves.clone() },
             adapters: model.adapters.clone(),
         }
     }

@@ -14,7 +14,10 @@ pub mod wire;
 pub use config::{
     MemoryShare, ModelChoice, ModelPlace, NodeConfig, RangeRead, Ranges, StartError, UpstreamChoice,
 };
-pub use core::fallback::{UpstreamModel, UpstreamPrice};
+pub use core::{
+    fallback::{UpstreamModel, UpstreamPrice},
+    owner::{Hours, HoursError, Opening},
+};
 pub use shell::{FetchError, Node};
 pub use talka_base as base;
 pub use talka_engine::{BundledModel, ModelError, ModelProfile, ModelSource, quant::Encoding};

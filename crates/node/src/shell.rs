@@ -18,6 +18,7 @@ pub(crate) mod meter;
 pub(crate) mod models;
 pub(crate) mod open;
 pub(crate) mod orders;
+mod owner;
 pub(crate) mod probe;
 pub(crate) mod resume;
 pub(crate) mod routes;

@@ -9,6 +9,7 @@ mod step;
 
 pub use step::{Answer, Payload, Step, Wanted};
 
+use crate::core::owner::Closed;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::{fmt, net::SocketAddr};
@@ -102,6 +103,8 @@ pub struct Heartbeat {
     pub throughputs_kib: Vec<(NodeId, u32)>,
     /// How fast it computes.
     pub machine: Machine,
+    /// Why it gives no work to others, if it does not.
+    pub closed: Option<Closed>,
     /// The models it has.
     pub offers: Vec<Offer>,
     /// Other nodes it knows.
@@ -609,6 +612,7 @@ mod tests {
             round_trips_us: vec![],
             throughputs_kib: vec![],
             machine: Machine::default(),
+            closed: None,
             offers: vec![],
             peers: vec![],
         };

@@ -8,7 +8,7 @@ use crate::{
 };
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::FalseyValueParser};
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
-use talka_node::{Encoding, Policy, base::Credits};
+use talka_node::{Encoding, Hours, Policy, base::Credits};
 
 /// Where a node answers unless told otherwise: this computer only.
 pub const HTTP_DEFAULT: &str = "127.0.0.1:4242";
@@ -130,6 +130,13 @@ pub struct NodeArgs {
     /// Threads for computing [default: as many as there are processors]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub threads: Option<u16>,
+    /// Give work to others in these hours of the local clock only, such as `22:00-07:00` or `mon-fri 18:00-08:00`;
+    /// repeatable [default: always]
+    #[arg(long, value_name = "[DAYS ]FROM-TO")]
+    pub hours: Vec<Hours>,
+    /// Give work to others only while nobody types at this computer and no other programs need it
+    #[arg(long)]
+    pub when_idle: bool,
     /// Memory for weights and caches, such as 8G [default: what the system can spare]
     #[arg(long, value_name = "SIZE")]
     pub memory: Option<Size>,

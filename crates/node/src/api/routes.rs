@@ -1,6 +1,7 @@
 //! Questions about routes: which would be taken, and why.
 
 use super::{Api, GenerateError, StageReport};
+use crate::shell::hub::{NodeView, View};
 use serde::{Deserialize, Serialize};
 use talka_base::{LayerSpan, NodeId, Tick};
 use talka_plan::{Choices, Considered, Route, Why};
@@ -35,6 +36,19 @@ pub struct RouteReport {
     pub missing: Option<LayerSpan>,
     /// Every stage that there is: those of the route first, then by the time through them.
     pub considered: Vec<ConsideredReport>,
+    /// Other nodes that give no work, by name.
+    pub closed: Vec<ClosedReport>,
+}
+
+/// A node that takes no part in routes of others.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClosedReport {
+    /// The node.
+    pub node: NodeId,
+    /// What people call it.
+    pub name: String,
+    /// The reason, for people.
+    pub why: String,
 }
 
 /// A stage, and why it was chosen or not.
@@ -104,6 +118,26 @@ impl Api {
         };
         let mut considered: Vec<_> = choices.iter().flat_map(explain).collect();
         considered.sort_by_key(|report| !report.chosen);
-        Ok(RouteReport { model: chosen.name(), layers, hops, token_us, missing, considered })
+        let closed = closed_nodes(&view, shared.me);
+        Ok(RouteReport {
+            model: chosen.name(),
+            layers,
+            hops,
+            token_us,
+            missing,
+            considered,
+            closed,
+        })
     }
+}
+
+fn closed_nodes(view: &View, me: NodeId) -> Vec<ClosedReport> {
+    let others = view.nodes.iter().filter(|node| node.linked && node.node != me);
+    let report = |node: &NodeView| {
+        let why = node.closed?.to_string();
+        Some(ClosedReport { node: node.node, name: node.name.clone(), why })
+    };
+    let mut closed: Vec<_> = others.filter_map(report).collect();
+    closed.sort_by(|a, b| (&a.name, a.node).cmp(&(&b.name, b.node)));
+    closed
 }

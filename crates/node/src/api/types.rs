@@ -377,6 +377,8 @@ pub struct Status {
     pub flops_per_second: u64,
     /// Bytes of weights that it reads a second, which is what single tokens wait for.
     pub memory_bytes_per_second: u64,
+    /// Why this node gives no work to others, if it does not, for people.
+    pub closed: Option<String>,
     /// Models known here.
     pub models: Vec<ModelReport>,
     /// The last routes of requests that came to this node, the latest first.
@@ -463,6 +465,8 @@ pub struct PeerReport {
     pub flops_per_second: u64,
     /// Bytes of weights that it reads a second, by its own word.
     pub memory_bytes_per_second: u64,
+    /// Why it gives no work to others, if it does not, for people.
+    pub closed: Option<String>,
     /// What it serves: model name and span.
     pub serves: Vec<(String, LayerSpan)>,
     /// What the node asked saw it do wrong, and how often, since that one started.

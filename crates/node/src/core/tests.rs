@@ -95,7 +95,8 @@ impl World {
                 self.step(peer, Input::LinkUp { peer: node });
             }
             Effect::Blame(peer, fault) => panic!("{node} blames {peer} for {fault:?}"),
-            Effect::Sever { .. } | Effect::Unload { .. } | Effect::Probe { .. } => {}
+            Effect::Sever { .. } | Effect::Unload { .. } => {}
+            Effect::Probe { .. } | Effect::Admit { .. } => {}
             Effect::Load { model, span } => self.step(node, Input::Loaded { model, span }),
         }
     }
@@ -302,11 +303,13 @@ fn layers_are_shared_among_nodes_of_one_grade() {
 }
 
 /// Goal: what nobody knows of a link is asked once, by whoever can tell the other, and never while answers wait.
-/// Method: two idle nodes; then one knows; then a new link between busy ones.
+/// Method: two nodes that are busy, then idle, and still idle.
 #[test]
 fn links_of_which_nothing_is_known_are_probed_once() {
-    let mut world = World::new(vec![core_with(1, 6, None)]);
-    join_two(&mut world, 1, &any);
+    let mut joining = core_with(2, 6, None);
+    joining.introduce(id(1), &[([127, 0, 0, 1], 1).into()]);
+    let mut world = World::new(vec![core_with(1, 6, None), joining]);
+    world.run_ms(3_000, &any);
     let probes = |world: &mut World, load| {
         let mut found = Vec::new();
         for _ in 0..40 {
@@ -325,10 +328,71 @@ fn links_of_which_nothing_is_known_are_probed_once() {
         found.sort();
         found
     };
-    let nodes: Vec<NodeId> = world.cores.keys().copied().collect();
-    let all = nodes.iter().flat_map(|a| nodes.iter().map(move |b| (*a, *b)));
-    let pairs: Vec<_> = all.filter(|(a, b)| a != b).collect();
     assert_eq!(probes(&mut world, 1), []);
-    assert_eq!(probes(&mut world, 0), pairs);
+    assert_eq!(probes(&mut world, 0), [(id(1), id(2)), (id(2), id(1))]);
     assert_eq!(probes(&mut world, 0), []);
+}
+
+/// A node that is open from 18:00 to 8:00, and what it sees at `hour` of a Monday.
+fn at_night(n: u8, room: u64, hour: u32) -> Core {
+    let hours = vec!["18:00-08:00".parse().expect("test hours")];
+    let opening = owner::Opening { hours, when_idle: false };
+    core_with(n, room, None).owned(Owner::new(opening, Tick(10_000), at_hour(hour)))
+}
+
+fn at_hour(hour: u32) -> Activity {
+    let minute = owner::WeekMinute::new(0, hour, 0);
+    Activity { minute, typed_ms_ago: None, others_permille: None }
+}
+
+/// Goal: what a node serves that closes is taken over before it lets go; when it opens it has its part again.
+/// Method: three nodes that hold half of the layers each; day breaks for the one that holds the first half alone.
+#[test]
+fn a_node_that_closes_hands_its_layers_over_without_a_gap() {
+    let mut world = World::new(vec![at_night(1, 3, 7)]);
+    join_two(&mut world, 3, &any);
+    assert_eq!(world.served(), ["0..3", "3..6", "3..6"]);
+    world.step(id(1), Input::Seen(at_hour(8)));
+    world.run_ms(5_000, &no_gap);
+    assert_eq!(world.served(), ["", "0..3", "3..6"]);
+    world.run_ms(2 * owner::GRACE_MS, &no_gap);
+    world.step(id(1), Input::Seen(at_hour(18)));
+    world.run_ms(5_000, &no_gap);
+    assert_eq!(world.served()[0].len(), 4, "{:?}", world.served());
+}
+
+/// Goal: where nobody can take over, the others are served for a while, and the node's own callers always.
+/// Method: all layers are on a node that closes; the other one has no room.
+#[test]
+fn the_owner_comes_first_even_where_nobody_can_take_over() {
+    let mut world = World::new(vec![at_night(1, 6, 7), core_with(2, 0, None)]);
+    let other = world.cores.get_mut(&id(2)).expect("it was just made");
+    other.introduce(id(1), &[([127, 0, 0, 1], 1).into()]);
+    world.run_ms(3_000, &any);
+    let seen_by_other = |world: &World| world.cores[&id(2)].served(MODEL).len();
+    assert_eq!(seen_by_other(&world), 1);
+    world.step(id(1), Input::Seen(at_hour(8)));
+    world.run_ms(owner::GRACE_MS - 1_000, &no_gap);
+    assert_eq!(seen_by_other(&world), 1);
+    world.run_ms(2_000, &no_gap);
+    assert_eq!(seen_by_other(&world), 0);
+    assert_eq!(world.served(), ["0..6", ""]);
+    world.step(id(1), Input::Seen(at_hour(18)));
+    world.run_ms(2_000, &no_gap);
+    assert_eq!(seen_by_other(&world), 1);
+}
+
+/// A node that starts while it is closed takes no layers of others, but those that its own callers lack.
+#[test]
+fn a_node_that_starts_closed_has_layers_for_itself_at_most() {
+    let mut world = World::new(vec![core_with(1, 6, None)]);
+    world.run_ms(500, &any);
+    let mut closed = at_night(2, 6, 12);
+    closed.introduce(id(1), &[([127, 0, 0, 1], 1).into()]);
+    world.cores.insert(id(2), closed);
+    world.run_ms(3_000, &no_gap);
+    assert_eq!(world.served(), ["0..6", ""]);
+    world.dead.push(id(1));
+    world.run_ms(SILENCE_MS_MAX + 1_000, &any);
+    assert_eq!(world.served(), ["0..6"]);
 }

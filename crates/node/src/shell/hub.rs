@@ -8,9 +8,13 @@ use super::{
     models::KnownModel,
     now,
     orders::{describe, order},
+    owner::Watcher,
 };
 use crate::{
-    core::{Core, Effect, HEARTBEAT_MS, Input, directory::Speed, faults::Fault, measures::Sample},
+    core::{
+        Core, Effect, HEARTBEAT_MS, Input, directory::Speed, faults::Fault, measures::Sample,
+        owner::Closed,
+    },
     shell::stages::Job,
     wire::{BULK_BYTES_MAX, Control, Heartbeat, Machine},
 };
@@ -112,6 +116,8 @@ pub(crate) struct NodeView {
     /// KiB a second between this node and that one, by the word of the end that gets less.
     pub(crate) throughput_kib: Option<u32>,
     pub(crate) machine: Machine,
+    /// Why it gives no work to others, if it does not.
+    pub(crate) closed: Option<Closed>,
 }
 
 impl View {
@@ -140,6 +146,8 @@ impl View {
 pub(crate) struct Hub {
     pub(crate) core: Core,
     pub(crate) kernels: Kernels,
+    /// Looks at the machine, if its owner set limits.
+    pub(crate) watcher: Option<Watcher>,
     pub(crate) view: watch::Sender<View>,
 }
 
@@ -161,6 +169,9 @@ pub(crate) async fn run(shared: Arc<Shared>, mut hub: Hub, mut inputs: mpsc::Rec
                 hub.step(&shared, Input::Addresses(shared.endpoint.addresses()));
                 if count.is_multiple_of(TICKS_PER_SAMPLE) {
                     hub.step(&shared, Input::Measured(sample(&shared)));
+                    if let Some(activity) = hub.watcher.as_mut().map(Watcher::look) {
+                        hub.step(&shared, Input::Seen(activity));
+                    }
                 }
                 if count.is_multiple_of(TICKS_PER_SWEEP) {
                     shared.stages.send(Job::Tick);
@@ -246,6 +257,7 @@ impl Hub {
             Effect::Probe { peer } => {
                 shared.links.send(peer, &Control::Bulk(vec![0; BULK_BYTES_MAX]));
             }
+            Effect::Admit { others } => shared.stages.send(Job::Admit { others }),
             Effect::Blame(peer, fault) => shared.blame(peer, fault),
             Effect::Load { model, span } => self.load(shared, model, span),
             Effect::Unload { model, span } => shared.stages.send(Job::Retire(model, span)),
@@ -282,6 +294,7 @@ impl Hub {
             round_trip_us: None,
             throughput_kib: None,
             machine: self.core.machine(),
+            closed: self.core.closed(),
         };
         let round_trips: BTreeMap<_, _> = self.core.round_trips_us().collect();
         let others = self.core.directory().nodes().map(|(node, known)| {
@@ -296,6 +309,7 @@ impl Hub {
                 round_trip_us: round_trips.get(&node).copied(),
                 throughput_kib: self.core.links().throughput_kib(shared.me, node),
                 machine: heartbeat.map(|h| h.machine).unwrap_or_default(),
+                closed: heartbeat.and_then(|h| h.closed),
             }
         });
         let models = self.core.models().iter();

@@ -10,6 +10,7 @@ use super::{
     meter::{self, Meter},
     models::KnownModel,
     now,
+    owner::Watcher,
     probe::Probes,
     random,
     resume::Answers,
@@ -20,7 +21,7 @@ use super::{
 use crate::{
     api::AdminError,
     config::{MemoryShare, ModelPlace, NodeConfig, StartError},
-    core::{Core, OwnModel, faults::Faults},
+    core::{Core, OwnModel, faults::Faults, owner::Owner},
     store::{Store, StoreError, journal::Journals},
     wire::PEERS_MAX,
 };
@@ -99,9 +100,13 @@ pub(super) async fn open(
     own[0].is_core = true;
     let extra: u64 = models.iter().map(|known| known.extra_bytes()).sum();
     let weights = memory.weights.saturating_sub(extra);
+    let watches = !config.opening.hours.is_empty() || config.opening.when_idle;
+    let watcher = Watcher::new(config.opening.when_idle);
+    let owner = Owner::new(config.opening, now(), watcher.glance());
     let mut core =
         Core::new(NodeId(keys.public()), config.name.clone(), weights, config.policy, own)
-            .mixing(config.mixes_precision);
+            .mixing(config.mixes_precision)
+            .owned(owner);
     for (peer, addresses) in &peers {
         core.introduce(*peer, addresses);
     }
@@ -137,7 +142,8 @@ pub(super) async fn open(
         outlines: config.data_dir.join("outlines"),
         takers: Semaphore::new(TAKERS_MAX),
     });
-    Ok((shared, Hub { core, kernels, view: view_sender }, inputs))
+    let watcher = watches.then_some(watcher);
+    Ok((shared, Hub { core, kernels, watcher, view: view_sender }, inputs))
 }
 
 /// The models whose files are here, in the order chosen, and gaps for the others.

@@ -43,6 +43,9 @@ const REPLAY_BYTES_MAX: u64 = 256 << 20;
 /// A stage given back stays loaded for this long, for routes chosen just before.
 const RETIRED_MS: u64 = 3_000;
 
+/// What other heads are told where the owner comes first.
+const CLOSED: &str = "it is closed and works for its own callers alone";
+
 /// What the thread can be told.
 #[allow(
     clippy::large_enum_variant,
@@ -57,6 +60,8 @@ pub(crate) enum Job {
     Flow { from: NodeId, flow: Flow },
     /// A node is gone.
     PeerGone(NodeId),
+    /// Sessions of other heads are welcome, or are to end.
+    Admit { others: bool },
     /// Time passed.
     Tick,
     /// No more.
@@ -84,6 +89,7 @@ impl StageThread {
             sessions: HashMap::new(),
             waiting: VecDeque::new(),
             known: Recent::default(),
+            admits_others: true,
             held: Arc::clone(&held),
             busy_us: Arc::clone(&busy_us),
         };
@@ -205,6 +211,8 @@ struct Worker {
     waiting: VecDeque<SessionKey>,
     /// Sessions that were opened here, for which something may still come in.
     known: Recent<RequestId, SESSIONS_REMEMBERED>,
+    /// Other heads than this node's own may open sessions.
+    admits_others: bool,
     held: Arc<AtomicUsize>,
     busy_us: Arc<AtomicU64>,
 }
@@ -247,8 +255,23 @@ impl Worker {
             }
             Job::Flow { from, flow } => self.flow(shared, from, flow),
             Job::PeerGone(peer) => self.peer_gone(shared, peer),
+            Job::Admit { others } => self.admit(shared, others),
             Job::Tick => self.sweep(),
             Job::Stop => unreachable!("the stop ends the thread"),
+        }
+    }
+
+    /// Ends the sessions of other heads, unless those are welcome. They may find another route.
+    fn admit(&mut self, shared: &Shared, others: bool) {
+        self.admits_others = others;
+        if others {
+            return;
+        }
+        let is_foreign = |(_, session): &(&SessionKey, &Session)| session.open.head != shared.me;
+        let foreign: Vec<_> =
+            self.sessions.iter().filter(is_foreign).map(|(key, _)| *key).collect();
+        for key in foreign {
+            self.fail(shared, key, CLOSED.into());
         }
     }
 
@@ -285,6 +308,9 @@ impl Worker {
         leg: Leg,
         open: Box<Open>,
     ) -> Result<(), Wrong> {
+        if !self.admits_others && open.head != shared.me {
+            return Err(CLOSED.into());
+        }
         let known = check_ticket(shared, &open)?;
         let hop = *open
             .route

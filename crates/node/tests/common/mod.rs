@@ -40,6 +40,7 @@ pub async fn node(dir: &Path, span: LayerSpan) -> Node {
         upstreams: Vec::new(),
         policy: Policy::default(),
         mixes_precision: false,
+        opening: talka_node::Opening::default(),
         grant: None,
     };
     let node = Node::start(config).await.expect("the node starts");

@@ -121,6 +121,7 @@ impl Rogue {
             round_trips_us: Vec::new(),
             throughputs_kib: Vec::new(),
             machine: Machine::default(),
+            closed: None,
             offers: vec![offer],
             peers: Vec::new(),
         })

@@ -57,9 +57,11 @@ pub async fn run(at: NodeAt) -> Result<Exit> {
 }
 
 fn state(peer: &PeerReport) -> String {
+    let closed = peer.closed.as_ref().filter(|_| peer.alive);
+    let closed = closed.map(|why| format!(", {why}")).unwrap_or_default();
     match (peer.this, peer.alive, peer.silent_ms) {
-        (true, ..) => "this node".into(),
-        (_, true, _) => "alive".into(),
+        (true, ..) => format!("this node{closed}"),
+        (_, true, _) => format!("alive{closed}"),
         (.., Some(ms)) => format!("silent for {}", quantity::show_ms(ms)),
         (.., None) => "never heard".into(),
     }

@@ -26,6 +26,7 @@ pub async fn run(at: NodeAt) -> Result<Exit> {
         ("nodes", format!("{} of {} answer", status.nodes_alive, status.nodes_known)),
         ("requests", format!("{} running here", status.requests_running)),
         ("sessions", format!("{} held by stages here", status.sessions_held)),
+        ("others", status.closed.unwrap_or_else(|| "may give work to this node".into())),
         (
             "speed",
             format!(

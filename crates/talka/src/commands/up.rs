@@ -28,7 +28,7 @@ use std::{
 use sysinfo::System;
 use talka_gateway::{ApiKey, GatewayConfig, check_bind};
 use talka_hub::HubRef;
-use talka_node::{MemoryShare, ModelChoice, Node, NodeConfig, api::ModelReport};
+use talka_node::{MemoryShare, ModelChoice, Node, NodeConfig, Opening, api::ModelReport};
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 use tracing_subscriber::EnvFilter;
 
@@ -97,6 +97,7 @@ fn node_config(
         cache_bytes: args.cache.map(|size| size.0),
         policy: args.policy.into(),
         mixes_precision: args.mix_precision,
+        opening: Opening { hours: args.hours.clone(), when_idle: args.when_idle },
         weights: args.weights.map(Into::into),
         join,
         p2p_address: args.p2p,

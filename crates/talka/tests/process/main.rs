@@ -13,6 +13,7 @@ mod fetch;
 mod harness;
 mod hub;
 mod models;
+mod owner;
 mod parts;
 mod refusals;
 mod resume;

@@ -46,5 +46,9 @@ fn print(report: &RouteReport) -> Result<()> {
             stage.why.clone(),
         ]);
     }
-    Ok(table.print()?)
+    table.print()?;
+    for node in &report.closed {
+        output::line(format!("{} gives no work to others: {}", node.name, node.why))?;
+    }
+    Ok(())
 }

@@ -3,8 +3,10 @@
 
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
-use talka_net::{Invite, Lane, decode_activation, frame::Decoder, read_tokens, read_values};
-use talka_node::wire::{Control, Flow};
+use talka_net::{
+    Invite, Lane, activation::read_best, decode_activation, frame::Decoder, read_tokens, read_values,
+};
+use talka_node::wire::{Control, Flow, fetch};
 
 /// What the lane's frames hold, or nothing more after the first that is wrong.
 fn frames(lane: Lane, mut bytes: &[u8]) -> Vec<Bytes> {
@@ -30,8 +32,12 @@ fn messages(bytes: &Bytes) {
     if let Ok(flow) = Flow::from_bytes(bytes.clone()) {
         let _ = format!("{flow:?}");
     }
+    if let Ok(ask) = fetch::Ask::from_bytes(bytes) {
+        assert_eq!(fetch::Ask::from_bytes(&ask.to_bytes()), Ok(ask));
+    }
+    let _ = fetch::Answer::from_bytes(bytes);
     if let Ok((header, payload)) = decode_activation(bytes.clone()) {
-        let _ = (read_tokens(&payload), format!("{header:?}"));
+        let _ = (read_tokens(&payload), read_best(&payload), format!("{header:?}"));
         for kind in [talka_net::WireType::F32, talka_net::WireType::Bf16] {
             let _ = read_values(kind, &payload);
         }

@@ -1,8 +1,10 @@
 //! The handle that front ends use: every question and order a person or program may put to a node.
 
+mod forecast;
 mod routes;
 mod types;
 
+pub use forecast::*;
 pub use routes::*;
 pub use types::*;
 

@@ -9,6 +9,8 @@ pub mod embed;
 pub mod fallback;
 pub mod faults;
 pub mod fetch;
+pub mod forecast;
+pub mod frames;
 pub mod head;
 pub mod invites;
 pub mod measures;
@@ -36,6 +38,10 @@ pub const HEARTBEAT_MS: u64 = 1_000;
 /// Three heartbeats, and half of one for the way. A request whose stage died must end within 5 s:
 /// this leaves 1.5 s for the rest.
 pub const SILENCE_MS_MAX: u64 = 3_500;
+
+/// A node that starts listens so long to those it knows of before it takes layers, in milliseconds: else it would
+/// load what others serve, and the others might then leave that to it.
+const LISTEN_MS: u64 = 1_000;
 const _: () = assert!(SILENCE_MS_MAX > 3 * HEARTBEAT_MS);
 
 /// Pause before a node that could not be reached is dialled again, in milliseconds: doubled each
@@ -85,6 +91,29 @@ pub struct OwnModel {
 }
 
 impl OwnModel {
+    /// A model of `layers` layers of `layer_bytes`, held as it is stored, of which nothing else is known or done.
+    pub fn new(id: ModelId, name: String, layers: u32, layer_bytes: u64) -> Self {
+        Self {
+            id,
+            name,
+            layers,
+            bytes: layer_bytes.saturating_mul(layers.into()),
+            layer_bytes,
+            grade: Grade::Stored,
+            frame_bytes: 0,
+            is_core: false,
+            wanted_at: None,
+            resident_since: None,
+            share_bytes: None,
+            layer_us: 0,
+            adapters: Vec::new(),
+            pinned: None,
+            serves: Vec::new(),
+            loading: Vec::new(),
+            failed: Vec::new(),
+        }
+    }
+
     /// Whether it waits on the disk.
     pub fn is_swapped_out(&self) -> bool {
         self.share_bytes == Some(0) && self.pinned.is_none()
@@ -168,6 +197,8 @@ pub struct Core {
     /// Something that placements depend on changed since they were made.
     is_stale: bool,
     next_heartbeat: Tick,
+    /// When it took its first step.
+    begun_at: Option<Tick>,
 }
 
 impl Core {
@@ -197,6 +228,7 @@ impl Core {
             links: Arc::default(),
             is_stale: true,
             next_heartbeat: Tick(0),
+            begun_at: None,
         }
     }
 
@@ -352,7 +384,9 @@ impl Core {
             let due = self.directory.due_probe(self.me, now);
             out.extend(due.map(|peer| Effect::Probe { peer }));
         }
-        let changed = self.is_stale && self.assign(now, out);
+        let begun_at = *self.begun_at.get_or_insert(now);
+        let listens = self.directory.is_anybody_unheard() && now.since_ms(begun_at) < LISTEN_MS;
+        let changed = self.is_stale && !listens && self.assign(now, out);
         let is_shut = self.owner.is_shut(now);
         let turns = is_shut != self.is_shut;
         self.is_shut = is_shut;
@@ -460,21 +494,29 @@ impl Core {
 
     /// Where layers of `model` belong, with this node or, if it takes no part, as the others see it.
     fn placement(&self, model: &OwnModel, takes_part: bool) -> Placement {
-        let me = Candidate {
+        // Layers are shared with those only that can make a route with this node.
+        let grade = (!self.mixes_precision).then_some(model.grade);
+        let mut candidates = self.directory.candidates(model.id, grade);
+        candidates.push(self.candidate(model, takes_part));
+        self.place_among(model, &candidates)
+    }
+
+    /// What this node offers `model`: nothing, if it takes no part.
+    fn candidate(&self, model: &OwnModel, takes_part: bool) -> Candidate {
+        Candidate {
             node: self.me,
             memory_bytes: model.share_bytes.filter(|_| takes_part).unwrap_or(0),
             layer_us: self.layer_us(model),
             pinned: model.pinned.filter(|_| takes_part),
             serves: model.serves.clone(),
-        };
-        // Layers are shared with those only that can make a route with this node.
-        let grade = (!self.mixes_precision).then_some(model.grade);
-        let mut candidates = self.directory.candidates(model.id, grade);
-        candidates.push(me);
+        }
+    }
+
+    fn place_among(&self, model: &OwnModel, candidates: &[Candidate]) -> Placement {
         let is_busy = self.measures.is_busy() || self.directory.is_busy(model.id);
         let goal = if is_busy { Goal::Throughput } else { Goal::Interactive };
         let ways = self.links.carrying(model.frame_bytes);
-        place(model.layers, model.layer_bytes, &candidates, ways, goal)
+        place(model.layers, model.layer_bytes, candidates, ways, goal)
     }
 
     fn loaded(&mut self, model: ModelId, span: LayerSpan, success: bool) {

@@ -25,6 +25,15 @@ pub use talka_plan::residency::Policy;
 pub use talka_upstream::{Key, ServiceConfig, ServiceError};
 pub use wire::Grade;
 
+/// What a node with `config` would come to if it joined the network of `config.join`. It joins nothing, and keeps
+/// nothing. One layer of each model whose files are here is loaded and run.
+///
+/// # Errors
+/// [`StartError`] says what is wrong with the models, the invitation or the way to the inviter.
+pub async fn forecast(config: NodeConfig) -> Result<api::ForecastReport, StartError> {
+    shell::forecast::forecast(config).await
+}
+
 /// What the model at `source` is and takes, by its headers; no node need run.
 ///
 /// # Errors

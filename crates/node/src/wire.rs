@@ -5,6 +5,7 @@
 //! [`WireError`] that blames the sender. Links for weights have words of their own: [`fetch`]. Judges nothing: who may say what is decided elsewhere.
 
 pub mod fetch;
+pub mod outlook;
 mod step;
 
 pub use step::{Answer, Payload, Step, Wanted};
@@ -15,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use std::{fmt, net::SocketAddr};
 use talka_base::{
     AdapterId, CodecError, Encoded, LayerSpan, Membership, ModelId, NetworkId, NodeId, Precision,
-    Receipt, RequestId, Signed, decode, encode,
+    Receipt, RequestId, Signed, decode, encode, model::ShapeError,
 };
 use talka_engine::{LogitsWanted, Pooling, quant::Encoding};
 use talka_ledger::{Entry, Event};
@@ -252,6 +253,10 @@ pub enum Control {
     Fetch(Hello),
     /// Says nothing: whoever gets it sees how much goes through.
     Bulk(Vec<u8>),
+    /// First words of somebody invited who wants to know more before joining.
+    Look(outlook::OutlookRequest),
+    /// The answer to a good one.
+    Outlook(Box<outlook::Outlook>),
 }
 
 impl Encoded for Control {
@@ -400,6 +405,9 @@ pub enum WireError {
     /// The first byte of an answer about a model says what it is.
     #[error("answer of kind {found:?}, expected 0 or 1")]
     Answer { found: Option<u8> },
+    /// A model that cannot be.
+    #[error(transparent)]
+    Shape(#[from] ShapeError),
     /// More of something than any honest node sends.
     #[error("{found} {what}, expected at most {max}")]
     TooMany { what: &'static str, found: usize, max: usize },
@@ -423,6 +431,7 @@ impl Control {
             Self::Heartbeat(heartbeat) => heartbeat.check()?,
             Self::Admitted(admission) => check_peers(&admission.peers)?,
             Self::Bulk(bytes) => at_most("bytes of nothing", bytes.len(), BULK_BYTES_MAX)?,
+            Self::Outlook(outlook) => outlook.check()?,
             _ => {}
         }
         Ok(message)

@@ -1,7 +1,10 @@
 //! Questions about routes: which would be taken, and why.
 
 use super::{Api, GenerateError, StageReport};
-use crate::shell::hub::{NodeView, View};
+use crate::{
+    core::frames::far_bytes,
+    shell::hub::{NodeView, View},
+};
 use serde::{Deserialize, Serialize};
 use talka_base::{LayerSpan, NodeId, Tick};
 use talka_plan::{Choices, Considered, Route, Why};
@@ -85,7 +88,7 @@ impl Api {
         let layers = chosen.known.model.shape().layers;
         let view = shared.view.borrow();
         let tiers = view.tiers(&chosen.known, chosen.adapter_id(), shared.mixes_precision);
-        let ways = view.links.carrying(chosen.known.frame_bytes());
+        let ways = view.links.carrying(far_bytes(chosen.known.model.shape()));
         let choices = tiers.into_iter().map(|tier| Choices::new(tier.stages, ways, shared.me));
         let choices: Vec<_> = choices.map(|tier| (tier.route(layers), tier)).collect();
         let time = |route: &Result<Route, _>| route.as_ref().map_or(u64::MAX, |route| route.us);

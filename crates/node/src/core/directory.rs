@@ -193,6 +193,11 @@ impl Directory {
         self.nodes.iter().filter(|(_, known)| is_silent(known)).map(|(id, _)| *id).collect()
     }
 
+    /// Whether there is a node that never said anything.
+    pub(super) fn is_anybody_unheard(&self) -> bool {
+        self.nodes.values().any(|known| known.heartbeat.is_none())
+    }
+
     /// A node that nobody knows of how much gets to it from `me`, although it has been linked for a while. Each
     /// is returned once a link.
     pub(super) fn due_probe(&mut self, me: NodeId, now: Tick) -> Option<NodeId> {

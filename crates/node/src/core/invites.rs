@@ -61,20 +61,34 @@ impl InviteBook {
         node: NodeId,
         now: Tick,
     ) -> Result<(), InviteRefused> {
+        let index = self.find(secret, node, now)?;
+        let given = &mut self.given[index];
+        given.used_by = (!given.reusable).then_some(node);
+        Ok(())
+    }
+
+    /// Whether an invitation would let `node` in.
+    ///
+    /// # Errors
+    /// [`InviteRefused`].
+    pub fn check(&self, secret: &[u8; 32], node: NodeId, now: Tick) -> Result<(), InviteRefused> {
+        self.find(secret, node, now).map(|_| ())
+    }
+
+    /// Where the invitation stands that lets `node` in.
+    fn find(&self, secret: &[u8; 32], node: NodeId, now: Tick) -> Result<usize, InviteRefused> {
         let hash = hash(secret);
-        let given = self.given.iter_mut().find(|g| g.secret_hash == hash);
-        let given = given.ok_or(InviteRefused::Unknown)?;
+        let index = self.given.iter().position(|g| g.secret_hash == hash);
+        let index = index.ok_or(InviteRefused::Unknown)?;
+        let given = &self.given[index];
         if now > given.expires_at {
             let minutes = now.since_ms(given.expires_at) / 60_000;
             return Err(InviteRefused::Expired { minutes });
         }
-        if !given.reusable {
-            if given.used_by.is_some_and(|user| user != node) {
-                return Err(InviteRefused::Used);
-            }
-            given.used_by = Some(node);
+        match given.used_by {
+            Some(user) if user != node => Err(InviteRefused::Used),
+            _ => Ok(index),
         }
-        Ok(())
     }
 }
 
@@ -95,9 +109,11 @@ mod tests {
         let mut book = InviteBook::default();
         book.give(&[1; 32], Tick(1_000), false);
         book.give(&[2; 32], Tick(1_000), true);
+        assert_eq!(book.check(&[1; 32], BOB, Tick(5)), Ok(()), "and it is not used by that");
         assert_eq!(book.redeem(&[1; 32], ANN, Tick(10)), Ok(()));
         assert_eq!(book.redeem(&[1; 32], ANN, Tick(20)), Ok(()));
         assert_eq!(book.redeem(&[1; 32], BOB, Tick(20)), Err(InviteRefused::Used));
+        assert_eq!(book.check(&[1; 32], BOB, Tick(20)), Err(InviteRefused::Used));
         assert_eq!(book.redeem(&[2; 32], ANN, Tick(10)), Ok(()));
         assert_eq!(book.redeem(&[2; 32], BOB, Tick(1_000)), Ok(()));
     }

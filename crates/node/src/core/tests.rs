@@ -26,23 +26,10 @@ fn core(n: u8, pinned: Option<(u32, u32)>) -> Core {
 
 fn core_with(n: u8, room: u64, pinned: Option<(u32, u32)>) -> Core {
     let model = OwnModel {
-        id: MODEL,
-        name: "m".into(),
-        layers: LAYERS,
-        bytes: 60,
-        layer_bytes: 10,
-        grade: Grade::Stored,
         frame_bytes: 1_024,
-        is_core: false,
-        wanted_at: None,
-        resident_since: None,
-        share_bytes: None,
         layer_us: 100,
-        adapters: vec![],
         pinned: pinned.map(|(a, b)| LayerSpan::new(a, b).expect("test span")),
-        serves: vec![],
-        loading: vec![],
-        failed: vec![],
+        ..OwnModel::new(MODEL, "m".into(), LAYERS, 10)
     };
     let mut core = Core::new(id(n), format!("n{n}"), room * 10, Policy::Specialised, vec![model]);
     core.addresses = vec![([127, 0, 0, 1], u16::from(n)).into()];
@@ -395,4 +382,32 @@ fn a_node_that_starts_closed_has_layers_for_itself_at_most() {
     world.dead.push(id(1));
     world.run_ms(SILENCE_MS_MAX + 1_000, &any);
     assert_eq!(world.served(), ["0..6"]);
+}
+
+/// Goal: a newcomer gets what it was forecast.
+/// Method: networks of two that are settled, newcomers with room for few layers and for all.
+#[test]
+fn what_is_forecast_is_what_joining_gives() {
+    for (rooms, room) in [([3, 1], 2), ([2, 2], 2), ([6, 2], 6), ([2, 2], 6), ([1, 1], 1)] {
+        let mut world = World::new(vec![core_with(1, rooms[0], None)]);
+        let mut second = core_with(2, rooms[1], None);
+        second.introduce(id(1), &[([127, 0, 0, 1], 1).into()]);
+        world.cores.insert(id(2), second);
+        world.run_ms(5_000, &any);
+
+        // As far as nodes are that never measured.
+        let away = (id(1), 2 * talka_plan::links::UNKNOWN_LINK_US);
+        let outlook = world.cores[&id(1)].outlook(world.now);
+        let visitor = core_with(3, room, None).visiting(world.now, outlook, away);
+        let placement = visitor.placement(&visitor.models[0], true);
+        let forecast: Vec<_> = placement.of(id(3)).collect();
+
+        let mut joining = core_with(3, room, None);
+        joining.introduce(id(1), &[([127, 0, 0, 1], 1).into()]);
+        world.cores.insert(id(3), joining);
+        world.run_ms(5_000, &any);
+        let mut served = world.cores[&id(3)].models[0].serves.clone();
+        served.sort();
+        assert_eq!(served, forecast, "{rooms:?}, then {room}");
+    }
 }

@@ -72,6 +72,10 @@ pub(crate) enum HubInput {
     Asked {
         model: ModelId,
     },
+    /// Somebody wants to know what live nodes say of themselves.
+    Outlook {
+        answer: oneshot::Sender<Vec<(NodeId, Heartbeat)>>,
+    },
     /// This node now belongs to another network.
     Adopt {
         desk: Box<Desk>,
@@ -204,6 +208,10 @@ pub(crate) async fn run(shared: Arc<Shared>, mut hub: Hub, mut inputs: mpsc::Rec
             }
             Some(HubInput::Loaded { model, span, success: false }) => {
                 hub.step(&shared, Input::LoadFailed { model, span });
+            }
+            Some(HubInput::Outlook { answer }) => {
+                // Who asked may have left.
+                let _ = answer.send(hub.core.outlook(now()));
             }
             Some(HubInput::Adopt { desk, peers, done }) => {
                 shared.links.close_all("this node joined another network");
@@ -372,6 +380,8 @@ impl Hub {
             | Control::Hello(_)
             | Control::Join(_)
             | Control::Fetch(_)
+            | Control::Look(_)
+            | Control::Outlook(_)
             | Control::Admitted(_)
             | Control::Refused { .. } => {
                 tracing::warn!(peer = %peer.short(), "a message out of turn");

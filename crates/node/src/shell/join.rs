@@ -17,7 +17,7 @@ use std::{
     sync::{Arc, PoisonError},
     time::Duration,
 };
-use talka_base::{Membership, NodeId, Signed, encode};
+use talka_base::{Membership, NetworkId, NodeId, Signed, encode};
 use talka_ledger::{Entry, Event, Ledger};
 use talka_net::{Invite, Lane, LinkReceiver, LinkSender};
 use tokio::time::timeout;
@@ -79,12 +79,7 @@ async fn admit(
 ) -> Result<Admission, String> {
     let desk = shared.desk();
     let network = desk.network();
-    if request.network != network {
-        let (mine, yours) = (network.short(), request.network.short());
-        return Err(format!(
-            "wrong network: the invitation is for {yours}, this node is in {mine}"
-        ));
-    }
+    check_network(network, request.network)?;
     redeem(shared, guest, &request.secret)?;
     let membership = shared.keys.sign(Membership {
         network,
@@ -105,6 +100,16 @@ async fn admit(
     tracing::info!(guest = %guest.short(), "let a node in");
     let peers = shared.view.borrow().introductions.clone();
     Ok(Admission { membership, ledger_height: shared.desk().entries_held(), peers })
+}
+
+/// # Errors
+/// If an invitation is not for the network `mine`.
+pub(super) fn check_network(mine: NetworkId, invited: NetworkId) -> Result<(), String> {
+    if mine == invited {
+        return Ok(());
+    }
+    let (mine, yours) = (mine.short(), invited.short());
+    Err(format!("wrong network: the invitation is for {yours}, this node is in {mine}"))
 }
 
 fn redeem(shared: &Shared, guest: NodeId, secret: &[u8; 32]) -> Result<(), String> {
@@ -178,7 +183,11 @@ pub(crate) async fn ask(
     Ok(Joined { membership: admission.membership, entries, peers })
 }
 
-async fn exchange(
+/// One question and its answer.
+///
+/// # Errors
+/// Why there is none.
+pub(super) async fn exchange(
     sender: &LinkSender,
     receiver: &mut LinkReceiver,
     message: &Control,

@@ -1,6 +1,6 @@
 //! Opens, greets and reads links. After the greeting a link belongs to a node of the network.
 
-use super::{Party, Shared, desk::Desk, fetch::give, hub::HubInput, join, probe};
+use super::{Party, Shared, desk::Desk, fetch::give, forecast, hub::HubInput, join, probe};
 use crate::{
     core::{faults::Fault, recent::Recent},
     store::Store,
@@ -210,7 +210,8 @@ pub(crate) async fn accept_all(shared: Arc<Shared>) {
     }
 }
 
-/// The accepting side of a greeting: a member says hello, or that it comes to fetch; a guest asks to join.
+/// The accepting side of a greeting: a member says hello, or that it comes to fetch; a guest asks to join, or what that
+/// would come to.
 async fn welcome(shared: Arc<Shared>, link: Link) {
     let peer = link.peer();
     let (sender, mut receiver) = link.split();
@@ -228,6 +229,7 @@ async fn welcome(shared: Arc<Shared>, link: Link) {
         Ok(Ok(Control::Join(request))) => {
             join::host(&shared, peer, request, &sender, &mut receiver).await;
         }
+        Ok(Ok(Control::Look(request))) => forecast::host(&shared, peer, &request, &sender).await,
         Ok(Ok(Control::Fetch(hello))) => match check(&shared.desk(), peer, &hello) {
             Ok(()) => give::serve(&shared, peer, &sender, &mut receiver).await,
             Err(reason) => refuse(&sender, &reason).await,
@@ -307,7 +309,11 @@ pub(crate) fn check(desk: &Desk, peer: NodeId, hello: &Hello) -> Result<(), Stri
 pub(crate) async fn refuse(sender: &LinkSender, reason: &str) {
     let message = Control::Refused { reason: crate::wire::shorten(reason) };
     let _ = sender.send(Lane::Control, message.to_bytes()).await;
-    // The peer closes once it has read this; if it does not, we do.
+    await_end(sender, reason).await;
+}
+
+/// The peer closes once it has read the last word; if it does not, we do.
+pub(crate) async fn await_end(sender: &LinkSender, reason: &str) {
     let _ = timeout(GREETING_TIME_MAX, sender.closed()).await;
     sender.close(reason);
 }

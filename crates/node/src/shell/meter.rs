@@ -181,6 +181,11 @@ pub(crate) fn try_out(stage: &mut Stage, width: u32) -> Option<Duration> {
     fastest
 }
 
+/// Microseconds in which `bytes` are read.
+pub(crate) fn read_us(bytes: u64, bytes_per_second: f64) -> u32 {
+    (bytes as f64 / bytes_per_second * 1e6).ceil() as u32
+}
+
 /// Bytes that all threads together read in a second.
 pub(crate) fn bytes_per_second(pool: &ThreadPool) -> f64 {
     let words = vec![1_u64; PROBE_BYTES / size_of::<u64>()];

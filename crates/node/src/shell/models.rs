@@ -3,6 +3,7 @@
 use super::{
     Shared,
     fetch::{give::Telling, ranges::Remote},
+    meter::{read_us, try_out},
     upstream::unknown_model,
 };
 use crate::{
@@ -88,12 +89,6 @@ impl Chosen {
 }
 
 impl KnownModel {
-    /// What a token takes between two stages that are far from each other, in bytes: between near ones more, but
-    /// there it does not matter.
-    pub(crate) fn frame_bytes(&self) -> u32 {
-        self.model.shape().hidden.saturating_mul(size_of::<u16>() as u32)
-    }
-
     /// Opens the model of `choice`, whose files are at `source`, with its adapters and draft, and checks the
     /// tensors of the layers this node may be asked to serve: all of them, unless its owner named some. Their
     /// numbers are not read, so this is quick; adapters and drafts are loaded whole.
@@ -183,6 +178,21 @@ impl KnownModel {
     pub(crate) fn extra_bytes(&self) -> u64 {
         let adapters = self.adapters.iter().map(|known| known.adapter.bytes() as u64);
         adapters.sum::<u64>() + self.draft.as_ref().map_or(0, |draft| draft.bytes)
+    }
+
+    /// Microseconds for one token through one layer, by running one of the layers this node may serve, with its part of
+    /// reading what is no layer. Nothing if its weights are not here.
+    pub(crate) fn try_layer(&self, kernels: &Kernels, bytes_per_second: f64) -> Option<u32> {
+        let shape = self.model.shape();
+        let served = self.pinned.unwrap_or(shape.span());
+        // One of the middle comes without embeddings and head.
+        let layer = served.start() + (served.len() - 1) / 2;
+        let span = LayerSpan::new(layer, layer + 1).ok()?;
+        let mut stage = self.model.stage(span, kernels).ok()?;
+        let us = try_out(&mut stage, shape.hidden)?.as_secs_f64() * 1e6;
+        let average = self.model.span_bytes(shape.span()) / u64::from(shape.layers);
+        let rest = average.saturating_sub(self.model.span_bytes(span));
+        Some((us.ceil() as u32).saturating_add(read_us(rest, bytes_per_second)))
     }
 
     /// Whether guesses take time, so that they must not be made where others wait.

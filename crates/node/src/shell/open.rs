@@ -21,7 +21,7 @@ use super::{
 use crate::{
     api::AdminError,
     config::{MemoryShare, ModelPlace, NodeConfig, StartError},
-    core::{Core, OwnModel, faults::Faults, owner::Owner},
+    core::{Core, OwnModel, faults::Faults, frames::far_bytes, owner::Owner},
     store::{Store, StoreError, journal::Journals},
     wire::PEERS_MAX,
 };
@@ -147,7 +147,7 @@ pub(super) async fn open(
 }
 
 /// The models whose files are here, in the order chosen, and gaps for the others.
-fn open_models(
+pub(super) fn open_models(
     config: &NodeConfig,
     kernels: &Kernels,
 ) -> Result<Vec<Option<Arc<KnownModel>>>, StartError> {
@@ -200,28 +200,20 @@ async fn fetch_models(
     Ok(())
 }
 
-fn own_model(known: &KnownModel, bytes_per_second: f64) -> OwnModel {
+/// What the core is told of a model whose files are known.
+pub(super) fn own_model(known: &KnownModel, bytes_per_second: f64) -> OwnModel {
     let shape = known.model.shape();
     let bytes = known.model.span_bytes(known.pinned.unwrap_or(shape.span()));
     let layer_bytes = known.model.span_bytes(shape.span()) / u64::from(shape.layers);
     OwnModel {
-        id: known.id,
-        name: known.name.clone(),
-        layers: shape.layers,
         bytes,
-        layer_bytes,
         grade: known.grade,
-        frame_bytes: known.frame_bytes(),
+        frame_bytes: far_bytes(shape),
         is_core: known.pinned.is_some(),
-        wanted_at: None,
-        resident_since: None,
-        share_bytes: None,
-        layer_us: (layer_bytes as f64 / bytes_per_second * 1e6).ceil() as u32,
+        layer_us: meter::read_us(layer_bytes, bytes_per_second),
         pinned: known.pinned,
         adapters: known.adapters.iter().map(|known| known.adapter.id()).collect(),
-        serves: Vec::new(),
-        loading: Vec::new(),
-        failed: Vec::new(),
+        ..OwnModel::new(known.id, known.name.clone(), shape.layers, layer_bytes)
     }
 }
 

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     api::{RouteDecision, StageReport},
+    core::frames::far_bytes,
     wire::Grade,
 };
 use std::{
@@ -102,7 +103,7 @@ pub(super) fn choose(
     let tiers = view.tiers(&chosen.known, chosen.adapter_id(), shared.mixes_precision);
     let count: usize = tiers.iter().map(|tier| tier.stages.len()).sum();
     let layers = chosen.known.model.shape().layers;
-    let ways = view.links.carrying(chosen.known.frame_bytes());
+    let ways = view.links.carrying(far_bytes(chosen.known.model.shape()));
     let route = |tier: Tier| {
         let route = Choices::new(tier.stages, ways, shared.me).route(layers)?;
         Ok((route, tier.grade))
@@ -133,7 +134,8 @@ pub(super) fn mend(
     let mut tiers = view.tiers(known, adapter, shared.mixes_precision).into_iter();
     let mut stages = tiers.find(|tier| tier.grade == grade)?.stages;
     stages.retain(|stage| !gone.contains(&stage.node));
-    let choices = Choices::new(stages, view.links.carrying(known.frame_bytes()), shared.me);
+    let choices =
+        Choices::new(stages, view.links.carrying(far_bytes(known.model.shape())), shared.me);
     let mended = if anew { None } else { choices.mend(route).ok() };
     let hops = match mended {
         Some(hops) => hops,

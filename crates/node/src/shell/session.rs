@@ -22,12 +22,13 @@ use crate::{
     core::{
         best,
         faults::Fault,
+        frames::frame_type,
         head::{HeadError, Step as HeadStep, chunk_rows},
     },
     wire::{Answer, Best, Flow, Grade, Leg, Open, Payload, Refusal, RouteHop, Step, Wanted},
 };
 use std::{cmp::Ordering, collections::BTreeSet, sync::Arc, time::Duration};
-use talka_base::{AdapterId, Credits, Flops, NodeId, Precision, Receipt, RequestId, Signed};
+use talka_base::{AdapterId, Credits, Flops, NodeId, Receipt, RequestId, Signed};
 use talka_engine::LogitsWanted;
 use talka_ledger::{Entry, Event, Reservation, Settlement};
 use talka_net::WireType;
@@ -47,9 +48,6 @@ const STEP_TIME_MAX: Duration = Duration::from_secs(120);
 /// After this long without an answer the route's nodes are asked whether they are there; then again after
 /// twice as long. Asking a node that is busy costs one small message.
 const PATIENCE_MIN: Duration = Duration::from_millis(250);
-/// One way to a node that is no neighbour, in microseconds. Nearer ones are on the same local network, where
-/// bytes cost next to nothing.
-const FAR_US: u32 = 3_000;
 /// A session without a route is given up after this long.
 const MEND_TIME_MAX: Duration = Duration::from_secs(10);
 /// Pause before a route that could not be opened is tried again.
@@ -180,22 +178,9 @@ impl HeadSession {
         self.send_first(Flow::Open { leg: self.first(), open: Box::new(open) });
     }
 
-    /// How hidden states travel. Over long ways they are rounded to bf16, half the bytes, which is no more than
-    /// what weights of 16 bits and fewer did to the model already; else a model answers the same however it is cut.
     fn frames(&self) -> WireType {
         let view = self.shared.view.borrow();
-        let is_far = |hops: &[Hop]| {
-            let way_us = view.links.measured_us(hops[0].node, hops[1].node);
-            way_us.is_some_and(|us| us >= FAR_US)
-        };
-        match self.known.model.shape().precision {
-            Precision::F16 | Precision::Bf16 | Precision::Int8
-                if self.route.windows(2).any(is_far) =>
-            {
-                WireType::Bf16
-            }
-            _ => WireType::F32,
-        }
+        frame_type(self.known.model.shape().precision, &self.route, &view.links)
     }
 
     fn first(&self) -> Leg {

@@ -1,4 +1,7 @@
-//! `talka join`: with the node that runs for the data directory, else by starting one here.
+//! `talka join`: with the node that runs for the data directory, else by starting one here; or, with `--dry-run`, not
+//! at all.
+
+mod forecast;
 
 use super::up;
 use crate::{
@@ -10,7 +13,10 @@ use crate::{
 use anyhow::Result;
 
 pub async fn run(args: JoinArgs) -> Result<Exit> {
-    let JoinArgs { invite, node } = args;
+    let JoinArgs { invite, dry_run, node } = args;
+    if dry_run {
+        return forecast::run(invite, &node).await;
+    }
     let Some(client) = running(&node).await? else {
         return up::run(UpArgs { node, join: Some(invite) }).await;
     };

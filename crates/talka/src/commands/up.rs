@@ -49,15 +49,11 @@ pub async fn run(args: UpArgs) -> Result<Exit> {
     start_log()?;
     let key = files::api_key(&args.key)?.map(|text| ApiKey::new(&text)).transpose()?;
     check_bind(args.http, key.is_some()).map_err(|error| UsageError(error.to_string()))?;
-    let name = node_name(args.name.as_deref())?;
     let data_dir = files::data_dir(args.data_dir.as_deref())?;
 
     let listener = bind(args.http).await?;
     let address = listener.local_addr()?;
-    let models = models(&args, &data_dir, join.is_some()).await?;
-    let upstreams = args.upstreams.iter().map(UpstreamFlag::resolve).collect::<Result<_>>()?;
-    let config =
-        NodeConfig { upstreams, ..node_config(&args, join, name, data_dir.clone(), models) };
+    let config = node_config(&args, join, data_dir.clone()).await?;
     install_cryptography();
     let node = Node::start(config).await?;
     let gateway = Gateway::open(listener, &node, key);
@@ -69,7 +65,8 @@ pub async fn run(args: UpArgs) -> Result<Exit> {
     ended.map(|()| Exit::Done)
 }
 
-fn start_log() -> Result<()> {
+/// Log lines go to standard error.
+pub(super) fn start_log() -> Result<()> {
     let chosen = env::read(env::LOG).unwrap_or_else(|| LOG_DEFAULT.into());
     let filter = EnvFilter::try_new(&chosen).map_err(|error| {
         UsageError(format!("{}={chosen:?}: {error}, expected such as info", env::LOG))
@@ -80,15 +77,17 @@ fn start_log() -> Result<()> {
     Ok(())
 }
 
-fn node_config(
+/// What a node is told that is started with `args`; models that are on a hub are fetched.
+pub(super) async fn node_config(
     args: &NodeArgs,
     join: Option<String>,
-    name: String,
     data_dir: PathBuf,
-    models: Vec<ModelChoice>,
-) -> NodeConfig {
+) -> Result<NodeConfig> {
+    let name = node_name(args.name.as_deref())?;
+    let models = models(args, &data_dir, join.is_some()).await?;
+    let upstreams = args.upstreams.iter().map(UpstreamFlag::resolve).collect::<Result<_>>()?;
     let processors = || std::thread::available_parallelism().map_or(1, NonZero::get);
-    NodeConfig {
+    Ok(NodeConfig {
         data_dir,
         name,
         models,
@@ -102,9 +101,9 @@ fn node_config(
         join,
         p2p_address: args.p2p,
         p2p_announced: args.announce,
-        upstreams: Vec::new(),
+        upstreams,
         grant: args.grant,
-    }
+    })
 }
 
 /// The models to serve, fetched if need be.

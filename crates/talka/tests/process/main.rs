@@ -10,6 +10,7 @@ mod crash;
 mod death;
 mod faults;
 mod fetch;
+mod forecast;
 mod harness;
 mod hub;
 mod models;

@@ -69,7 +69,9 @@ fn an_invitation_is_refused_once_expired_or_used_or_garbled() {
     let founder = up(&place.path().join("a"), &[]);
     let dir = place.path().join("new");
     let refused = |invite: &str, word: &str| {
-        cannot_start(&["join", invite], &dir, &[]).refused(3, &["invitation", word]);
+        for more in [&[][..], &["--dry-run"]] {
+            cannot_start(&["join", invite], &dir, more).refused(3, &["invitation", word]);
+        }
     };
     refused("not-an-invitation", "");
     let mut garbled = founder.invite(&[]);

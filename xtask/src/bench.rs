@@ -1,8 +1,9 @@
 //! `cargo xtask bench`: how fast the engine is on this machine, beside llama.cpp, and what cutting a model
 //! over nodes costs ([`swarm`]), beside what it costs there ([`rpc`]).
 //!
-//! Both run the same GGUF files of random weights, on the same number of threads, in turns, so that a busy neighbour hits both; medians are compared. Random weights because speed
-//! does not depend on them, and nothing must be downloaded.
+//! Both run the same GGUF files of random weights, on the same number of threads, in turns, so that a busy
+//! neighbour hits both; medians are compared. Random weights because speed does not depend on them, and nothing
+//! must be downloaded.
 //!
 //! llama.cpp comes as the Python package `llama-cpp-python`, compiled on this machine for this
 //! machine. Where that fails our own numbers are printed and the missing peer is named.

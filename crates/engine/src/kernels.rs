@@ -11,9 +11,9 @@
 //! # What is promised about bits
 //!
 //! *For one [`Isa`], the bits of an output row depend on that row's inputs alone*: not on how many
-//! rows share the call, on the number of threads or on what else the machine does. Each output is one chain
-//! of multiply-adds over rising inputs, in every loop order. So a prompt may be cut anywhere, and requests batched in any company, without
-//! changing an answer.
+//! rows share the call, on the number of threads or on what else the machine does. Each output is one chain of
+//! multiply-adds over rising inputs, in every loop order. So a prompt may be cut anywhere, and requests batched in
+//! any company, without changing an answer.
 //!
 //! Matrix products agree to the bit between instruction sets, but for bf16 weights on matrix units
 //! ([`Isa::Amx`], within [`dot_tolerance`]). Norms, rotations and gates have a single body compiled for

@@ -197,9 +197,9 @@ impl Endpoint {
         NodeId(*self.inner.iroh.id().as_bytes())
     }
 
-    /// Where others may reach this node: what is announced, else at most eight addresses of this machine's interfaces and
-    /// what its router mapped; loopback only if there is nothing else, so that several nodes on
-    /// one machine find each other. Changes with the network: ask again rather than store it.
+    /// Where others may reach this node: what is announced, else at most eight addresses of this machine's
+    /// interfaces and what its router mapped; loopback only if there is nothing else, so that several nodes on one
+    /// machine find each other. Changes with the network: ask again rather than store it.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         if let Some(announced) = self.inner.announced {
             return vec![announced];

@@ -2,10 +2,11 @@
 //!
 //! `hub` is the task that owns the core and performs its effects; `links` opens and reads links;
 //! `stages` is the thread that computes; `answer` and `embed` run one request from prompt to bill, over
-//! sessions (`session`); `routes` finds those; `resume` keeps answers that may be gone on with; `fetch` brings weights
-//! from other nodes, or from a hub, and gives them; `upstream` asks services outside the network; `probe` asks whether a
-//! node is there; `meter` knows how fast this one is; `forecast` says what joining would come to; `models`
-//! knows what requests may ask for; `desk` keeps the ledger, `orders` adds to it. They meet in [`Shared`].
+//! sessions (`session`); `routes` finds those; `resume` keeps answers that may be gone on with; `fetch` brings
+//! weights from other nodes, or from a hub, and gives them; `upstream` asks services outside the network; `probe`
+//! asks whether a node is there; `meter` knows how fast this one is; `forecast` says what joining would come to;
+//! `models` knows what requests may ask for; `desk` keeps the ledger, `orders` adds to it. They meet in
+//! [`Shared`].
 
 pub(crate) mod answer;
 pub(crate) mod desk;

@@ -1,8 +1,8 @@
 //! What nodes of a network say to each other, and its encodings.
 //!
-//! On the control lane: [`Control`]. On the activations lane: [`Flow`], which either opens and
-//! closes sessions or carries one [`Step`] of one. Both decode to bounded values or to a
-//! [`WireError`] that blames the sender. Links for weights have words of their own: [`fetch`]. Judges nothing: who may say what is decided elsewhere.
+//! On the control lane: [`Control`]. On the activations lane: [`Flow`], which either opens and closes sessions or
+//! carries one [`Step`] of one. Both decode to bounded values or to a [`WireError`] that blames the sender. Links
+//! for weights have words of their own: [`fetch`]. Judges nothing: who may say what is decided elsewhere.
 
 pub mod fetch;
 pub mod outlook;

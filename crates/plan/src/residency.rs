@@ -64,8 +64,8 @@ fn parts(memory_bytes: u64, models: &[Held]) -> Vec<u64> {
     shares
 }
 
-/// Whole models: core ones, those just loaded, then those asked for last. One that is bigger than the node's memory gets
-/// what is left, to serve a part of it.
+/// Whole models: core ones, those just loaded, then those asked for last. One that is bigger than the node's
+/// memory gets what is left, to serve a part of it.
 fn swap(policy: Policy, memory_bytes: u64, now: Tick, models: &[Held]) -> Vec<u64> {
     let mut first: Vec<usize> = (0..models.len()).collect();
     first.sort_by_key(|model| {

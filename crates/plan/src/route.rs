@@ -1,10 +1,11 @@
 //! Picks a chain of stages for one request: the one that a token should be through in the least time.
 //!
-//! The time is estimated: for each stage what its layers take, times one more than the sessions that it has already,
-//! and [`STAGE_US`] for handling a frame; for each hop the way there and the time that sending a frame takes; and the way from the
-//! head to the first stage and from the last one back, where frames are small. Found by dynamic programming over (layer, stage): every step goes strictly forward, so loops
-//! and dead ends cannot occur. Spans that overlap are cut to fit. Among equals the route with fewer stages
-//! elsewhere wins, then the one that is cut later, then the lower id.
+//! The time is estimated: for each stage what its layers take, times one more than the sessions that it has
+//! already, and [`STAGE_US`] for handling a frame; for each hop the way there and the time that sending a frame
+//! takes; and the way from the head to the first stage and from the last one back, where frames are small. Found
+//! by dynamic programming over (layer, stage): every step goes strictly forward, so loops and dead ends cannot
+//! occur. Spans that overlap are cut to fit. Among equals the route with fewer stages elsewhere wins, then the one
+//! that is cut later, then the lower id.
 //!
 //! Unlike the placement, a route is one node's own affair: two heads may well choose differently.
 

@@ -246,8 +246,8 @@ pub struct InviteArgs {
 pub struct JoinArgs {
     /// What `talka invite` printed on another node
     pub invite: String,
-    /// Only say what joining with these flags would come to: layers, tokens/s, bytes a token, credits; joins nothing and
-    /// keeps nothing
+    /// Only say what joining with these flags would come to: layers, tokens/s, bytes a token, credits; joins
+    /// nothing and keeps nothing
     #[arg(long)]
     pub dry_run: bool,
     #[command(flatten)]

@@ -1,9 +1,9 @@
 //! `cargo xtask bench swarm`: what it costs to cut a model over nodes, and over slow links.
 //!
-//! Every number stands beside what it could be at best, measured in turns in the same run: the same model
-//! whole, what links take at least, or llama.cpp over the same link. Of random text next to nothing can be guessed
-//! ahead, of one token again and again all: what lies between is text of people. Where tokens are drawn by chance from the whole vocabulary, all
-//! logits travel; else the likeliest do.
+//! Every number stands beside what it could be at best, measured in turns in the same run: the same model whole,
+//! what links take at least, or llama.cpp over the same link. Of random text next to nothing can be guessed ahead,
+//! of one token again and again all: what lies between is text of people. Where tokens are drawn by chance from
+//! the whole vocabulary, all logits travel; else the likeliest do.
 
 use super::{
     Arguments, files, median,

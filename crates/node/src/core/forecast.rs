@@ -4,9 +4,9 @@
 //! hold of each model, and how fast answers would be without it, with it and on it alone. Placed and routed as by a
 //! node that did join, so that is what happens if nothing else changes meanwhile.
 //!
-//! All of it is for one answer at a time on nodes that do nothing else. Of links only the one to the inviter can be
-//! measured before joining: the way to another node is taken to lead past the inviter. Where several placements are as
-//! good, a node that joins may come to another one than is said here: what it loads before it hears of the others counts.
+//! All of it is for one answer at a time on nodes that do nothing else. Of links only the one to the inviter can
+//! be measured before joining: the way to another node is taken to lead past the inviter. Where several placements
+//! are as good, what nodes serve by the time it joins decides.
 
 use super::{Core, OwnModel, frames::frame_type};
 use crate::wire::{Answer, Flow, Grade, Heartbeat, Leg, Payload, Step, Wanted};
@@ -57,7 +57,8 @@ pub struct Way {
     pub link_bytes: u64,
 }
 
-/// About how many bytes a model takes in grade `to` that takes `bytes` in grade `from`, if it is stored as `precision`.
+/// About how many bytes a model takes in grade `to` that takes `bytes` in grade `from`, if it is stored as
+/// `precision`.
 pub fn held_bytes(bytes: u64, precision: Precision, from: Grade, to: Grade) -> u64 {
     // Half bits of a weight with its share of the scales.
     let stored = match precision {
@@ -119,7 +120,8 @@ impl Core {
         self
     }
 
-    /// What joining would come to for `model`, of which this node has the weights, or is to get them. `shape` is valid.
+    /// What joining would come to for `model`, of which this node has the weights, or is to get them. `shape` is
+    /// valid.
     pub fn forecast(
         &self,
         model: ModelId,

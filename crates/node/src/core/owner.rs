@@ -1,4 +1,5 @@
-//! Whether this node gives work to others now: by the hours that its owner set, and by whether the owner needs the machine.
+//! Whether this node gives work to others now: by the hours that its owner set, and by whether the owner needs the
+//! machine.
 //!
 //! Pure: the shell says what time of the week it is there and what the machine does. A node that is closed offers no
 //! layers. It hands those it serves over, and after [`GRACE_MS`] it works for its own callers alone, even where nobody

@@ -210,8 +210,8 @@ pub(crate) async fn accept_all(shared: Arc<Shared>) {
     }
 }
 
-/// The accepting side of a greeting: a member says hello, or that it comes to fetch; a guest asks to join, or what that
-/// would come to.
+/// The accepting side of a greeting: a member says hello, or that it comes to fetch; a guest asks to join, or what
+/// that would come to.
 async fn welcome(shared: Arc<Shared>, link: Link) {
     let peer = link.peer();
     let (sender, mut receiver) = link.split();

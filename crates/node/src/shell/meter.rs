@@ -1,6 +1,6 @@
-//! How fast this node is: by the passes it really makes, before those by one made when a stage was loaded, and before
-//! that by how fast memory is read, which is what decoding one token waits for. The same of products and of links: real
-//! traffic counts, and what was tried at the start until there is some.
+//! How fast this node is: by the passes it really makes, before those by one made when a stage was loaded, and
+//! before that by how fast memory is read, which is what decoding one token waits for. The same of products and of
+//! links: real traffic counts, and what was tried at the start until there is some.
 
 use crate::wire::Machine;
 use std::{

@@ -180,8 +180,8 @@ impl KnownModel {
         adapters.sum::<u64>() + self.draft.as_ref().map_or(0, |draft| draft.bytes)
     }
 
-    /// Microseconds for one token through one layer, by running one of the layers this node may serve, with its part of
-    /// reading what is no layer. Nothing if its weights are not here.
+    /// Microseconds for one token through one layer, by running one of the layers this node may serve, with its
+    /// part of reading what is no layer. Nothing if its weights are not here.
     pub(crate) fn try_layer(&self, kernels: &Kernels, bytes_per_second: f64) -> Option<u32> {
         let shape = self.model.shape();
         let served = self.pinned.unwrap_or(shape.span());

@@ -225,7 +225,8 @@ proptest! {
         }
     }
 
-    /// Whoever has what was placed and gave back the rest is placed there again, after a few rounds at most, and the order in which nodes are known makes no difference.
+    /// Whoever has what was placed and gave back the rest is placed there again, after a few rounds at most, and
+    /// the order in which nodes are known makes no difference.
     #[test]
     fn placements_come_to_rest(
         layers in 1_u32..12, mut nodes in candidates(), links in links(), goal in goal(), turn in 0_usize..8,

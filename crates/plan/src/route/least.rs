@@ -3,8 +3,8 @@
 use super::{Choices, Hop, Route};
 use talka_base::{LayerSpan, NodeId};
 
-/// Of the stages that a layer may be left from, so many are looked at: the cheapest. A costlier one wins only where it is
-/// nearer to the next by the difference.
+/// Of the stages that a layer may be left from, so many are looked at: the cheapest. A costlier one wins only
+/// where it is nearer to the next by the difference.
 pub(super) const BEAM: usize = 32;
 
 /// Estimated microseconds, then stages on other nodes than the head.

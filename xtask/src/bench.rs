@@ -47,6 +47,9 @@ struct Arguments {
     /// Runs of each engine, in turns
     #[arg(long, default_value_t = 5)]
     rounds: usize,
+    /// Only rows of `swarm` whose name has this in it: loopback, together, prefill, slow-2-20 (stages, ms), rpc-20
+    #[arg(long, value_name = "PART")]
+    only: Option<String>,
     /// A Python that has llama-cpp-python, instead of building one under target/bench
     #[arg(long, value_name = "PYTHON")]
     peer: Option<PathBuf>,

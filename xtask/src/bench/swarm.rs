@@ -55,18 +55,29 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     println!("{} parameters, bf16, {} rounds, medians", shape.name, arguments.rounds);
     println!("{:<52} {:>9} {:>9} {:>7}", "", "found", "against", "ratio");
     let rows = Rows { world: &world, arguments };
-    rows.loopback()?;
-    rows.together()?;
-    rows.prefill()?;
+    let is_wanted = |name: &str| arguments.only.as_ref().is_none_or(|part| name.contains(part));
+    if is_wanted("loopback") {
+        rows.loopback()?;
+    }
+    if is_wanted("together") {
+        rows.together()?;
+    }
+    if is_wanted("prefill") {
+        rows.prefill()?;
+    }
     for stages in 2..=4 {
         for round_trip in ROUND_TRIPS_MS {
-            rows.slow(stages, round_trip)?;
+            if is_wanted(&format!("slow-{stages}-{round_trip}")) {
+                rows.slow(stages, round_trip)?;
+            }
         }
     }
     match python {
         Ok(python) => {
             for round_trip in RPC_ROUND_TRIPS_MS {
-                rows.against_rpc((&python, &files.gguf), round_trip)?;
+                if is_wanted(&format!("rpc-{round_trip}")) {
+                    rows.against_rpc((&python, &files.gguf), round_trip)?;
+                }
             }
         }
         Err(why) => println!("\nno comparison with llama.cpp's RPC back end: {why}"),

@@ -4,29 +4,11 @@
 
 mod common;
 
-use common::{LAYERS, node, span};
-use talka_node::api::{
-    Fallback, GenerateError, GenerateEvent, GenerateRequest, Generation, Prompt, Resume,
-    SamplingParams, Summary,
-};
+use common::{LAYERS, node, request, span};
+use talka_node::api::{GenerateError, GenerateEvent, GenerateRequest, Generation, Resume, Summary};
 
-fn request(resume: Option<Resume>) -> GenerateRequest {
-    GenerateRequest {
-        model: "bard".into(),
-        prompt: Prompt::Text("ROMEO:".into()),
-        max_tokens: Some(150),
-        sampling: SamplingParams::greedy(),
-        stop: Vec::new(),
-        min_tokens: 0,
-        ignore_end: true,
-        logprobs: None,
-        echo: false,
-        grammar: None,
-        // Each token is a piece of its own.
-        guesses: false,
-        fallback: Fallback::Never,
-        resume,
-    }
+fn asked(resume: Option<Resume>) -> GenerateRequest {
+    GenerateRequest { resume, ..request("ROMEO:", 150) }
 }
 
 /// Text, the tokens that it had, and the end.
@@ -51,12 +33,12 @@ async fn an_answer_is_taken_over_from_a_caller_who_does_not_read() {
     let dir = tempfile::tempdir().expect("a folder");
     let node = node(dir.path(), span(0, LAYERS)).await;
     let api = node.api();
-    let (whole, tokens, end) = listen(api.generate(request(None)).await.expect("begun")).await;
+    let (whole, tokens, end) = listen(api.generate(asked(None)).await.expect("begun")).await;
     assert_eq!((tokens, end.is_ok()), (150, true));
 
-    let unread = api.generate(request(None)).await.expect("begun");
+    let unread = api.generate(asked(None)).await.expect("begun");
     let resume = Resume { request: unread.request, seen: 0 };
-    let second = api.generate(request(Some(resume))).await.expect("gone on with");
+    let second = api.generate(asked(Some(resume))).await.expect("gone on with");
     assert_eq!(second.request, unread.request);
     let (text, tokens, end) = listen(second).await;
     assert_eq!((&text, tokens), (&whole, 150));

@@ -2,7 +2,11 @@
 
 use std::{path::Path, time::Duration};
 use talka_base::LayerSpan;
-use talka_node::{ModelChoice, ModelPlace, ModelSource, Node, NodeConfig, Policy, wire::Grade};
+use talka_node::{
+    ModelChoice, ModelPlace, ModelSource, Node, NodeConfig, Policy,
+    api::{Fallback, GenerateRequest, Prompt, SamplingParams},
+    wire::Grade,
+};
 use tokio::time::{sleep, timeout};
 
 /// When a test gives up on what should long have happened.
@@ -62,4 +66,23 @@ pub async fn wait_for<T>(what: &str, mut question: impl AsyncFnMut() -> Option<T
         }
     };
     timeout(PATIENCE, asking).await.unwrap_or_else(|_| panic!("gave up waiting for {what}"))
+}
+
+/// Asks for `max_tokens` tokens after `prompt`, each a piece of its own.
+pub fn request(prompt: &str, max_tokens: u32) -> GenerateRequest {
+    GenerateRequest {
+        model: "bard".into(),
+        prompt: Prompt::Text(prompt.into()),
+        max_tokens: Some(max_tokens),
+        sampling: SamplingParams::greedy(),
+        stop: Vec::new(),
+        min_tokens: 0,
+        ignore_end: true,
+        logprobs: None,
+        echo: false,
+        grammar: None,
+        guesses: false,
+        fallback: Fallback::Never,
+        resume: None,
+    }
 }

@@ -1,16 +1,13 @@
 //! A rogue as the last stage: it answers the node, which is the head.
 
 use crate::{
-    common::{LAYERS, node, span, wait_for},
+    common::{LAYERS, node, request, span, wait_for},
     rogue::{Linked, Rogue, blamed, count},
 };
 use talka_base::{Receipt, RequestId};
 use talka_node::{
     Node,
-    api::{
-        Fallback, Fault, GenerateError, GenerateEvent, GenerateRequest, Prompt, SamplingParams,
-        Summary,
-    },
+    api::{Fault, GenerateError, GenerateEvent, Summary},
     wire::{Answer, Flow, Leg, Payload, Step},
 };
 
@@ -36,22 +33,7 @@ enum Deed {
 const VOCAB: u32 = 1_024;
 
 async fn generate(node: &Node) -> Result<Summary, GenerateError> {
-    let request = GenerateRequest {
-        model: "bard".into(),
-        prompt: Prompt::Text("Good morrow".into()),
-        max_tokens: Some(3),
-        sampling: SamplingParams::greedy(),
-        stop: Vec::new(),
-        min_tokens: 0,
-        ignore_end: true,
-        logprobs: None,
-        echo: false,
-        grammar: None,
-        guesses: false,
-        fallback: Fallback::Allowed,
-        resume: None,
-    };
-    let mut generation = node.api().generate(request).await?;
+    let mut generation = node.api().generate(request("Good morrow", 3)).await?;
     loop {
         match generation.events.recv().await.expect("an end") {
             GenerateEvent::Piece(_) => {}

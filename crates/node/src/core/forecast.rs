@@ -240,4 +240,4 @@ fn frame_bytes(payload: Payload, shape: &ModelShape) -> u64 {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -38,6 +38,8 @@ use tokio::{
 const TICK: Duration = Duration::from_millis(250);
 /// Ticks between two looks for expired reservations, and between two sweeps of the stages.
 const TICKS_PER_SWEEP: u64 = 8;
+/// Ticks between two looks for answers that nobody goes on with any more: a minute. They are kept for ten.
+const TICKS_PER_FORGETTING: u64 = 240;
 /// Ticks between two looks at what was measured: as often as the others are told.
 const TICKS_PER_SAMPLE: u64 = HEARTBEAT_MS / TICK.as_millis() as u64;
 /// A node that is behind asks for entries at most this often, in milliseconds.
@@ -180,6 +182,8 @@ pub(crate) async fn run(shared: Arc<Shared>, mut hub: Hub, mut inputs: mpsc::Rec
                 if count.is_multiple_of(TICKS_PER_SWEEP) {
                     shared.stages.send(Job::Tick);
                     release_expired(&shared);
+                }
+                if count.is_multiple_of(TICKS_PER_FORGETTING) {
                     let shared = Arc::clone(&shared);
                     tokio::task::spawn_blocking(move || shared.answers.sweep());
                 }

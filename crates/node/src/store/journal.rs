@@ -95,7 +95,9 @@ impl Journals {
         let mut files = Vec::new();
         for entry in fs::read_dir(&self.dir)? {
             let entry = entry?;
-            files.push((entry.metadata()?.modified()?, entry.path()));
+            if let Some(metadata) = unless_gone(entry.metadata())? {
+                files.push((metadata.modified()?, entry.path()));
+            }
         }
         files.sort();
         let too_many = files.len().saturating_sub(ANSWERS_MAX);
@@ -103,7 +105,7 @@ impl Journals {
             // A clock that was set back makes files of the future: those are new.
             let is_old = now.duration_since(modified).is_ok_and(|age| age > KEPT);
             if at < too_many || is_old {
-                fs::remove_file(file)?;
+                unless_gone(fs::remove_file(file))?;
             }
         }
         Ok(())
@@ -149,6 +151,14 @@ fn next<T: Encoded>(request: RequestId, number: u32, rest: &mut &[u8]) -> Option
     let (sealed, after) = after.split_at_checked(u32::from_le_bytes(*length) as usize)?;
     *rest = after;
     decode(seal::open(&key(request, number), sealed)?).ok()
+}
+
+/// A file that was renamed or removed between two looks is no fault: answers begin and end at any time.
+fn unless_gone<T>(done: io::Result<T>) -> io::Result<Option<T>> {
+    match done {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        done => done.map(Some),
+    }
 }
 
 #[cfg(test)]

@@ -89,20 +89,10 @@ impl Outlook {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use talka_base::Precision;
+    use crate::core::forecast::tests::shape;
 
     fn model(layers: u32) -> ModelOutlook {
-        let shape = ModelShape {
-            layers,
-            hidden: 192,
-            heads: 6,
-            kv_heads: 3,
-            head_dim: 32,
-            ffn: 512,
-            vocab: 1024,
-            context: 256,
-            precision: Precision::Bf16,
-        };
+        let shape = ModelShape { layers, ..shape() };
         let (id, name) = (ModelId([7; 32]), "m".into());
         ModelOutlook { id, name, shape, bytes: 1 << 20, grade: Grade::Stored }
     }

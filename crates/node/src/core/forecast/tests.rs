@@ -16,7 +16,8 @@ fn span(start: u32, end: u32) -> LayerSpan {
     LayerSpan::new(start, end).expect("test span")
 }
 
-fn shape() -> ModelShape {
+/// The bundled model's.
+pub(crate) fn shape() -> ModelShape {
     ModelShape {
         layers: 6,
         hidden: 192,

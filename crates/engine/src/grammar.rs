@@ -65,7 +65,11 @@ impl GrammarCompiler {
     }
 
     /// For a vocabulary of `vocab` tokens, of which `ends` end an answer.
-    fn of(tokenizer: &Tokenizer, vocab: u32, ends: &[u32]) -> Result<Self, GrammarError> {
+    pub(crate) fn of(
+        tokenizer: &Tokenizer,
+        vocab: u32,
+        ends: &[u32],
+    ) -> Result<Self, GrammarError> {
         // Special tokens are marked by a byte that no text has: no grammar spells them.
         let word = |id| match tokenizer.token_bytes(id) {
             [] => Vec::new(),
@@ -117,12 +121,16 @@ impl GrammarCompiler {
     }
 }
 
-/// With few blanks, unless the schema says itself how it wants them.
-fn schema_grammar(mut schema: Value) -> TopLevelGrammar {
+fn schema_grammar(schema: Value) -> TopLevelGrammar {
+    TopLevelGrammar::from_json_schema(with_few_blanks(schema))
+}
+
+/// The same schema with few blanks, unless it says itself how it wants them.
+pub(crate) fn with_few_blanks(mut schema: Value) -> Value {
     if let Some(fields) = schema.as_object_mut() {
         fields.entry("x-guidance").or_insert_with(|| json!({"whitespace_pattern": " "}));
     }
-    TopLevelGrammar::from_json_schema(schema)
+    schema
 }
 
 /// The first part of llguidance's words: what follows is its state, for its own developers.

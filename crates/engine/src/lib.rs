@@ -32,6 +32,7 @@ pub mod template;
 pub mod text;
 mod token_bytes;
 pub mod tokenizer;
+pub mod tools;
 mod weight;
 
 pub use arch::neurollm::PRESETS as NEUROLLM_PRESETS;
@@ -58,3 +59,4 @@ pub use stage::{BatchItem, LogitsWanted, Stage, StageInput, StageOutput};
 pub use template::{ChatMessage, ChatTemplate, TemplateError};
 pub use text::{TextDelta, TextStream};
 pub use tokenizer::{Tokenizer, TokenizerError};
+pub use tools::{CallPart, Parsed, Tool, ToolCall, ToolChoice, ToolFormat, ToolParser, ToolUse};

@@ -2,7 +2,8 @@
 //!
 //! Decides when text is certain enough to show. A token may end within a character, so its bytes
 //! wait for the rest; text that may turn out to be the start of a stop string waits until it does or
-//! cannot. What is emitted never depends on where token borders fall, and is never taken back.
+//! cannot. What is emitted never depends on where token borders fall, and is never taken back. Special
+//! tokens are no text, but for those that a reader of the answer asks for.
 
 use crate::tokenizer::Tokenizer;
 
@@ -23,6 +24,8 @@ pub struct TextStream {
     tokens_shown: usize,
     /// How many bytes of the text of `window` are shown.
     bytes_shown: usize,
+    /// Special tokens that are shown by their names.
+    special: Vec<u32>,
     stops: StopStrings,
 }
 
@@ -40,7 +43,13 @@ impl TextStream {
     /// ignored.
     pub fn new(tokenizer: Tokenizer, stop: Vec<String>) -> Self {
         let stops = StopStrings::new(stop);
-        Self { tokenizer, window: Vec::new(), tokens_shown: 0, bytes_shown: 0, stops }
+        let (window, special) = (Vec::new(), Vec::new());
+        Self { tokenizer, window, tokens_shown: 0, bytes_shown: 0, special, stops }
+    }
+
+    /// The same, with the names of these special tokens in the text.
+    pub fn showing(self, special: Vec<u32>) -> Self {
+        Self { special, ..self }
     }
 
     /// For an answer that continues `prompt`. Some tokenizers show a word's leading space only
@@ -63,6 +72,11 @@ impl TextStream {
 
     /// Adds a token. After a stop string was found nothing more is emitted.
     pub fn push(&mut self, token: u32) -> TextDelta {
+        if self.special.contains(&token) {
+            let name = String::from_utf8_lossy(self.tokenizer.token_bytes(token)).into_owned();
+            let text = self.rest() + &name;
+            return self.stops.push(&text);
+        }
         if !self.tokenizer.is_special(token) {
             self.window.push(token);
         }
@@ -73,12 +87,18 @@ impl TextStream {
     /// What was still waiting, when no token follows: the start of a stop string that did not come,
     /// or a broken character as U+FFFD.
     pub fn finish(&mut self) -> String {
+        let rest = self.rest();
+        let TextDelta { text, stopped } = self.stops.push(&rest);
+        if stopped { text } else { text + &self.stops.finish() }
+    }
+
+    /// What no stop string holds back, but a character that is not complete. What follows is a text of its own.
+    fn rest(&mut self) -> String {
         let text = self.decode(&self.window);
         let rest = text.get(self.bytes_shown..).unwrap_or_default().to_owned();
         self.window.clear();
         (self.tokens_shown, self.bytes_shown) = (0, 0);
-        let TextDelta { text, stopped } = self.stops.push(&rest);
-        if stopped { text } else { text + &self.stops.finish() }
+        rest
     }
 
     /// Text of waiting tokens that no later token can change.
@@ -164,24 +184,34 @@ impl StopStrings {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// A tokenizer of single bytes: a token per byte, so that every border is within reach. The
-    /// first 256 ids are the byte tokens of byte-level BPE; 256 is a special token.
     fn bytes_tokenizer() -> Tokenizer {
+        bytes_and(&["<end>"])
+    }
+
+    /// A tokenizer of single bytes: a token per byte, so that every border is within reach. The
+    /// first 256 ids are the byte tokens of byte-level BPE; from 256 on `special` tokens follow.
+    pub(crate) fn bytes_and(special: &[&str]) -> Tokenizer {
         let letters = byte_letters();
         let vocab: serde_json::Map<_, _> =
             letters.iter().enumerate().map(|(id, c)| (c.to_string(), id.into())).collect();
+        let added = special.iter().zip(256..).map(|(name, id)| {
+            serde_json::json!({"id": id, "content": name, "single_word": false, "lstrip": false,
+                "rstrip": false, "normalized": false, "special": true})
+        });
         let file = serde_json::json!({
-            "added_tokens": [{"id": 256, "content": "<end>", "single_word": false, "lstrip": false,
-                "rstrip": false, "normalized": false, "special": true}],
+            "added_tokens": added.collect::<Vec<_>>(),
+            "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false,
+                "trim_offsets": true, "use_regex": false},
             "decoder": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true,
                 "use_regex": false},
             "model": {"type": "BPE", "vocab": vocab, "merges": []},
         });
-        Tokenizer::from_bytes(file.to_string().as_bytes(), 257).expect("a tokenizer")
+        let vocab = 256 + special.len() as u32;
+        Tokenizer::from_bytes(file.to_string().as_bytes(), vocab).expect("a tokenizer")
     }
 
     /// GPT-2's printable stand-in for each byte.
@@ -220,6 +250,21 @@ mod tests {
         ids.push(256);
         let (pieces, stopped) = stream(&ids, &[]);
         assert_eq!((pieces.join("|").as_str(), stopped), ("a|||é||", false));
+    }
+
+    #[test]
+    fn special_tokens_are_shown_where_they_are_asked_for() {
+        let tokenizer = bytes_and(&["<end>", "[CALL]"]);
+        let shown = |stop: &[&str]| {
+            let stop = stop.iter().map(|s| (*s).to_owned()).collect();
+            let mut stream = TextStream::new(tokenizer.clone(), stop).showing(vec![257]);
+            // A character that is cut short ends where the mark begins.
+            let text = [tokens("a"), vec![0xC3, 257], tokens(" b"), vec![256]].concat();
+            let text: String = text.iter().map(|token| stream.push(*token).text).collect();
+            text + &stream.finish()
+        };
+        assert_eq!(shown(&[]), "a\u{FFFD}[CALL] b");
+        assert_eq!(shown(&["ALL] "]), "a\u{FFFD}[C");
     }
 
     #[test]

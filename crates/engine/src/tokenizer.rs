@@ -137,6 +137,11 @@ impl Tokenizer {
         self.0.special == other.0.special && bytes(self) == bytes(other)
     }
 
+    /// The special token of this name.
+    pub fn special_id(&self, name: &str) -> Option<u32> {
+        self.0.tokenizer.token_to_id(name).filter(|id| self.is_special(*id))
+    }
+
     /// Whether `id` is a special token (beginning, end, turn marker): never part of the text.
     pub fn is_special(&self, id: u32) -> bool {
         self.0.special.contains(&id)

@@ -74,8 +74,8 @@ fn bard_continues_as_its_golden_file_says() {
 #[test]
 fn bard_renders_messages_by_its_template() {
     let model = open(&root().join("assets/models/bard"));
-    let message = ChatMessage { role: "user".into(), content: "ROMEO:".into() };
-    let text = model.template().render(&[message.clone(), message], true).expect("renders");
+    let message = ChatMessage::new("user", "ROMEO:");
+    let text = model.template().render(&[message.clone(), message], &[], true).expect("renders");
     assert_eq!(text, "ROMEO:\nROMEO:\n");
 }
 

@@ -22,7 +22,7 @@ use serde::Serialize;
 use serde_json::Value;
 use std::{convert::Infallible, time::Duration};
 use talka_node::api::{
-    FinishReason, GenerateEvent, Generation, Piece, StageReport, Summary, TokenReport,
+    CallPart, FinishReason, GenerateEvent, Generation, Piece, StageReport, Summary, TokenReport,
 };
 
 /// A comment is sent when nothing else was for this long: a long prompt may take minutes before its
@@ -87,8 +87,11 @@ enum Content<'a> {
 #[derive(Serialize)]
 struct Message<'a> {
     role: &'static str,
-    content: &'a str,
+    /// `null` in an answer that only calls.
+    content: Option<&'a str>,
     refusal: Option<()>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tool_calls: Vec<Call<'a>>,
 }
 
 #[derive(Serialize, Default)]
@@ -97,6 +100,28 @@ struct Delta<'a> {
     role: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     content: Option<&'a str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tool_calls: Vec<Call<'a>>,
+}
+
+/// A call of a function, or in a stream a part of one: only the first has an id, a type and a name.
+#[derive(Serialize)]
+struct Call<'a> {
+    /// Only in streams.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    index: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<String>,
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    kind: Option<&'static str>,
+    function: Function<'a>,
+}
+
+#[derive(Serialize)]
+struct Function<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    arguments: &'a str,
 }
 
 #[derive(Serialize)]
@@ -176,6 +201,26 @@ impl Voice {
         Answer { id, object, created: *created, model, choices, usage: None, talka: None }
     }
 
+    /// A part of a call in choice `index`. Ids are the answer's, so that they stay when it is gone on with.
+    fn call<'a>(&self, index: u32, part: &'a CallPart) -> Call<'a> {
+        let request = self.id.rsplit('-').next().unwrap_or_default();
+        let begins = part.name.is_some();
+        Call {
+            index: Some(part.index),
+            id: begins.then(|| format!("call_{request}_{index}_{}", part.index)),
+            kind: begins.then_some("function"),
+            function: Function { name: part.name.as_deref(), arguments: &part.arguments },
+        }
+    }
+
+    fn message<'a>(&self, index: u32, told: &'a Told) -> Message<'a> {
+        let whole = |part| Call { index: None, ..self.call(index, part) };
+        let tool_calls: Vec<Call<'_>> = told.calls.iter().map(whole).collect();
+        let is_said = tool_calls.is_empty() || !told.text.is_empty();
+        let content = is_said.then_some(told.text.as_str());
+        Message { role: "assistant", content, refusal: None, tool_calls }
+    }
+
     fn complete<'a>(&'a self, told: &'a [Told]) -> Answer<'a> {
         let object = match self.surface {
             Surface::Chat => "chat.completion",
@@ -183,11 +228,7 @@ impl Voice {
         };
         let choices = told.iter().zip(0..).map(|(told, index)| {
             let content = match self.surface {
-                Surface::Chat => Content::Message(Message {
-                    role: "assistant",
-                    content: &told.text,
-                    refusal: None,
-                }),
+                Surface::Chat => Content::Message(self.message(index, told)),
                 Surface::Text => Content::Text(&told.text),
             };
             let logprobs = self.logprobs(&told.tokens, &mut 0);
@@ -211,7 +252,12 @@ impl Voice {
     fn piece_chunk<'a>(&'a self, index: u32, piece: &'a Piece, offset: &mut usize) -> Answer<'a> {
         let text = piece.text.as_str();
         let content = match self.surface {
-            Surface::Chat => Content::Delta(Delta { role: None, content: Some(text) }),
+            Surface::Chat => {
+                let tool_calls: Vec<_> =
+                    piece.calls.iter().map(|part| self.call(index, part)).collect();
+                let is_said = tool_calls.is_empty() || !text.is_empty();
+                Content::Delta(Delta { role: None, content: is_said.then_some(text), tool_calls })
+            }
             Surface::Text => Content::Text(text),
         };
         let logprobs = self.logprobs(&piece.tokens, offset);
@@ -230,7 +276,11 @@ impl Voice {
     /// What precedes all text of a choice: a chat names its speaker first.
     fn opening(&self, index: u32, options: StreamOptions) -> Option<String> {
         let Surface::Chat = self.surface else { return None };
-        let content = Content::Delta(Delta { role: Some("assistant"), content: Some("") });
+        let content = Content::Delta(Delta {
+            role: Some("assistant"),
+            content: Some(""),
+            tool_calls: Vec::new(),
+        });
         let chunk =
             self.chunk(vec![Choice { index, content, logprobs: None, finish_reason: None }]);
         Some(data(chunk.with_usage_pending(options)))
@@ -253,6 +303,7 @@ impl Voice {
 /// What a choice said, to its end.
 struct Told {
     text: String,
+    calls: Vec<CallPart>,
     tokens: Vec<TokenReport>,
     summary: Summary,
 }
@@ -330,14 +381,14 @@ pub async fn whole(
 
 /// Waits for one choice.
 async fn listen(mut generation: Generation) -> Result<Told, ApiError> {
-    let (mut text, mut tokens) = (String::new(), Vec::new());
+    let mut told = Piece::default();
     loop {
         match generation.events.recv().await {
-            Some(GenerateEvent::Piece(piece)) => {
-                text.push_str(&piece.text);
-                tokens.extend(piece.tokens);
+            Some(GenerateEvent::Piece(piece)) => told.extend(piece),
+            Some(GenerateEvent::Done(summary)) => {
+                let Piece { text, calls, tokens, .. } = told;
+                return Ok(Told { text, calls, tokens, summary });
             }
-            Some(GenerateEvent::Done(summary)) => return Ok(Told { text, tokens, summary }),
             Some(GenerateEvent::Failed(error)) => return Err(error.into()),
             None => return Err(ApiError::Interrupted),
         }

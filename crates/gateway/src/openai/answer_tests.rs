@@ -184,7 +184,7 @@ fn scored(text: &str, logprob: f32) -> GenerateEvent {
     let bytes = Some(text.as_bytes().to_vec());
     let token =
         TokenReport { token: 1, text: text.into(), bytes, logprob: Some(logprob), top: vec![] };
-    GenerateEvent::Piece(Piece { text: text.into(), tokens: vec![token], generated: 0 })
+    GenerateEvent::Piece(Piece { text: text.into(), tokens: vec![token], ..Piece::default() })
 }
 
 #[tokio::test]
@@ -293,4 +293,58 @@ async fn a_stream_says_how_far_it_is_unless_it_has_several_choices() {
     let voice = Voice::new(Surface::Text, &two[0], 2, 7);
     let said: Vec<_> = super::chunks(voice, two.into(), StreamOptions::default()).collect().await;
     assert!(!said[0].contains("talka"), "{said:?}");
+}
+
+/// Some text, a call in three parts, and another one.
+fn calling() -> Vec<GenerateEvent> {
+    let part = |index, name: Option<&str>, arguments: &str| {
+        let (name, arguments) = (name.map(str::to_owned), arguments.into());
+        let calls = vec![CallPart { index, name, arguments }];
+        GenerateEvent::Piece(Piece { calls, generated: 5, ..Piece::default() })
+    };
+    let done = GenerateEvent::Done(summary(FinishReason::ToolCalls));
+    vec![
+        part(0, Some("add"), "{"),
+        part(0, None, "\"a\": 1"),
+        part(0, None, "}"),
+        part(1, Some("now"), "{}"),
+        done,
+    ]
+}
+
+#[tokio::test]
+async fn a_whole_answer_shows_its_calls() {
+    let call = |index: u32, name: &str, arguments: &str| {
+        json!({"id": format!("call_{REQUEST}_0_{index}"), "type": "function",
+            "function": {"name": name, "arguments": arguments}})
+    };
+    let calls = json!([call(0, "add", "{\"a\": 1}"), call(1, "now", "{}")]);
+    for content in [Value::Null, json!("So")] {
+        let said = content.as_str().map(text);
+        let generation = generation_of(said.into_iter().chain(calling()).collect()).await;
+        let voice = Voice::new(Surface::Chat, &generation, 1, 7);
+        let answer = whole(&voice, vec![generation]).await.expect("complete").0;
+        let choice = &answer["choices"][0];
+        assert_eq!(choice["finish_reason"], "tool_calls");
+        let expected = json!({"role": "assistant", "content": content, "refusal": null,
+            "tool_calls": calls});
+        assert_eq!(choice["message"], expected);
+    }
+}
+
+#[tokio::test]
+async fn calls_stream_part_by_part() {
+    let chunks = said(Surface::Chat, false, calling()).await;
+    let id = |index: u32| format!("call_{REQUEST}_0_{index}");
+    let begun = |index: u32, name: &str, arguments: &str| {
+        json!({"tool_calls": [{"index": index, "id": id(index), "type": "function",
+            "function": {"name": name, "arguments": arguments}}]})
+    };
+    let more = |arguments: &str| json!({"tool_calls": [{"index": 0, "function": {"arguments": arguments}}]});
+    let expected =
+        [begun(0, "add", "{"), more("\"a\": 1"), more("}"), begun(1, "now", "{}"), json!({})];
+    let deltas: Vec<_> =
+        chunks[1..6].iter().map(|chunk| chunk["choices"][0]["delta"].clone()).collect();
+    assert_eq!(deltas, expected);
+    assert_eq!(chunks[5]["choices"][0]["finish_reason"], "tool_calls");
 }

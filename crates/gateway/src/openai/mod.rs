@@ -10,13 +10,17 @@
 //!
 //! `n` and several prompts are that many generations with seeds that count up, each reserved and paid
 //! for on its own. Log-probabilities are those before sampling parameters (module `logprobs` shows them);
-//! vLLM's `guided_*`, `min_tokens` and `ignore_eos` are understood as well (module `form`).
+//! vLLM's `guided_*`, `min_tokens` and `ignore_eos` are understood as well (module `form`). Functions that an
+//! answer may call are described to the model in its own format, and its calls are read back from it, both by the
+//! node (modules `tools` and `messages` read what a request says of them). The older `functions` are refused.
 
 pub mod answer;
 mod embeddings;
 mod form;
 mod logprobs;
+mod messages;
 pub mod request;
+mod tools;
 
 use crate::{error::ApiError, fields::Fields};
 use answer::Voice;

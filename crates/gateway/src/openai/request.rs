@@ -4,15 +4,13 @@
 //! refused by name because ignoring them would change the answer behind the caller's back. Numbers
 //! that OpenAI bounds are bounded here; the rest is bounded by the node.
 
-use super::form;
+use super::{form, messages::messages, tools};
 use crate::{
     error::ApiError,
     fields::{Fields, shown, wrong},
 };
 use serde_json::Value;
-use talka_node::api::{
-    ChatMessage, Fallback, GenerateRequest, LOGPROBS_MAX, Prompt, Resume, SamplingParams,
-};
+use talka_node::api::{Fallback, GenerateRequest, LOGPROBS_MAX, Prompt, Resume, SamplingParams};
 
 /// More stop strings than any documented limit.
 const STOP_STRINGS_MAX: usize = 16;
@@ -76,11 +74,11 @@ const WITHOUT_EFFECT: [&str; 7] = [
 /// nothing, and what a caller can do instead.
 const UNSUPPORTED: [(&str, &[&str], &str); 15] = [
     ("best_of", &["1"], "use n"),
-    ("tools", &["[]"], "describe them in a message"),
-    ("tool_choice", &["\"none\"", "\"auto\""], "leave it out"),
+    ("tools", &["[]"], "use /v1/chat/completions"),
+    ("tool_choice", &["\"none\"", "\"auto\""], "use /v1/chat/completions"),
     ("parallel_tool_calls", &["true", "false"], "leave it out"),
-    ("functions", &["[]"], "describe them in a message"),
-    ("function_call", &["\"none\"", "\"auto\""], "leave it out"),
+    ("functions", &["[]"], "use tools, the newer form"),
+    ("function_call", &["\"none\"", "\"auto\""], "use tool_choice, the newer form"),
     ("modalities", &["[\"text\"]"], "text is the only one"),
     ("audio", &[], "text is the only modality"),
     ("prediction", &[], "leave it out"),
@@ -97,12 +95,7 @@ const UNSUPPORTED: [(&str, &[&str], &str); 15] = [
 /// # Errors
 /// [`ApiError`] names the field at fault.
 pub fn chat(mut body: Fields) -> Result<Call, ApiError> {
-    let messages: Vec<Value> = body.required("messages")?;
-    if messages.is_empty() {
-        return Err(wrong("messages", &Value::from(messages), "at least one message"));
-    }
-    let messages = messages.into_iter().enumerate().map(|(at, value)| message(at, value));
-    let prompt = Prompt::Chat(messages.collect::<Result<_, _>>()?);
+    let prompt = Prompt::Chat(messages(&mut body)?);
     call(Surface::Chat, vec![prompt], body)
 }
 
@@ -121,7 +114,14 @@ fn call(surface: Surface, prompts: Vec<Prompt>, mut body: Fields) -> Result<Call
         Surface::Text => text_logprobs(&mut body)?,
     };
     let echo = surface == Surface::Text && body.optional("echo")?.unwrap_or(false);
-    let (form, grammar) = form::grammar(&mut body)?.unzip();
+    let tools = match surface {
+        Surface::Chat => tools::wish(&mut body)?,
+        Surface::Text => None,
+    };
+    let form = form::grammar(&mut body)?;
+    tools::check_form(tools.as_ref(), form.as_ref())?;
+    let (form, grammar) = form.unzip();
+    let form = form.or_else(|| tools.is_some().then(|| "tools".into()));
     let Own { guesses, fallback, resume } = own(&mut body)?;
     let request = GenerateRequest {
         model: body.required("model")?,
@@ -134,6 +134,7 @@ fn call(surface: Surface, prompts: Vec<Prompt>, mut body: Fields) -> Result<Call
         logprobs,
         echo,
         grammar,
+        tools,
         guesses,
         fallback,
         resume,
@@ -393,76 +394,6 @@ fn prompt(value: &Value) -> Option<Prompt> {
 fn token_ids(ids: &[Value]) -> Option<Prompt> {
     let ids = ids.iter().map(|id| id.as_u64().and_then(|id| u32::try_from(id).ok()));
     ids.collect::<Option<Vec<u32>>>().map(Prompt::Tokens)
-}
-
-/// Fields of a message that clients echo from an earlier answer, empty here.
-const ECHOED: [&str; 6] =
-    ["refusal", "annotations", "audio", "tool_calls", "function_call", "tool_call_id"];
-
-fn message(at: usize, value: Value) -> Result<ChatMessage, ApiError> {
-    let mut fields = Fields::nested(&format!("messages[{at}]"), value)?;
-    let role = role(&mut fields)?;
-    let place = fields.path("content");
-    let content = content(&place, fields.required("content")?)?;
-    for name in ECHOED {
-        let empty = |value: &Value| value.as_array().is_some_and(Vec::is_empty);
-        if let Some(value) = fields.take(name).filter(|value| !empty(value)) {
-            return Err(unsupported_here(&fields.path(name), &value));
-        }
-    }
-    if let Some(value) = fields.take("name") {
-        return Err(unsupported_here(&fields.path("name"), &value));
-    }
-    fields.finish()?;
-    Ok(ChatMessage { role, content })
-}
-
-fn unsupported_here(param: &str, found: &Value) -> ApiError {
-    ApiError::Unsupported {
-        param: param.into(),
-        found: shown(found),
-        instead: "put what matters into the content".into(),
-    }
-}
-
-/// `developer` is OpenAI's newer word for `system`; chat templates know the older one.
-fn role(fields: &mut Fields) -> Result<String, ApiError> {
-    let role: String = fields.required("role")?;
-    match role.as_str() {
-        "developer" => Ok("system".into()),
-        "system" | "user" | "assistant" => Ok(role),
-        _ => {
-            let expected = "\"system\", \"developer\", \"user\" or \"assistant\"";
-            Err(wrong(&fields.path("role"), &Value::from(role), expected))
-        }
-    }
-}
-
-/// Text, or parts of type `text`, joined without anything between them.
-fn content(place: &str, value: Value) -> Result<String, ApiError> {
-    match value {
-        Value::String(text) => Ok(text),
-        Value::Array(parts) => {
-            let named = parts.into_iter().enumerate();
-            named.map(|(at, part)| text_part(&format!("{place}[{at}]"), part)).collect()
-        }
-        other => Err(wrong(place, &other, "text or an array of text parts")),
-    }
-}
-
-fn text_part(place: &str, part: Value) -> Result<String, ApiError> {
-    let mut fields = Fields::nested(place, part)?;
-    let kind: String = fields.required("type")?;
-    if kind != "text" {
-        return Err(ApiError::Unsupported {
-            param: fields.path("type"),
-            found: shown(&Value::from(kind)),
-            instead: "text is the only modality".into(),
-        });
-    }
-    let text = fields.required("text")?;
-    fields.finish()?;
-    Ok(text)
 }
 
 #[cfg(test)]

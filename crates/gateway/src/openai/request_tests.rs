@@ -2,7 +2,7 @@
 
 use super::*;
 use serde_json::json;
-use talka_node::api::Grammar;
+use talka_node::api::{ChatMessage, Grammar, ToolChoice};
 
 fn fields(body: &Value) -> Fields {
     Fields::parse(body.to_string().as_bytes()).expect("an object")
@@ -45,8 +45,7 @@ fn a_smallest_request_gets_openai_defaults() {
     assert_eq!((call.requests.len(), call.per_prompt), (1, 1));
     let GenerateRequest { model, prompt, max_tokens, sampling, stop, .. } = one(call);
     assert_eq!((model.as_str(), max_tokens, stop), ("bard", None, vec![]));
-    let message = ChatMessage { role: "user".into(), content: "hi".into() };
-    assert_eq!(prompt, Prompt::Chat(vec![message]));
+    assert_eq!(prompt, Prompt::Chat(vec![ChatMessage::new("user", "hi")]));
     assert_eq!((sampling.temperature, sampling.top_p), (1.0, 1.0));
     let again = one(chat_with(json!({})).expect("valid")).sampling;
     assert_ne!(sampling.seed, again.seed);
@@ -114,9 +113,8 @@ fn numbers_out_of_range_are_refused_by_name() {
 #[test]
 fn what_would_change_the_answer_is_refused_and_its_default_accepted() {
     for (name, value) in [
-        ("tools", json!([{"type": "function"}])),
-        ("tool_choice", json!("required")),
         ("functions", json!([{}])),
+        ("function_call", json!({"name": "x"})),
         ("modalities", json!(["text", "audio"])),
         ("audio", json!({"voice": "x"})),
         ("reasoning_effort", json!("high")),
@@ -124,7 +122,8 @@ fn what_would_change_the_answer_is_refused_and_its_default_accepted() {
         refused(chat_with(json!({name: value})), "unsupported_parameter", name);
     }
     refused(chat_with(json!({"echo": true})), "unsupported_parameter", "echo");
-    for (name, value) in [("suffix", json!("x")), ("best_of", json!(2))] {
+    let tools = ("tools", json!([{"type": "function", "function": {"name": "x"}}]));
+    for (name, value) in [("suffix", json!("x")), ("best_of", json!(2)), tools] {
         refused(text_with(json!({name: value})), "unsupported_parameter", name);
     }
     for (name, harmless, _) in UNSUPPORTED {
@@ -158,35 +157,6 @@ fn unknown_fields_are_refused_wherever_they_stand() {
         "invalid_value",
         "stream_options",
     );
-}
-
-#[test]
-fn messages_may_be_parts_and_roles_are_known() {
-    let call = chat_with(json!({"messages": [
-        {"role": "developer", "content": "be brief"},
-        {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
-        {"role": "assistant", "content": "c", "refusal": null, "annotations": [], "tool_calls": null},
-    ]}))
-    .expect("valid");
-    let message =
-        |role: &str, content: &str| ChatMessage { role: role.into(), content: content.into() };
-    let expected =
-        vec![message("system", "be brief"), message("user", "ab"), message("assistant", "c")];
-    assert_eq!(one(call).prompt, Prompt::Chat(expected));
-
-    let one = |value: Value| chat_with(json!({"messages": [value]}));
-    let role = json!({"role": "tool", "content": "x"});
-    refused(one(role), "invalid_value", "messages[0].role");
-    refused(one(json!({"role": "user"})), "missing_required_parameter", "messages[0].content");
-    refused(one(json!({"content": "x"})), "missing_required_parameter", "messages[0].role");
-    refused(one(json!({"role": "user", "content": 4})), "invalid_value", "messages[0].content");
-    refused(one(json!("hi")), "invalid_value", "messages[0]");
-    let image = json!({"role": "user", "content": [{"type": "image_url", "image_url": {}}]});
-    refused(one(image), "unsupported_parameter", "messages[0].content[0].type");
-    let named = json!({"role": "user", "content": "x", "name": "ada"});
-    refused(one(named), "unsupported_parameter", "messages[0].name");
-    let calls = json!({"role": "assistant", "content": "x", "tool_calls": [{}]});
-    refused(one(calls), "unsupported_parameter", "messages[0].tool_calls");
 }
 
 #[test]
@@ -276,6 +246,22 @@ fn a_form_travels_with_the_field_that_asks_for_it() {
     let request = one(call);
     assert_eq!(request.grammar, Some(Grammar::Regex("a+".into())));
     assert_eq!((request.min_tokens, request.ignore_end), (2, true));
+}
+
+#[test]
+fn functions_travel_with_the_form_of_other_answers() {
+    let tools = json!([{"type": "function", "function": {"name": "x"}}]);
+    let call = chat_with(json!({"tools": tools, "tool_choice": "required"})).expect("valid");
+    // A schema that cannot be followed is one of theirs.
+    assert_eq!(call.form.as_deref(), Some("tools"));
+    let wish = one(call).tools.expect("functions");
+    assert_eq!((wish.tools.len(), wish.choice), (1, ToolChoice::Required));
+    let format = json!({"type": "json_object"});
+    let both = chat_with(json!({"tools": tools, "response_format": format})).expect("valid");
+    let both = one(both);
+    assert_eq!((both.grammar, both.tools.is_some()), (Some(Grammar::JsonObject), true));
+    let regex = json!({"tools": tools, "guided_regex": "a"});
+    refused(chat_with(regex), "invalid_value", "guided_regex");
 }
 
 #[test]

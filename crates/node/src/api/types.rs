@@ -10,8 +10,11 @@ use talka_base::{
     Credits, EntryHash, Flops, LayerSpan, MemberId, ModelId, ModelShape, NetworkId, NodeId,
     RequestId, StateHash, Tick,
 };
-pub use talka_engine::{ChatMessage, Grammar, SamplingError, SamplingParams};
-use talka_engine::{TokenLogProbs, Tokenizer};
+pub use talka_engine::{
+    CallPart, ChatMessage, Grammar, SamplingError, SamplingParams, Tool, ToolCall, ToolChoice,
+    ToolUse,
+};
+use talka_engine::{Parsed, TokenLogProbs, Tokenizer};
 use tokio::sync::mpsc;
 
 /// What to continue.
@@ -48,14 +51,23 @@ pub struct GenerateRequest {
     pub logprobs: Option<u8>,
     /// The text begins with the prompt, and with `logprobs` its tokens are reported as well.
     pub echo: bool,
-    /// What the answer must look like.
+    /// What the answer must look like, where it calls no function.
     pub grammar: Option<Grammar>,
+    /// Functions that a chat's answer may call.
+    pub tools: Option<ToolUse>,
     /// Tokens may be guessed ahead, which changes how fast the answer comes and nothing else.
     pub guesses: bool,
     /// Whether it may come from outside the network.
     pub fallback: Fallback,
     /// The answer that this one goes on with.
     pub resume: Option<Resume>,
+}
+
+impl GenerateRequest {
+    /// The functions that the answer may call.
+    pub fn functions(&self) -> &[Tool] {
+        self.tools.as_ref().map_or(&[], |wish| &wish.tools)
+    }
 }
 
 /// An answer that broke off. Whoever asks the same again may go on with it.
@@ -145,6 +157,8 @@ pub enum GenerateEvent {
 pub struct Piece {
     /// Further text, perhaps none: whole characters, never part of a stop string.
     pub text: String,
+    /// What it calls, as it comes.
+    pub calls: Vec<CallPart>,
     /// The tokens chosen meanwhile, if log-probabilities were asked for. Their text may come later.
     pub tokens: Vec<TokenReport>,
     /// How many tokens of the answer were chosen by now: what [`Resume::seen`] wants. 0 where they are not
@@ -155,7 +169,23 @@ pub struct Piece {
 impl Piece {
     /// Whether it says nothing.
     pub fn is_empty(&self) -> bool {
-        self.text.is_empty() && self.tokens.is_empty()
+        self.text.is_empty() && self.calls.is_empty() && self.tokens.is_empty()
+    }
+
+    /// Adds what comes after it.
+    pub fn extend(&mut self, later: Self) {
+        let Self { text, calls, tokens, generated } = later;
+        self.add(Parsed { text, calls });
+        self.tokens.extend(tokens);
+        self.generated = generated;
+    }
+
+    /// Adds more text and calls.
+    pub(crate) fn add(&mut self, later: Parsed) {
+        let (text, calls) = (std::mem::take(&mut self.text), std::mem::take(&mut self.calls));
+        let mut all = Parsed { text, calls };
+        all.extend(later);
+        (self.text, self.calls) = (all.text, all.calls);
     }
 }
 
@@ -216,6 +246,9 @@ fn spelled(tokenizer: &Tokenizer, token: u32) -> (String, Option<Vec<u8>>) {
 pub enum FinishReason {
     /// The model's end token or a stop string.
     Stop,
+    /// The same, where the answer calls functions.
+    #[serde(rename = "tool_calls")]
+    ToolCalls,
     /// `max_tokens` or the context was reached.
     Length,
     /// An upstream holds back the rest.

@@ -106,10 +106,18 @@ pub fn unspeakable(request: &GenerateRequest) -> Option<&'static str> {
         (request.ignore_end, "ignore_eos"),
         (request.logprobs.is_some(), "logprobs"),
         (request.echo, "echo"),
+        (request.tools.is_some(), "tools"),
+        (holds_calls(&request.prompt), "tool_calls"),
         (matches!(request.grammar, Some(Grammar::Regex(_))), "a regular expression"),
         (matches!(request.grammar, Some(Grammar::Lark(_))), "a grammar"),
     ];
     wants.into_iter().find_map(|(wanted, name)| wanted.then_some(name))
+}
+
+/// Whether a conversation holds calls of functions.
+fn holds_calls(prompt: &Prompt) -> bool {
+    let Prompt::Chat(messages) = prompt else { return false };
+    messages.iter().any(|message| !message.tool_calls.is_empty() || message.role == "tool")
 }
 
 /// `request` in the words of an upstream that calls its model `remote`. `text` is what a prompt of token ids
@@ -177,7 +185,7 @@ pub fn answer_estimate(bytes: usize) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{ChatMessage, SamplingParams};
+    use crate::api::{ChatMessage, SamplingParams, ToolChoice, ToolUse};
 
     fn model(local: &str, remote: &str) -> UpstreamModel {
         UpstreamModel { local: local.into(), remote: remote.into() }
@@ -231,6 +239,7 @@ mod tests {
             logprobs: None,
             echo: false,
             grammar: Some(Grammar::JsonObject),
+            tools: None,
             guesses: true,
             fallback: Fallback::Allowed,
             resume: None,
@@ -251,7 +260,11 @@ mod tests {
         assert_eq!(question(&plain, "r", Some("abc"), 5).wording, Wording::Text("abc".into()));
 
         let grammar = Some(Grammar::Regex("a".into()));
+        let tools = ToolUse { tools: Vec::new(), choice: ToolChoice::Auto, parallel: true };
+        let result = Prompt::Chat(vec![ChatMessage::new("tool", "5")]);
         for (request, expected) in [
+            (GenerateRequest { tools: Some(tools), ..request() }, "tools"),
+            (GenerateRequest { prompt: result, ..request() }, "tool_calls"),
             (GenerateRequest { echo: true, ..request() }, "echo"),
             (GenerateRequest { logprobs: Some(0), ..request() }, "logprobs"),
             (GenerateRequest { min_tokens: 1, ..request() }, "min_tokens"),
@@ -276,7 +289,7 @@ mod tests {
         assert_eq!(prompt_estimate(&Prompt::Text(String::new())), 1);
         assert_eq!(prompt_estimate(&Prompt::Text("abcd".into())), 2);
         assert_eq!(prompt_estimate(&Prompt::Tokens(vec![0; 7])), 7);
-        let message = ChatMessage { role: "user".into(), content: "abc".into() };
+        let message = ChatMessage::new("user", "abc");
         assert_eq!(prompt_estimate(&Prompt::Chat(vec![message.clone(), message])), 10);
         assert_eq!((answer_estimate(0), answer_estimate(10)), (0, 4));
     }

@@ -15,8 +15,8 @@ use crate::{
     wire::{GUESSES_MAX, LOGIT_BYTES_MAX, Wanted},
 };
 use talka_engine::{
-    Choice, ChoiceEnd, Chooser, GrammarError, Guess, Guesser, LogitsWanted, Model, TextStream,
-    TokenLogProbs,
+    Choice, ChoiceEnd, Chooser, GrammarError, Guess, Guesser, LogitsWanted, Model, Parsed,
+    TextStream, TokenLogProbs, ToolParser,
 };
 
 /// Positions of a prompt that travel together: the next stage begins when the first of them are through,
@@ -114,6 +114,8 @@ pub struct Task {
     pub guesser: Guesser,
     /// Turns them into what the caller sees.
     pub text: TextStream,
+    /// Tells its calls from its text, if it may call functions.
+    pub calls: Option<ToolParser>,
     /// Most tokens to choose; none at all only with `prompt_logprobs`.
     pub max_new_tokens: u32,
     /// Report log-probabilities of the prompt's tokens too, with this many alternatives.
@@ -167,9 +169,9 @@ impl Head {
                 }
             }
             self.task.chooser.set_draws(*draws);
-            let piece = self.told(piece);
-            missed.text += &piece.text;
-            missed.generated = piece.generated;
+            let Piece { text, calls, generated, .. } = self.told(piece);
+            missed.add(Parsed { text, calls });
+            missed.generated = generated;
         }
         Ok(missed)
     }
@@ -268,23 +270,41 @@ impl Head {
         let Choice { token, logprobs, end } = choice;
         self.said.push(token);
         if end == Some(ChoiceEnd::Token) {
-            piece.text += &self.task.text.finish();
-            return Some(FinishReason::Stop);
+            return Some(self.finish(FinishReason::Stop, piece));
         }
         let tokenizer = self.task.model.tokenizer();
         piece.tokens.extend(logprobs.map(|report| TokenReport::of(tokenizer, &report)));
         let delta = self.task.text.push(token);
-        piece.text += &delta.text;
+        self.say(delta.text, piece);
         if delta.stopped {
-            return Some(FinishReason::Stop);
+            return Some(self.finish(FinishReason::Stop, piece));
         }
         let reason = match end {
             Some(_) => FinishReason::Stop,
             None if self.generated() == self.task.max_new_tokens => FinishReason::Length,
             None => return None,
         };
-        piece.text += &self.task.text.finish();
-        Some(reason)
+        Some(self.finish(reason, piece))
+    }
+
+    /// Adds more of the answer to `piece`, its calls apart from its text.
+    fn say(&mut self, text: String, piece: &mut Piece) {
+        match &mut self.task.calls {
+            Some(calls) => piece.add(calls.push(&text)),
+            None => piece.text += &text,
+        }
+    }
+
+    /// Adds what was held back, at an end for `reason`; gives the reason that callers are told.
+    fn finish(&mut self, reason: FinishReason, piece: &mut Piece) -> FinishReason {
+        let rest = self.task.text.finish();
+        self.say(rest, piece);
+        let Some(calls) = &mut self.task.calls else { return reason };
+        piece.add(calls.finish());
+        match reason {
+            FinishReason::Stop if calls.calls() > 0 => FinishReason::ToolCalls,
+            reason => reason,
+        }
     }
 
     /// The step that feeds back the last token, with guesses after it.
@@ -373,7 +393,7 @@ impl Head {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use talka_engine::{ChoiceRules, LookUp, ModelSource, SamplingParams};
+    use talka_engine::{ChoiceRules, LookUp, ModelSource, SamplingParams, ToolFormat};
 
     fn bard() -> Model {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../assets/models/bard");
@@ -387,8 +407,8 @@ mod tests {
         let rules = ChoiceRules { sampling: SamplingParams::greedy(), ..ChoiceRules::default() };
         let chooser = Chooser::new(rules, &prompt, model.eos_ids(), None);
         let guesser = Guesser::None;
-        let (prompt_logprobs, seen) = (None, 0);
-        Task { model, prompt, chooser, guesser, text, max_new_tokens, prompt_logprobs, seen }
+        let (calls, prompt_logprobs, seen) = (None, None, 0);
+        Task { model, prompt, chooser, guesser, text, calls, max_new_tokens, prompt_logprobs, seen }
     }
 
     fn head(prompt: Vec<u32>, stop: &[&str], max_new_tokens: u32) -> Head {
@@ -578,6 +598,44 @@ mod tests {
         let mut head = Head::new(task());
         head.replay(&whole[..5]).expect("it goes on");
         assert_eq!(draw(&mut head, 7), whole[5..]);
+    }
+
+    /// Goal: a call comes as one, to whoever hears all of it and to whoever goes on in its midst. Method: the
+    /// logits say it token by token; then a second head takes over after each token.
+    #[test]
+    fn an_answer_that_calls_says_so() {
+        let calling = |seen| {
+            let parser = ToolParser::new(ToolFormat::Generic, vec!["add".into()]);
+            Task { calls: Some(parser), seen, ..task(vec![5], &[], 99) }
+        };
+        let mut tokens = encode(r#" {"name": "add", "arguments": {"a": [1, 2]}}"#);
+        tokens.push(0);
+        let say = |head: &mut Head, from: usize, all: &mut Parsed| {
+            let first = head.start().len() as u64 - 1;
+            for (number, token) in (first..).zip(&tokens[from..]) {
+                match head.logits(number, &mut favour(*token)).expect("the open step") {
+                    Progress::Next { piece, .. } => {
+                        all.extend(Parsed { text: piece.text, calls: piece.calls });
+                    }
+                    Progress::Finished { piece, reason } => {
+                        all.extend(Parsed { text: piece.text, calls: piece.calls });
+                        assert_eq!(reason, FinishReason::ToolCalls);
+                    }
+                }
+            }
+        };
+        let mut whole = Parsed::default();
+        say(&mut Head::new(calling(0)), 0, &mut whole);
+        assert_eq!((whole.text.as_str(), whole.calls.len()), ("", 1));
+        assert_eq!(whole.calls[0].arguments, r#"{"a": [1, 2]}"#);
+        for told in 1..tokens.len() {
+            let chosen = Chosen { tokens: tokens[..told].to_vec(), draws: 0 };
+            let mut head = Head::new(calling(0));
+            let Piece { text, calls, .. } = head.replay(&[chosen]).expect("it goes on");
+            let mut both = Parsed { text, calls };
+            say(&mut head, told, &mut both);
+            assert_eq!(both, whole, "after {told} tokens");
+        }
     }
 
     #[test]

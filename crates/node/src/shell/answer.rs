@@ -22,7 +22,9 @@ use crate::{
     },
 };
 use std::{sync::Arc, time::Instant};
-use talka_engine::{ChoiceRules, Chooser, GrammarState, Guesser, TextStream};
+use talka_engine::{
+    ChoiceRules, Chooser, Grammar, GrammarState, Guesser, TextStream, Tool, ToolParser,
+};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 /// Pieces of text that wait for a slow caller; then the generation waits too.
@@ -77,7 +79,7 @@ async fn start_here(
     }
     request.sampling.validate()?;
     check_bias(&known, &request)?;
-    let prompt = tokens(&known, &request.prompt)?;
+    let prompt = tokens(&known, &request.prompt, request.functions())?;
     let size = Size::of(&known, &prompt, &request)?;
     let grammar = compile(&known, &request).await?;
     let rules = rules(&request);
@@ -189,8 +191,16 @@ fn task(
     let seen = request.resume.map_or(0, |resume| resume.seen);
     let model = known.model.clone();
     let tokenizer = model.tokenizer().clone();
+    let format = model.template().tool_format();
+    let calls = request.tools.map(|wish| {
+        ToolParser::new(format, wish.tools.into_iter().map(|tool| tool.name).collect())
+    });
+    // Marks of calls may be special tokens, which are no text otherwise.
+    let marks = [format.opening(), format.closing()].into_iter().flatten();
+    let marks = marks.filter(|_| calls.is_some()).filter_map(|mark| tokenizer.special_id(mark));
+    let marks = marks.collect();
     let text = match request.prompt {
-        Prompt::Chat(_) => TextStream::new(tokenizer, request.stop),
+        Prompt::Chat(_) => TextStream::new(tokenizer, request.stop).showing(marks),
         _ => TextStream::continuing(tokenizer, &prompt, request.stop),
     };
     let logprobs = reported(request.logprobs);
@@ -200,6 +210,7 @@ fn task(
         chooser,
         guesser,
         text,
+        calls,
         max_new_tokens: size.max_new_tokens,
         prompt_logprobs: logprobs.filter(|_| request.echo),
         seen,
@@ -266,11 +277,19 @@ async fn compile(
     known: &Arc<KnownModel>,
     request: &GenerateRequest,
 ) -> Result<Option<GrammarState>, GenerateError> {
-    let Some(grammar) = request.grammar.clone() else { return Ok(None) };
+    let Some(grammar) = form(known, request) else { return Ok(None) };
     let known = Arc::clone(known);
     let compiled = tokio::task::spawn_blocking(move || known.compile(&grammar)).await;
     let compiled = compiled.expect("compiling does not panic");
     compiled.map(Some).map_err(|error| GenerateError::Grammar { reason: error.reason })
+}
+
+/// What the answer must look like, in the format in which the model writes calls.
+fn form(known: &KnownModel, request: &GenerateRequest) -> Option<Grammar> {
+    let Some(wish) = &request.tools else { return request.grammar.clone() };
+    let (template, tokenizer) = (known.model.template(), known.model.tokenizer());
+    let special = |mark: &str| tokenizer.special_id(mark);
+    template.tool_format().form(wish, request.grammar.as_ref(), special)
 }
 
 /// The prompt as the caller wrote it.
@@ -282,14 +301,19 @@ fn echo(known: &KnownModel, prompt: &Prompt, tokens: &[u32]) -> String {
     }
 }
 
-pub(super) fn tokens(known: &KnownModel, prompt: &Prompt) -> Result<Vec<u32>, GenerateError> {
+/// The tokens of `prompt`, whose answer may call `tools`.
+pub(super) fn tokens(
+    known: &KnownModel,
+    prompt: &Prompt,
+    tools: &[Tool],
+) -> Result<Vec<u32>, GenerateError> {
     let template = |reason: String| GenerateError::Template { reason };
     let tokenizer = known.model.tokenizer();
     let tokens = match prompt {
         Prompt::Tokens(tokens) => tokens.clone(),
         Prompt::Text(text) => tokenizer.encode(text, true).map_err(|e| template(e.to_string()))?,
         Prompt::Chat(messages) => {
-            let rendered = known.model.template().render(messages, true);
+            let rendered = known.model.template().render(messages, tools, true);
             let text = rendered.map_err(|e| template(e.to_string()))?;
             tokenizer.encode(&text, false).map_err(|e| template(e.to_string()))?
         }

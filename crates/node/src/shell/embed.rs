@@ -84,9 +84,9 @@ fn cut(chosen: &Chosen, text: &Prompt, tokens_max: Option<u32>) -> Result<Vec<u3
             let tokens = model.embedding_tokens(text, max);
             tokens.map_err(|error| GenerateError::Template { reason: error.to_string() })?
         }
-        (other, None) => tokens(&chosen.known, other)?,
+        (other, None) => tokens(&chosen.known, other, &[])?,
         (other, Some(max)) => {
-            let mut tokens = tokens(&chosen.known, other)?;
+            let mut tokens = tokens(&chosen.known, other, &[])?;
             tokens.truncate(max.min(most) as usize);
             tokens
         }

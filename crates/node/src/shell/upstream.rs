@@ -234,7 +234,7 @@ impl Size {
         let known = shared.choose(&request.model).ok().map(|chosen| chosen.known);
         let known = known.filter(|known| known.model.is_decoder());
         // The upstream may take what the template here does not.
-        let counted = known.as_ref().and_then(|known| tokens(known, &request.prompt).ok());
+        let counted = known.as_ref().and_then(|known| tokens(known, &request.prompt, &[]).ok());
         let counted = counted.and_then(|tokens| u32::try_from(tokens.len()).ok());
         let prompt_tokens = counted.unwrap_or_else(|| prompt_estimate(&request.prompt));
         let room = known.as_ref().map_or(ANSWER_TOKENS_DEFAULT, |known| {

@@ -81,6 +81,7 @@ pub fn request(prompt: &str, max_tokens: u32) -> GenerateRequest {
         logprobs: None,
         echo: false,
         grammar: None,
+        tools: None,
         guesses: false,
         fallback: Fallback::Never,
         resume: None,

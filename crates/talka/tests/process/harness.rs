@@ -154,6 +154,8 @@ pub struct Streamed {
     pub id: String,
     /// How many of its tokens had come with the last text.
     pub tokens: u64,
+    /// The functions it calls, with their arguments, part after part.
+    pub calls: Vec<(String, String)>,
 }
 
 /// A running node; killed when dropped, its log printed if the test failed.
@@ -412,6 +414,15 @@ impl Streamed {
         self.tokens = event["talka"]["tokens"].as_u64().unwrap_or(self.tokens);
         self.text += &text(&choice["text"]);
         self.text += &text(&choice["delta"]["content"]);
+        for part in choice["delta"]["tool_calls"].as_array().into_iter().flatten() {
+            let function = &part["function"];
+            if let Some(name) = function["name"].as_str() {
+                assert_eq!(part["index"], self.calls.len());
+                self.calls.push((name.into(), String::new()));
+            }
+            let call = self.calls.last_mut().expect("a call begins with a name");
+            call.1 += &text(&function["arguments"]);
+        }
         if let Some(upstream) = event["talka"]["upstream"].as_str() {
             self.upstream = Some(upstream.into());
         }

@@ -20,4 +20,5 @@ mod refusals;
 mod resume;
 mod survive;
 mod together;
+mod tools;
 mod upstream;

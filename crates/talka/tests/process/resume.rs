@@ -93,7 +93,7 @@ fn an_answer_over_two_nodes_goes_on_after_its_head_was_killed() {
 }
 
 /// A node in the founder's network, once it has heard the founder.
-fn joined(founder: &Node, invite: &str, dir: &Path, flags: &[&str]) -> Node {
+pub fn joined(founder: &Node, invite: &str, dir: &Path, flags: &[&str]) -> Node {
     let node = join(invite, dir, flags);
     for of in [founder, &node] {
         wait_for("a model cut over two nodes", || {

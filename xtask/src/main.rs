@@ -1,13 +1,14 @@
 //! What developers and continuous integration run: `cargo xtask test` and its parts.
 //!
 //! Needs a Rust toolchain and a C compiler, nothing else. Tools beyond that (cargo-nextest, cargo-deny,
-//! typos) are used when they are installed and named when they are not.
+//! typos, and Node for the dashboard) are used when they are installed and named when they are not.
 
 mod bench;
 mod cargo;
 mod fuzz;
 mod layering;
 mod test;
+mod web;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -33,6 +34,12 @@ enum Command {
     Layering,
     /// Rewrite the golden files from the code, to be reviewed like code
     Bless,
+    /// Build the dashboard and compare it with the committed bundle
+    Web {
+        /// Put what was built in its place
+        #[arg(long)]
+        write: bool,
+    },
     /// Feed wrong bytes to every decoder of files and messages, and stop at the first that fails
     #[command(after_help = "Example: cargo xtask fuzz gguf --minutes 10")]
     Fuzz {
@@ -56,6 +63,7 @@ fn main() -> ExitCode {
         Command::Test { fast } => test::run(fast),
         Command::Layering => layering::run(),
         Command::Bless => test::bless(),
+        Command::Web { write } => web::run(write),
         Command::Fuzz { target, minutes } => fuzz::run(target.as_deref(), minutes),
         Command::Bench { arguments } => bench::run(&arguments),
     };

@@ -7,6 +7,7 @@
 use crate::{
     cargo::{cargo, succeeds, tool},
     layering,
+    web::{self, Lack},
 };
 use anyhow::{Context, Result, bail};
 use std::{
@@ -45,6 +46,7 @@ pub fn run(fast: bool) -> Result<()> {
         ("layering", layering_step),
         ("spelling", spelling),
         ("licences and advisories", licences),
+        ("dashboard", dashboard),
     ];
     if !fast {
         steps.extend([("clippy", clippy as fn() -> Outcome), ("documentation", documentation)]);
@@ -135,6 +137,22 @@ fn licences() -> Outcome {
     }
     let command = cargo(&["deny", "--workspace", "check", "--hide-inclusion-graph"]);
     judge(command, "see deny.toml for what is allowed")
+}
+
+fn dashboard() -> Outcome {
+    let left_out = |why: &str| {
+        let text = format!("{why}; THE PAGE WAS NOT BUILT OR COMPARED");
+        eprintln!("warning: {text}");
+        Outcome::Skipped(text)
+    };
+    match web::lack() {
+        Some(Lack::Npm) => left_out("Node and npm are not installed"),
+        Some(Lack::Registry) => left_out("npm reaches no registry, and the libraries are not here"),
+        None => match web::run(false) {
+            Ok(()) => Outcome::Passed,
+            Err(error) => Outcome::Failed(format!("{error:#}")),
+        },
+    }
 }
 
 fn clippy() -> Outcome {

@@ -3,7 +3,7 @@
 //! Decides paths and what a body may hold. The documents are the node's own reports: ids in
 //! hexadecimal, credits in µGFT, times in milliseconds since 1970 UTC.
 
-use crate::{error::ApiError, fields::Fields};
+use crate::{error::ApiError, fields::Fields, live::live};
 use axum::{
     Json, Router,
     extract::{Path, Query, State, rejection::QueryRejection},
@@ -25,6 +25,7 @@ const ENTRIES_MAX: usize = 1000;
 pub fn routes() -> Router<Api> {
     Router::new()
         .route("/api/status", get(status))
+        .route("/api/live", get(live))
         .route("/api/models", get(models))
         .route("/api/peers", get(peers))
         .route("/api/route", get(route))

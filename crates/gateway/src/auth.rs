@@ -19,7 +19,8 @@ use std::{
 };
 
 /// Paths that hold no data: open to whoever reaches the port. Everything else is guarded.
-const OPEN_PATHS: [&str; 5] = ["/", "/health", "/talka.css", "/talka.js", "/icon.svg"];
+const OPEN_PATHS: [&str; 6] =
+    ["/", "/health", "/talka.css", "/talka.js", "/icon.svg", "/licences.md"];
 
 /// The longest key accepted, in bytes: a header must carry it.
 const KEY_BYTES_MAX: usize = 1024;

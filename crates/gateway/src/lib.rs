@@ -4,7 +4,7 @@
 //! Never decides who is paid, who computes or what is true: every answer comes from
 //! [`talka_node::api`], the only door used here. Sends nothing to any other host.
 //!
-//! Rooms: [`openai`] `/v1`, [`admin`] `/api`, [`dashboard`] `/`, [`auth`] who may ask, [`error`] the
+//! Rooms: [`openai`] `/v1`, [`admin`] `/api` (its changes as they happen in `live`), [`dashboard`] `/`, [`auth`] who may ask, [`error`] the
 //! one table from errors to statuses, [`fields`] JSON objects read by name.
 
 pub mod admin;
@@ -12,6 +12,7 @@ pub mod auth;
 pub mod dashboard;
 pub mod error;
 pub mod fields;
+mod live;
 pub mod openai;
 mod server;
 

@@ -6,10 +6,11 @@ use crate::{
     dashboard,
     error::ApiError,
     fields::BODY_BYTES_MAX,
+    live::Closing,
     openai::{self, X_REQUEST_ID},
 };
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     extract::{DefaultBodyLimit, Request},
     http::{HeaderValue, Method, Uri, header},
     middleware::{self, Next},
@@ -74,8 +75,11 @@ async fn serve_routes(
             tracing::debug!(%error, "TCP_NODELAY was not set");
         }
     });
-    let server = axum::serve(listener, guarded(routes, door)).with_graceful_shutdown(async move {
+    let (open, closing) = Closing::new();
+    let routes = guarded(routes, door).layer(Extension(closing));
+    let server = axum::serve(listener, routes).with_graceful_shutdown(async move {
         shutdown.await;
+        drop(open);
         // Nobody listens once the server ended by itself.
         let _ = stopping.send(());
     });

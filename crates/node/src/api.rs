@@ -82,6 +82,7 @@ impl Api {
             nodes_known,
             requests_running: crate::shell::REQUESTS_MAX - shared.admitted.available_permits(),
             sessions_held: shared.stages.sessions_held(),
+            tokens_chosen: shared.meter.tokens_chosen(),
             busy_ms: shared.stages.busy().as_millis() as u64,
             flops_per_second,
             memory_bytes_per_second,

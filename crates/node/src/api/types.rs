@@ -404,6 +404,8 @@ pub struct Status {
     pub requests_running: usize,
     /// Sessions of any head that a stage of this node holds now.
     pub sessions_held: usize,
+    /// Tokens of answers that this node chose as their head since it started.
+    pub tokens_chosen: u64,
     /// How long stages of this node have computed since it started, in milliseconds.
     pub busy_ms: u64,
     /// Floating-point operations a second in products of many rows, as a prompt needs.

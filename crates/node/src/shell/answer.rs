@@ -415,6 +415,7 @@ impl Run {
             let before = head.generated();
             let progress;
             (head, progress) = self.take_in(head, step, logits).await;
+            self.shared.meter.chose(head.generated().saturating_sub(before));
             let (piece, next) = match progress {
                 Ok(Progress::Next { piece, step }) => {
                     if head.generated() > before {

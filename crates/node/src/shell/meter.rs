@@ -6,7 +6,10 @@ use crate::wire::Machine;
 use std::{
     collections::HashMap,
     hint::black_box,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 use talka_base::{ModelId, NodeId};
@@ -65,6 +68,8 @@ pub(crate) struct Meter {
     layer_us: Mutex<HashMap<ModelId, f64>>,
     load_time: Mutex<HashMap<ModelId, Duration>>,
     rates: Mutex<Rates>,
+    /// Tokens of answers that this head chose.
+    tokens: AtomicU64,
 }
 
 impl Meter {
@@ -121,6 +126,16 @@ impl Meter {
             matmul_mflops: millions(rates.flops),
             memory_mbytes: millions(rates.memory_bytes),
         }
+    }
+
+    /// So many more tokens of an answer were chosen.
+    pub(crate) fn chose(&self, tokens: u32) {
+        self.tokens.fetch_add(u64::from(tokens), Ordering::Relaxed);
+    }
+
+    /// Tokens chosen since the start.
+    pub(crate) fn tokens_chosen(&self) -> u64 {
+        self.tokens.load(Ordering::Relaxed)
     }
 
     /// Layers of `model` were loaded in `time`.

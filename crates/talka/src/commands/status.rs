@@ -24,7 +24,13 @@ pub async fn run(at: NodeAt) -> Result<Exit> {
         ("network", format!("{} {}", status.network_name, status.network)),
         ("founder", status.founder.to_string()),
         ("nodes", format!("{} of {} answer", status.nodes_alive, status.nodes_known)),
-        ("requests", format!("{} running here", status.requests_running)),
+        (
+            "requests",
+            format!(
+                "{} running here, {} tokens since the start",
+                status.requests_running, status.tokens_chosen
+            ),
+        ),
         ("sessions", format!("{} held by stages here", status.sessions_held)),
         ("others", status.closed.unwrap_or_else(|| "may give work to this node".into())),
         (

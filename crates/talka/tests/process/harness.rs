@@ -336,6 +336,35 @@ impl Node {
         })
     }
 
+    /// Reads server-sent events of `path` and hands `seen` their names and data, until it says that this was enough. Says
+    /// whether it did before the stream ended.
+    pub fn follow(&self, path: &str, mut seen: impl FnMut(&str, Value) -> bool) -> bool {
+        let request = client().get(format!("{}{path}", self.http));
+        runtime().block_on(async {
+            let mut response = request.send().await.expect("the node answers");
+            assert_eq!(response.status().as_u16(), 200);
+            let (mut name, mut pending) = (String::new(), Vec::new());
+            while let Some(piece) =
+                response.chunk().await.expect("the stream ends, and is not cut off")
+            {
+                pending.extend_from_slice(&piece);
+                while let Some(end) = pending.iter().position(|byte| *byte == b'\n') {
+                    let line: Vec<u8> = pending.drain(..=end).collect();
+                    let line = std::str::from_utf8(&line).expect("events are UTF-8").trim_end();
+                    if let Some(text) = line.strip_prefix("event: ") {
+                        text.clone_into(&mut name);
+                    } else if let Some(data) = line.strip_prefix("data: ") {
+                        let data = serde_json::from_str(data).expect("data is JSON");
+                        if seen(&name, data) {
+                            return true;
+                        }
+                    }
+                }
+            }
+            false
+        })
+    }
+
     /// What it logged so far.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()

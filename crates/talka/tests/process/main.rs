@@ -13,6 +13,7 @@ mod fetch;
 mod forecast;
 mod harness;
 mod hub;
+mod live;
 mod models;
 mod owner;
 mod parts;

@@ -1,0 +1,67 @@
+// Entries of the ledger in words, and as a table for other programs.
+import { report } from "./call";
+import { gft } from "./show";
+import type { Credits, Entry } from "./types";
+
+const PAGE = 1000;
+const TIMEOUT_MS = 60_000;
+
+/** Up to `limit` entries that end before height `end`, the latest first. */
+export async function page(end: number, limit: number): Promise<Entry[]> {
+  const from = Math.max(0, end - limit);
+  const entries = await report<Entry[]>(`/api/ledger?from=${from}&limit=${Math.max(1, end - from)}`);
+  return entries.filter(({ height }) => height < end).reverse();
+}
+
+/** What an entry did to a member's account. */
+export const change = (entry: Entry, member: string) =>
+  entry.postings.reduce((sum, [account, amount]) => (account === member ? sum + amount : sum), 0);
+
+/** Why an entry is there, with the rule behind its numbers. */
+export function explain(entry: Entry, credits: Credits): string {
+  const name = (account: string) => credits.members.find(({ member }) => member === account)?.name ?? account;
+  const reserve = entry.postings.find(([account]) => account === "reserve")?.[1] ?? 0;
+  const others = entry.postings.filter(([account, amount]) => account !== "reserve" && amount > 0);
+  const paid = others.map(([account, amount]) => `${account === "burn" ? "burned" : name(account)} ${gft(amount)}`).join(", ");
+  switch (entry.kind) {
+    case "founded":
+      return "The network began; its founder got the grant.";
+    case "joined":
+      return others.length ? `A node was invited; its member got the grant: ${paid}.` : "Another node of a member was invited.";
+    case "reserved":
+      return `The most that the request can cost was set aside: all its tokens through all layers, ${gft(reserve)}.`;
+    case "settled":
+      return `${gft(-reserve)} set aside came back to who did the work, by layers and tokens computed, and the rest to the payer: ${paid}.`;
+    case "released":
+      return `The request gave no answer: ${gft(-reserve)} went back to its payer.`;
+    case "forwarded":
+      return `The most that an answer from outside the network can cost was set aside: ${gft(reserve)}.`;
+    case "delivered":
+      return `An answer from outside came; who pays for it there was paid, and the rest went back: ${paid}.`;
+    default:
+      return entry.postings.map(([account, amount]) => `${name(account)} ${gft(amount)}`).join(", ");
+  }
+}
+
+/** A cell as RFC 4180 wants it. */
+const cell = (value: string | number) => {
+  const text = String(value);
+  return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+};
+
+/** The whole ledger, a line for each posting. */
+export async function csv(): Promise<Blob> {
+  const lines = [["height", "time", "kind", "request", "account", "change_micro_gft", "hash"].join(",")];
+  for (let from = 0; ; ) {
+    const entries = await report<Entry[]>(`/api/ledger?from=${from}&limit=${PAGE}`, TIMEOUT_MS);
+    const last = entries.at(-1);
+    if (!last) break;
+    from = last.height + 1;
+    for (const { height, at, kind, request, postings, hash } of entries) {
+      for (const [account, amount] of postings) {
+        lines.push([height, new Date(at).toISOString(), kind, request ?? "", account, amount, hash].map(cell).join(","));
+      }
+    }
+  }
+  return new Blob([lines.join("\r\n"), "\r\n"], { type: "text/csv" });
+}

@@ -1,0 +1,164 @@
+// The node's reports, as `/api` sends them: ids in hexadecimal, credits in µGFT, times in milliseconds.
+// The Rust side is `talka_node::api`.
+
+/** Layers, half open. */
+export type Span = [start: number, end: number];
+
+export interface Stage {
+  node: string;
+  name: string;
+  span: Span;
+}
+
+export interface Model {
+  name: string;
+  id: string;
+  shape: { layers: number; hidden: number; vocab: number; context: number; precision: string };
+  weight_bytes: number;
+  coverage: Stage[];
+  complete: boolean;
+  is_encoder: boolean;
+  share_bytes: number | null;
+  load_ms: number | null;
+  adapters: string[];
+}
+
+export interface Upstream {
+  name: string;
+  address: string;
+  models: string[];
+  has_key: boolean;
+  asked: number;
+  failed: number;
+  last_failure: string | null;
+}
+
+export interface RouteTaken {
+  at: number;
+  model: string;
+  hops: Stage[];
+  token_us: number;
+  why: string;
+}
+
+export type Faults = Record<string, number>;
+
+export interface Status {
+  version: string;
+  node: string;
+  name: string;
+  member: string;
+  network: string;
+  network_name: string;
+  founder: string;
+  started_at: number;
+  nodes_alive: number;
+  nodes_known: number;
+  requests_running: number;
+  sessions_held: number;
+  tokens_chosen: number;
+  busy_ms: number;
+  flops_per_second: number;
+  memory_bytes_per_second: number;
+  closed: string | null;
+  models: Model[];
+  routes: RouteTaken[];
+  upstreams: Upstream[];
+  faults_of_strangers: Faults;
+  balance: number;
+  ledger_height: number;
+}
+
+export interface Peer {
+  node: string;
+  name: string;
+  member: string;
+  this: boolean;
+  alive: boolean;
+  silent_ms: number | null;
+  memory_bytes: number;
+  load: number;
+  round_trip_us: number | null;
+  link_bytes_per_second: number | null;
+  flops_per_second: number;
+  memory_bytes_per_second: number;
+  closed: string | null;
+  serves: [model: string, span: Span][];
+  faults: Faults;
+  layer_us: [model: string, us: number][];
+}
+
+export interface Member {
+  member: string;
+  name: string;
+  balance: number;
+  granted: number;
+  earned: number;
+  spent: number;
+  flops: number;
+}
+
+export interface Credits {
+  member: string;
+  balance: number;
+  reserved: number;
+  members: Member[];
+}
+
+export interface Entry {
+  height: number;
+  at: number;
+  hash: string;
+  kind: string;
+  request: string | null;
+  postings: [account: string, change: number][];
+}
+
+export interface Verified {
+  entries: number;
+  signatures: number;
+  postings: number;
+  members: number;
+  minted: number;
+  balances: number;
+  reserved: number;
+  head: string;
+  state: string;
+}
+
+export interface Invite {
+  invite: string;
+  expires_at: number;
+  reusable: boolean;
+}
+
+export interface Considered {
+  node: string;
+  name: string;
+  span: Span;
+  layer_us: number;
+  load: number;
+  from_head_us: number;
+  through_us: number | null;
+  chosen: boolean;
+  why: string;
+}
+
+export interface Route {
+  model: string;
+  layers: number;
+  hops: Stage[];
+  token_us: number | null;
+  missing: Span | null;
+  considered: Considered[];
+  closed: { node: string; name: string; why: string }[];
+}
+
+/** What an answer's last chunk says of it. */
+export interface Provenance {
+  request: string;
+  cost_micro_gft: number;
+  flops: number;
+  route: Stage[];
+  upstream?: string;
+}

@@ -15,7 +15,7 @@ mod rpc;
 mod shape;
 mod swarm;
 
-use crate::cargo::{cargo, tool};
+use crate::cargo::{cargo, target_folder, tool};
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Parser, ValueEnum};
 use serde_json::Value;
@@ -153,17 +153,6 @@ fn chosen(name: Option<&str>) -> Result<Vec<&'static Shape>> {
         bail!("no shape is called {}, expected one of {}", name.unwrap_or(""), known.join(", "));
     }
     Ok(chosen)
-}
-
-/// Where cargo puts what it builds.
-fn target_folder() -> Result<PathBuf> {
-    let output = cargo(&["metadata", "--no-deps", "--offline", "--format-version", "1"])
-        .stderr(Stdio::inherit())
-        .output()
-        .context("cannot run cargo")?;
-    let metadata: Value = serde_json::from_slice(&output.stdout).context("cargo metadata")?;
-    let folder = metadata["target_directory"].as_str().context("cargo names no target folder")?;
-    Ok(folder.into())
 }
 
 fn build_engine() -> Result<()> {

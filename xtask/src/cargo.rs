@@ -1,5 +1,7 @@
 //! Child processes: the cargo that called us, in the repository root, as if a person had typed it.
 
+use anyhow::{Context, Result};
+use serde_json::Value;
 use std::{
     env,
     path::{Path, PathBuf},
@@ -39,4 +41,18 @@ pub fn tool(program: &Path) -> Command {
 pub fn succeeds(mut command: Command) -> bool {
     let silent = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     silent.status().is_ok_and(|status| status.success())
+}
+
+/// Where cargo puts what it builds.
+///
+/// # Errors
+/// If cargo cannot be asked.
+pub fn target_folder() -> Result<PathBuf> {
+    let output = cargo(&["metadata", "--no-deps", "--offline", "--format-version", "1"])
+        .stderr(Stdio::inherit())
+        .output()
+        .context("cannot run cargo")?;
+    let metadata: Value = serde_json::from_slice(&output.stdout).context("cargo metadata")?;
+    let folder = metadata["target_directory"].as_str().context("cargo names no target folder")?;
+    Ok(folder.into())
 }

@@ -1,8 +1,10 @@
 //! What developers and continuous integration run: `cargo xtask test` and its parts.
 //!
 //! Needs a Rust toolchain and a C compiler, nothing else. Tools beyond that (cargo-nextest, cargo-deny,
-//! typos, and Node for the dashboard) are used when they are installed and named when they are not.
+//! typos, Node and a browser for the dashboard) are used when they are installed and named when they are not; on Debian
+//! the last two are installed.
 
+mod apt;
 mod bench;
 mod cargo;
 mod fuzz;
@@ -34,11 +36,14 @@ enum Command {
     Layering,
     /// Rewrite the golden files from the code, to be reviewed like code
     Bless,
-    /// Build the dashboard and compare it with the committed bundle
+    /// Check and build the dashboard and compare it with the committed bundle
     Web {
         /// Put what was built in its place
         #[arg(long)]
         write: bool,
+        /// Draw the pictures in docs/dashboard anew instead, with real nodes in a real browser
+        #[arg(long, conflicts_with = "write")]
+        shots: bool,
     },
     /// Feed wrong bytes to every decoder of files and messages, and stop at the first that fails
     #[command(after_help = "Example: cargo xtask fuzz gguf --minutes 10")]
@@ -63,7 +68,7 @@ fn main() -> ExitCode {
         Command::Test { fast } => test::run(fast),
         Command::Layering => layering::run(),
         Command::Bless => test::bless(),
-        Command::Web { write } => web::run(write),
+        Command::Web { write, shots } => web::command(write, shots),
         Command::Fuzz { target, minutes } => fuzz::run(target.as_deref(), minutes),
         Command::Bench { arguments } => bench::run(&arguments),
     };

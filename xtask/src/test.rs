@@ -6,8 +6,7 @@
 
 use crate::{
     cargo::{cargo, succeeds, tool},
-    layering,
-    web::{self, Lack},
+    layering, web,
 };
 use anyhow::{Context, Result, bail};
 use std::{
@@ -51,7 +50,11 @@ pub fn run(fast: bool) -> Result<()> {
     if !fast {
         steps.extend([("clippy", clippy as fn() -> Outcome), ("documentation", documentation)]);
     }
-    steps.extend([("tests", tests as fn() -> Outcome), ("documentation tests", doc_tests)]);
+    steps.extend([
+        ("tests", tests as fn() -> Outcome),
+        ("documentation tests", doc_tests),
+        ("dashboard in a browser", browser),
+    ]);
 
     let started = Instant::now();
     let done: Vec<Done> = steps.into_iter().map(perform).collect();
@@ -117,10 +120,7 @@ fn format() -> Outcome {
 }
 
 fn layering_step() -> Outcome {
-    match layering::run() {
-        Ok(()) => Outcome::Passed,
-        Err(error) => Outcome::Failed(format!("{error:#}")),
-    }
+    told(layering::run())
 }
 
 fn spelling() -> Outcome {
@@ -140,18 +140,29 @@ fn licences() -> Outcome {
 }
 
 fn dashboard() -> Outcome {
-    let left_out = |why: &str| {
-        let text = format!("{why}; THE PAGE WAS NOT BUILT OR COMPARED");
-        eprintln!("warning: {text}");
-        Outcome::Skipped(text)
-    };
     match web::lack() {
-        Some(Lack::Npm) => left_out("Node and npm are not installed"),
-        Some(Lack::Registry) => left_out("npm reaches no registry, and the libraries are not here"),
-        None => match web::run(false) {
-            Ok(()) => Outcome::Passed,
-            Err(error) => Outcome::Failed(format!("{error:#}")),
-        },
+        Some(lack) => left_out(&lack, "THE PAGE WAS NOT BUILT, COMPARED OR TESTED"),
+        None => told(web::run(false)),
+    }
+}
+
+fn browser() -> Outcome {
+    match (web::lack(), web::browser()) {
+        (None, Ok(browser)) => told(web::try_in(&browser, false)),
+        (Some(lack), _) | (None, Err(lack)) => left_out(&lack, "THE PAGE WAS TRIED IN NO BROWSER"),
+    }
+}
+
+fn left_out(lack: &web::Lack, what: &str) -> Outcome {
+    let text = format!("{lack}; {what}");
+    eprintln!("warning: {text}");
+    Outcome::Skipped(text)
+}
+
+fn told(done: Result<()>) -> Outcome {
+    match done {
+        Ok(()) => Outcome::Passed,
+        Err(error) => Outcome::Failed(format!("{error:#}")),
     }
 }
 

@@ -1,13 +1,17 @@
-//! `cargo xtask web`: builds the dashboard and holds the committed bundle to its source.
+//! `cargo xtask web`: builds the dashboard, holds the committed bundle to its source, and tries the page in a browser.
 //!
 //! Needs Node and npm, which nothing else here does: that is why the bundle is committed. The libraries are those of
-//! `web/package-lock.json`, to the byte, so the same source gives the same bundle on every machine.
+//! `web/package-lock.json`, to the byte, so the same source gives the same bundle on every machine. The browser is the
+//! one of the system: none is downloaded.
 
-use crate::cargo::{root, succeeds, tool};
+use crate::{
+    apt,
+    cargo::{cargo, root, succeeds, target_folder, tool},
+};
 use anyhow::{Context, Result, bail};
 use std::{
     collections::BTreeMap,
-    fs,
+    env, fs,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -15,40 +19,94 @@ use std::{
 /// Where the bundle is committed, from the root.
 const PAGE: &str = "crates/gateway/page";
 
-/// What keeps the page from being built here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The oldest Node that the page's tools run on: major and minor number.
+const NODE_MIN: (u32, u32) = (20, 19);
+
+/// Browsers that tests drive, by their programs' names; the first is Debian's package, too.
+const BROWSERS: [&str; 4] =
+    ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
+
+/// What keeps the page from being built or tried here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Lack {
-    /// Node or npm.
+    /// Node or npm, or they are too old.
+    #[error("Node {}.{} or newer and npm are not installed, nor could they be", NODE_MIN.0, NODE_MIN.1)]
     Npm,
     /// The way to the registry, and the libraries are not here.
+    #[error("npm reaches no registry, and the libraries are not here")]
     Registry,
+    /// A browser.
+    #[error("Chromium is not installed, nor could it be")]
+    Browser,
 }
 
-/// Why the page cannot be built on this machine, if it cannot.
+/// Why the page cannot be built on this machine, if it cannot. Installs what can be installed.
 pub fn lack() -> Option<Lack> {
-    let works = |program: &str, argument: &str| {
-        let mut command = tool(Path::new(program));
-        command.arg(argument);
-        succeeds(command)
-    };
-    if !works("node", "--version") || !works("npm", "--version") {
+    let ready = || has_node() && succeeds(with("npm", &["--version"]));
+    if !ready() && !(apt::install(&["nodejs", "npm"]) && ready()) {
         return Some(Lack::Npm);
     }
     (!installed() && !succeeds(npm(&["ping"]))).then_some(Lack::Registry)
 }
 
-/// Checks types, builds, and compares with the committed bundle; or, with `write`, puts the new one in its place.
+fn has_node() -> bool {
+    let output = with("node", &["--version"]).output();
+    output.is_ok_and(|output| is_new_enough(&String::from_utf8_lossy(&output.stdout)))
+}
+
+/// Whether `version`, such as `v20.19.2`, will do.
+fn is_new_enough(version: &str) -> bool {
+    let mut numbers = version.trim().trim_start_matches('v').split('.').map(str::parse::<u32>);
+    matches!((numbers.next(), numbers.next()), (Some(Ok(major)), Some(Ok(minor))) if (major, minor) >= NODE_MIN)
+}
+
+/// The browser of this machine, which is installed if it is missing and that can be done.
+///
+/// # Errors
+/// [`Lack::Browser`].
+pub fn browser() -> Result<PathBuf, Lack> {
+    let found = || {
+        let paths = env::var_os("PATH")?;
+        let folders = env::split_paths(&paths).collect::<Vec<_>>();
+        let places = BROWSERS.iter().flat_map(|name| folders.iter().map(move |f| f.join(name)));
+        places.into_iter().find(|path| path.is_file())
+    };
+    found().or_else(|| apt::install(&BROWSERS[..1]).then(found).flatten()).ok_or(Lack::Browser)
+}
+
+/// Tries the page in `browser` with real nodes; or, with `shots`, draws the pictures in docs/dashboard anew.
+///
+/// # Errors
+/// If a step fails.
+pub fn try_in(browser: &Path, shots: bool) -> Result<()> {
+    install_libraries()?;
+    let build = ["build", "--workspace", "--bin", "talka"];
+    step("cargo build", cargo(&build))?;
+    let mut tests = npm(&["run", if shots { "shots" } else { "e2e" }]);
+    let talka = target_folder()?.join("debug").join(format!("talka{}", env::consts::EXE_SUFFIX));
+    tests.env("TALKA_BIN", talka).env("TALKA_CHROMIUM", browser);
+    step("the tests in the browser", tests)
+}
+
+/// `cargo xtask web`: builds and compares, or writes; with `shots` draws pictures instead.
+///
+/// # Errors
+/// As [`run`] and [`try_in`], and if something is missing here.
+pub fn command(write: bool, shots: bool) -> Result<()> {
+    if let Some(lack) = lack() {
+        bail!("{lack}");
+    }
+    if shots { try_in(&browser()?, true) } else { run(write) }
+}
+
+/// Checks types, tests, builds, and compares with the committed bundle; or, with `write`, puts the new one in its place.
 ///
 /// # Errors
 /// If a step fails, or the bundle is not what the source gives.
 pub fn run(write: bool) -> Result<()> {
-    if lack() == Some(Lack::Npm) {
-        bail!("the page needs Node (20.19 or newer) and npm: install them");
-    }
-    if !installed() {
-        step("npm ci", npm(&["ci", "--no-audit", "--no-fund"]))?;
-    }
+    install_libraries()?;
     step("npm run check", npm(&["run", "check"]))?;
+    step("npm test", npm(&["test"]))?;
     let built = root().join("target/page");
     let mut build = npm(&["run", "build"]);
     build.env("TALKA_WEB_OUT", &built);
@@ -69,10 +127,20 @@ pub fn run(write: bool) -> Result<()> {
     Ok(())
 }
 
-fn npm(arguments: &[&str]) -> Command {
-    let mut command = tool(Path::new("npm"));
-    command.args(arguments).current_dir(root().join("web"));
+fn with(program: &str, arguments: &[&str]) -> Command {
+    let mut command = tool(Path::new(program));
+    command.args(arguments);
     command
+}
+
+fn npm(arguments: &[&str]) -> Command {
+    let mut command = with("npm", arguments);
+    command.current_dir(root().join("web"));
+    command
+}
+
+fn install_libraries() -> Result<()> {
+    if installed() { Ok(()) } else { step("npm ci", npm(&["ci", "--no-audit", "--no-fund"])) }
 }
 
 /// Whether the libraries are here as the lock wants them: npm notes what it installed, in the form of the lock.
@@ -143,6 +211,16 @@ mod tests {
 
     fn bundle(files: &[(&str, &str)]) -> BTreeMap<String, Vec<u8>> {
         files.iter().map(|(name, text)| ((*name).to_owned(), text.as_bytes().to_vec())).collect()
+    }
+
+    #[test]
+    fn an_old_node_will_not_do() {
+        for version in ["v20.19.0\n", "v22.0.0", "20.20.2"] {
+            assert!(is_new_enough(version), "{version}");
+        }
+        for version in ["v18.19.1", "v20.18.9", "", "node", "v20"] {
+            assert!(!is_new_enough(version), "{version}");
+        }
     }
 
     #[test]

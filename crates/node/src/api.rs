@@ -1,9 +1,11 @@
 //! The handle that front ends use: every question and order a person or program may put to a node.
 
+mod entries;
 mod forecast;
 mod routes;
 mod types;
 
+use entries::Reader;
 pub use forecast::*;
 pub use routes::*;
 pub use types::*;
@@ -17,8 +19,8 @@ use std::{
     fmt,
     sync::{Arc, PoisonError},
 };
-use talka_base::{Amount, Credits, EntryHash, LayerSpan, NodeId, Signed, Tick, encode, hex};
-use talka_ledger::{Account, Entry, Event, Ledger};
+use talka_base::{Credits, LayerSpan, NodeId, Signed, encode, hex};
+use talka_ledger::{Entry, Ledger};
 use talka_net::{Invite, InviteSecret};
 use tokio::sync::oneshot;
 
@@ -298,7 +300,15 @@ impl Api {
     /// [`AdminError::Store`] if this node's copy cannot be read.
     pub async fn ledger(&self, from: u64, limit: usize) -> Result<Vec<EntryReport>, AdminError> {
         let entries = self.entries(from, limit).await?;
-        Ok(entries.iter().map(entry_report).collect())
+        let shared = &self.shared;
+        let shape_of = |id| shared.model_by_id(id).map(|known| *known.model.shape());
+        let view = shared.view.borrow().clone();
+        Ok(shared.desk().read(|ledger| {
+            let names: BTreeMap<_, _> = ledger.nodes().map(|(id, r)| (id, &r.name)).collect();
+            let name_of = |id| names.get(&id).map_or_else(|| view.name_of(id), |&n| n.clone());
+            let reader = Reader { policy: ledger.policy(), name_of: &name_of, shape_of: &shape_of };
+            entries.iter().map(|entry| reader.report(entry)).collect()
+        }))
     }
 
     /// Replays this node's whole copy of the ledger.
@@ -372,40 +382,4 @@ fn served_by(
 fn sum_of_balances(ledger: &Ledger) -> Credits {
     let balances = ledger.members().filter_map(|(id, _)| ledger.balance(&id));
     Credits(balances.map(|credits| credits.0).sum())
-}
-
-fn entry_report(entry: &Signed<Entry>) -> EntryReport {
-    let entry = entry.claimed_value();
-    let hash: EntryHash = entry.hash();
-    let at: Tick = entry.at;
-    let postings = entry.postings.iter().map(|posting| {
-        let Amount(change) = posting.amount;
-        (account_name(&posting.account), change)
-    });
-    EntryReport {
-        height: entry.height,
-        at,
-        hash,
-        kind: entry.event.kind().into(),
-        request: request_of(&entry.event),
-        postings: postings.collect(),
-    }
-}
-
-fn account_name(account: &Account) -> String {
-    match account {
-        Account::Member(member) => member.to_string(),
-        system => system.to_string(),
-    }
-}
-
-fn request_of(event: &Event) -> Option<talka_base::RequestId> {
-    match event {
-        Event::Founded(_) | Event::Joined { .. } => None,
-        Event::Reserved { reservation } => Some(reservation.claimed_value().request),
-        Event::Settled { settlement } => Some(settlement.claimed_value().request),
-        Event::Released { request, .. } => Some(*request),
-        Event::Forwarded { forwarding } => Some(forwarding.claimed_value().request),
-        Event::Delivered { delivery } => Some(delivery.claimed_value().request),
-    }
 }

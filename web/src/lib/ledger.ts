@@ -1,7 +1,7 @@
 // Entries of the ledger in words, and as a table for other programs.
 import { report } from "./call";
-import { gft } from "./show";
-import type { Credits, Entry } from "./types";
+import { count, gft, layers, scaled } from "./show";
+import type { Basis, Credits, Entry } from "./types";
 
 const PAGE = 1000;
 const TIMEOUT_MS = 60_000;
@@ -43,25 +43,55 @@ export function explain(entry: Entry, credits: Credits): string {
   }
 }
 
+/** FLOPs by the factor for the weights' precision, as the ledger prices them. */
+const priced = (flops: number, perMille: number) =>
+  `${scaled(flops, "FLOP")} × ${perMille / 1000} for the weights' precision = ${gft(Math.ceil((flops * perMille) / 1e6))}`;
+
+/** The rule of an entry with its numbers, or nothing where the amounts need none. */
+export function formula(basis: Basis | undefined): string {
+  if (!basis) return "";
+  switch (basis.of) {
+    case "quote": {
+      const tokens = `(${count(basis.prompt_tokens)} + ${count(basis.max_new_tokens)}) tokens`;
+      return `${tokens} through ${count(basis.layers)} layers: ${priced(basis.flops, basis.per_mille)}`;
+    }
+    case "work": {
+      const parts = basis.work.map(({ name, span, flops }) => `${name} ${layers(span)}${flops === null ? "" : ` ${scaled(flops, "FLOP")}`}`);
+      const flops = basis.work.reduce<number | null>((sum, stage) => (sum === null || stage.flops === null ? null : sum + stage.flops), 0);
+      const price = flops === null || basis.per_mille === null ? "" : `: ${priced(flops, basis.per_mille)}`;
+      return `${count(basis.positions)} tokens through ${parts.join(" + ")}${price}`;
+    }
+    case "tariff": {
+      const tokens = `(${count(basis.prompt_tokens)} + ${count(basis.max_new_tokens)}) tokens`;
+      if (basis.multiple_per_mille !== null) return `${tokens} at ${basis.multiple_per_mille / 1000} × the network's price`;
+      return `${tokens} at ${gft(basis.per_thousand_tokens ?? 0)} for 1000`;
+    }
+  }
+}
+
 /** A cell as RFC 4180 wants it. */
 const cell = (value: string | number) => {
   const text = String(value);
   return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 };
 
+const COLUMNS = ["height", "time", "kind", "request", "account", "change_micro_gft", "hash"];
+
+/** Lines of a table, one for each posting. */
+export const rows = (entries: Entry[]): string[] =>
+  entries.flatMap(({ height, at, kind, request, postings, hash }) =>
+    postings.map(([account, amount]) => [height, new Date(at).toISOString(), kind, request ?? "", account, amount, hash].map(cell).join(",")),
+  );
+
 /** The whole ledger, a line for each posting. */
 export async function csv(): Promise<Blob> {
-  const lines = [["height", "time", "kind", "request", "account", "change_micro_gft", "hash"].join(",")];
+  const lines = [COLUMNS.join(",")];
   for (let from = 0; ; ) {
     const entries = await report<Entry[]>(`/api/ledger?from=${from}&limit=${PAGE}`, TIMEOUT_MS);
     const last = entries.at(-1);
     if (!last) break;
     from = last.height + 1;
-    for (const { height, at, kind, request, postings, hash } of entries) {
-      for (const [account, amount] of postings) {
-        lines.push([height, new Date(at).toISOString(), kind, request ?? "", account, amount, hash].map(cell).join(","));
-      }
-    }
+    lines.push(...rows(entries));
   }
   return new Blob([lines.join("\r\n"), "\r\n"], { type: "text/csv" });
 }

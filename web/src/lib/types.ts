@@ -105,6 +105,16 @@ export interface Credits {
   members: Member[];
 }
 
+/** What the amounts of an entry follow from; a price in µGFT is FLOPs × per_mille / 10^6, rounded up. */
+export type Basis =
+  | { of: "quote"; prompt_tokens: number; max_new_tokens: number; layers: number; flops: number; per_mille: number }
+  | { of: "work"; positions: number; logits: number; work: Work[]; per_mille: number | null }
+  | { of: "tariff"; prompt_tokens: number; max_new_tokens: number; multiple_per_mille: number | null; per_thousand_tokens: number | null };
+
+export interface Work extends Stage {
+  flops: number | null;
+}
+
 export interface Entry {
   height: number;
   at: number;
@@ -112,6 +122,7 @@ export interface Entry {
   kind: string;
   request: string | null;
   postings: [account: string, change: number][];
+  basis?: Basis;
 }
 
 export interface Verified {

@@ -591,6 +591,64 @@ pub struct EntryReport {
     pub request: Option<RequestId>,
     /// Account and signed change in µGFT.
     pub postings: Vec<(String, i64)>,
+    /// What the amounts follow from, if that is more than the entry's kind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub basis: Option<Basis>,
+}
+
+/// The numbers behind the amounts of an entry. A price in µGFT is FLOPs times `per_mille`, divided by a million and
+/// rounded up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "of", rename_all = "snake_case")]
+pub enum Basis {
+    /// Held: all tokens, of prompt and answer, through all layers.
+    Quote {
+        /// Tokens of the prompt.
+        prompt_tokens: u32,
+        /// Tokens of the longest answer.
+        max_new_tokens: u32,
+        /// Layers of the model.
+        layers: u32,
+        /// Work of that.
+        flops: Flops,
+        /// The factor for the precision of the weights.
+        per_mille: u32,
+    },
+    /// Paid: what the stages signed for, each member's part in proportion to its work.
+    Work {
+        /// Tokens that went through all layers.
+        positions: u32,
+        /// For how many of them the next token was computed.
+        logits: u32,
+        /// Who ran which layers, in order.
+        work: Vec<WorkReport>,
+        /// As above, if this node knows the model.
+        per_mille: Option<u32>,
+    },
+    /// Held for an answer from outside the network.
+    Tariff {
+        /// Tokens of the prompt.
+        prompt_tokens: u32,
+        /// Tokens of the longest answer.
+        max_new_tokens: u32,
+        /// So many thousandths of the network's own price...
+        multiple_per_mille: Option<u32>,
+        /// ...or so much for a thousand tokens.
+        per_thousand_tokens: Option<Credits>,
+    },
+}
+
+/// One stage's part in an answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkReport {
+    /// The node.
+    pub node: NodeId,
+    /// What people call it.
+    pub name: String,
+    /// Its layers.
+    pub span: LayerSpan,
+    /// Its work, if this node knows the model.
+    pub flops: Option<Flops>,
 }
 
 /// What a full replay checked.

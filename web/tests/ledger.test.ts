@@ -1,0 +1,48 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { change, explain, formula, rows } from "../src/lib/ledger";
+import type { Credits, Entry } from "../src/lib/types";
+
+const entry = (kind: string, postings: [string, number][]): Entry => ({ height: 3, at: 0, hash: "h", kind, request: "r", postings });
+const credits = { members: [{ member: "m1", name: "kitchen" }, { member: "m2", name: "attic" }] } as Credits;
+
+test("what an entry did to an account is the sum of its postings there", () => {
+  const settled = entry("settled", [["reserve", -9], ["m1", 4], ["m2", 4], ["m1", 1]]);
+  assert.deepEqual([change(settled, "m1"), change(settled, "m2"), change(settled, "m3")], [5, 4, 0]);
+});
+
+test("every kind of entry is explained, with names and amounts", () => {
+  const check = (kind: string, postings: [string, number][], ...words: string[]) => {
+    const text = explain(entry(kind, postings), credits);
+    for (const word of words) assert.ok(text.includes(word), `${kind}: ${text}`);
+  };
+  check("reserved", [["m1", -2_000_000], ["reserve", 2_000_000]], "2.000 GFT");
+  check("settled", [["reserve", -2_000_000], ["m2", 2_000_000]], "2.000 GFT", "attic");
+  check("released", [["reserve", -2_000_000], ["m1", 2_000_000]], "no answer", "2.000 GFT");
+  check("joined", [["mint", -5_000_000], ["m2", 5_000_000]], "attic 5.000 GFT");
+  check("joined", [], "Another node");
+  check("new kind", [["m1", 1_000_000]], "kitchen 1.000 GFT");
+});
+
+test("cells are quoted where a table needs it", () => {
+  const odd = entry('a "b", c', [["m\n1", -1]]);
+  assert.deepEqual(rows([odd]), ['3,1970-01-01T00:00:00.000Z,"a ""b"", c",r,"m\n1",-1,h']);
+});
+
+test("the rule of an entry is written out with its numbers", () => {
+  assert.equal(formula(undefined), "");
+  assert.equal(
+    formula({ of: "quote", prompt_tokens: 12, max_new_tokens: 1200, layers: 6, flops: 1_200_000_001, per_mille: 500 }),
+    "(12 + 1,200) tokens through 6 layers: 1.2 GFLOP × 0.5 for the weights' precision = 0.600001 GFT",
+  );
+  const work = [{ node: "a", name: "kitchen", span: [0, 4] as [number, number], flops: 3e9 }, { node: "b", name: "attic", span: [4, 5] as [number, number], flops: 1e9 }];
+  assert.equal(
+    formula({ of: "work", positions: 20, logits: 8, work, per_mille: 1000 }),
+    "20 tokens through kitchen layers 0..4 3.0 GFLOP + attic layer 4 1.0 GFLOP: 4.0 GFLOP × 1 for the weights' precision = 4.000 GFT",
+  );
+  const unknown = work.map((stage) => ({ ...stage, flops: null }));
+  assert.equal(formula({ of: "work", positions: 20, logits: 8, work: unknown, per_mille: null }), "20 tokens through kitchen layers 0..4 + attic layer 4");
+  const tokens = { of: "tariff", prompt_tokens: 1, max_new_tokens: 2 } as const;
+  assert.equal(formula({ ...tokens, multiple_per_mille: 2000, per_thousand_tokens: null }), "(1 + 2) tokens at 2 × the network's price");
+  assert.equal(formula({ ...tokens, multiple_per_mille: null, per_thousand_tokens: 16e6 }), "(1 + 2) tokens at 16.000 GFT for 1000");
+});

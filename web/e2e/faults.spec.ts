@@ -9,17 +9,17 @@ test("a killed node turns red, its layers show as missing, and both recover", as
   await expect(attic).toHaveClass(/gone/);
   await expect(page.getByRole("img", { name: "2 of 3 nodes answer" })).toBeVisible();
 
-  await page.getByRole("link", { name: "Models" }).click();
+  await page.getByRole("link", { name: "Models", exact: true }).click();
   await expect(page.getByText("incomplete")).toBeVisible();
   await expect(page.getByRole("listitem").filter({ hasText: "served by nobody" })).toContainText("layers 2..4");
-  await page.getByRole("link", { name: "Network" }).click();
+  await page.getByRole("link", { name: "Network", exact: true }).click();
   await expect(page.getByRole("listitem").filter({ hasText: "attic" }).first()).toContainText(/silent/);
 
   await trio.attic.start();
   await expect(page.getByRole("listitem").filter({ hasText: "attic" }).first()).toContainText("answers");
   await page.getByRole("link", { name: "Overview" }).click();
   await expect(attic).not.toHaveClass(/gone/);
-  await page.getByRole("link", { name: "Models" }).click();
+  await page.getByRole("link", { name: "Models", exact: true }).click();
   await expect(page.getByText("ready", { exact: true })).toBeVisible();
 });
 

@@ -68,6 +68,6 @@ export async function live(page: Page): Promise<void> {
 
 /** How many pixels the page is wider than the window. */
 export const overflow = (page: Page): Promise<number> =>
-  page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+  page.evaluate(() => Math.max(0, document.documentElement.scrollWidth - document.documentElement.clientWidth));
 
 export { expect };

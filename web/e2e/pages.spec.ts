@@ -26,11 +26,11 @@ test("the overview draws every node, its layers and its link", async ({ page, tr
 test("tokens are seen flowing", async ({ page, trio }) => {
   await visit(page, trio.kitchen);
   const made = page.locator(".tiles > div").filter({ hasText: "Tokens a second" });
-  const body = { model: "bard", prompt: "ROMEO:", max_tokens: 120, ignore_eos: true };
+  const body = { model: "bard", prompt: "ROMEO:", max_tokens: 240 };
   const answered = page.request.post(`${trio.kitchen.http}/v1/completions`, { data: body });
   await expect(page.locator("line.flows")).toHaveCount(2);
   expect((await answered).ok()).toBe(true);
-  await expect(made).not.toContainText("0 since the start");
+  await expect(made).not.toContainText(/^Tokens a second0 /);
   await expect(page.locator("line.flows")).toHaveCount(0);
   await expect(page.getByText(/kitchen → attic → library/)).toBeVisible();
 });
@@ -89,17 +89,20 @@ test("settings tell what the node was started with", async ({ page, trio }) => {
   await expect(page.getByText("Nobody else is asked: prompts never leave the network.")).toBeVisible();
 });
 
-test("every page fits a phone, and so does what opens on it", async ({ page, trio }) => {
-  await page.setViewportSize({ width: 360, height: 740 });
-  for (const [path, title] of PAGES) {
-    await visit(page, trio.kitchen, path);
-    await expect(page.getByRole("heading", { level: 1, name: title })).toBeVisible();
-    expect(await overflow(page), title).toBe(0);
-  }
-  await visit(page, trio.kitchen, "network");
-  await page.getByRole("button", { name: "Make an invitation" }).click();
-  await expect(page.getByRole("img", { name: "The invitation as a QR code" })).toBeVisible();
-  expect(await overflow(page)).toBe(0);
+test.describe("on a phone", () => {
+  test.use({ viewport: { width: 360, height: 740 }, isMobile: true, hasTouch: true });
+
+  test("every page fits, and so does what opens on it", async ({ page, trio }) => {
+    for (const [path, title] of PAGES) {
+      await visit(page, trio.kitchen, path);
+      await expect(page.getByRole("heading", { level: 1, name: title })).toBeVisible();
+      expect(await overflow(page), title).toBe(0);
+    }
+    await visit(page, trio.kitchen, "network");
+    await page.getByRole("button", { name: "Make an invitation" }).click();
+    await expect(page.getByRole("img", { name: "The invitation as a QR code" })).toBeVisible();
+    expect(await overflow(page)).toBe(0);
+  });
 });
 
 test("every page is reached and worked by keyboard", async ({ page, trio }) => {

@@ -23,7 +23,7 @@ use shape::{SHAPES, Shape};
 use std::{
     env::consts::EXE_SUFFIX,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
 };
 
 /// Positions of the prompt; the usual size of a batch in llama.cpp.

@@ -43,7 +43,8 @@ pub enum Lack {
 /// Why the page cannot be built on this machine, if it cannot. Installs what can be installed.
 pub fn lack() -> Option<Lack> {
     let ready = || has_node() && succeeds(with("npm", &["--version"]));
-    if !ready() && !(apt::install(&["nodejs", "npm"]) && ready()) {
+    let is_ready = ready() || (apt::install(&["nodejs", "npm"]) && ready());
+    if !is_ready {
         return Some(Lack::Npm);
     }
     (!installed() && !succeeds(npm(&["ping"]))).then_some(Lack::Registry)

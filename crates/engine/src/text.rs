@@ -101,6 +101,11 @@ impl TextStream {
         rest
     }
 
+    /// The stop string that was found, if one was.
+    pub fn stopped_by(&self) -> Option<&str> {
+        self.stops.found.map(|at| self.stops.stops[at].as_str())
+    }
+
     /// Text of waiting tokens that no later token can change.
     fn whole_characters(&mut self) -> String {
         let text = self.decode(&self.window);
@@ -136,22 +141,23 @@ struct StopStrings {
     stops: Vec<String>,
     /// Text not emitted: it may be the start of a stop string.
     held: String,
-    stopped: bool,
+    /// Which of `stops` was found.
+    found: Option<usize>,
 }
 
 impl StopStrings {
     fn new(mut stops: Vec<String>) -> Self {
         stops.retain(|stop| !stop.is_empty());
-        Self { stops, held: String::new(), stopped: false }
+        Self { stops, held: String::new(), found: None }
     }
 
     fn push(&mut self, text: &str) -> TextDelta {
-        if self.stopped {
+        if self.found.is_some() {
             return TextDelta { text: String::new(), stopped: true };
         }
         self.held.push_str(text);
-        if let Some(start) = self.found() {
-            self.stopped = true;
+        if let Some((start, stop)) = self.find() {
+            self.found = Some(stop);
             self.held.truncate(start);
             return TextDelta { text: std::mem::take(&mut self.held), stopped: true };
         }
@@ -163,14 +169,14 @@ impl StopStrings {
         std::mem::take(&mut self.held)
     }
 
-    /// Where the stop string starts that is complete first; of those complete at once, the longest.
-    /// Which one is complete first does not depend on how the text was cut.
-    fn found(&self) -> Option<usize> {
-        let places = self.stops.iter().filter_map(|stop| {
+    /// Where the stop string starts that is complete first, and which it is; of those complete at once,
+    /// the longest. Which one is complete first does not depend on how the text was cut.
+    fn find(&self) -> Option<(usize, usize)> {
+        let places = self.stops.iter().enumerate().filter_map(|(at, stop)| {
             let start = self.held.find(stop.as_str())?;
-            Some((start + stop.len(), start))
+            Some((start + stop.len(), start, at))
         });
-        places.min().map(|(_, start)| start)
+        places.min().map(|(_, start, at)| (start, at))
     }
 
     /// Bytes at the end of `held` that may start a stop string.
@@ -280,6 +286,22 @@ pub(crate) mod tests {
         check("xabcd", &["abcd", "bc"], "xa", true); // "bc" is complete first
         check("xabc", &["bc", "abc"], "x", true); // both at once: the longer
         check("text", &[""], "text", false);
+    }
+
+    #[test]
+    fn the_stop_string_that_was_found_is_told() {
+        let check = |text: &str, stop: &[&str], expected: Option<&str>| {
+            let stop = stop.iter().map(|s| (*s).to_owned()).collect();
+            let mut stream = TextStream::new(bytes_tokenizer(), stop);
+            for token in tokens(text) {
+                stream.push(token);
+            }
+            stream.finish();
+            assert_eq!(stream.stopped_by(), expected, "{text:?}");
+        };
+        check("xabcd", &["", "abcd", "bc"], Some("bc"));
+        check("xabc", &["bc", "abc"], Some("abc"));
+        check("xab", &["abc"], None);
     }
 
     #[test]

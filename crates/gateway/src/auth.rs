@@ -8,7 +8,7 @@
 use crate::error::ApiError;
 use axum::{
     extract::{Request, State},
-    http::{HeaderMap, Uri, header, uri::Authority},
+    http::{HeaderMap, HeaderName, Uri, header, uri::Authority},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -21,6 +21,9 @@ use std::{
 /// Paths that hold no data: open to whoever reaches the port. Everything else is guarded.
 const OPEN_PATHS: [&str; 6] =
     ["/", "/health", "/talka.css", "/talka.js", "/icon.svg", "/licences.md"];
+
+/// Where Anthropic's clients put the key.
+const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
 /// The longest key accepted, in bytes: a header must carry it.
 const KEY_BYTES_MAX: usize = 1024;
@@ -128,13 +131,17 @@ impl Door {
 }
 
 fn check_key(key: &ApiKey, headers: &HeaderMap) -> Result<(), ApiError> {
-    let value = headers.get(header::AUTHORIZATION).ok_or(ApiError::KeyMissing)?;
-    let (scheme, given) =
-        value.to_str().ok().and_then(|v| v.split_once(' ')).ok_or(ApiError::KeyMissing)?;
-    if !scheme.eq_ignore_ascii_case("bearer") {
-        return Err(ApiError::KeyMissing);
-    }
+    let given = given_key(headers).ok_or(ApiError::KeyMissing)?;
     if key.matches(given.trim()) { Ok(()) } else { Err(ApiError::KeyWrong) }
+}
+
+/// The key as OpenAI's clients send it, else as Anthropic's do.
+fn given_key(headers: &HeaderMap) -> Option<&str> {
+    let Some(value) = headers.get(header::AUTHORIZATION) else {
+        return headers.get(X_API_KEY)?.to_str().ok();
+    };
+    let (scheme, given) = value.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(given)
 }
 
 /// The host asked for, which must be a name or address of loopback. Any port: it may be forwarded.
@@ -176,7 +183,7 @@ pub async fn guard(State(door): State<Arc<Door>>, request: Request, next: Next) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use axum::http::{HeaderName, HeaderValue};
+    use axum::http::HeaderValue;
 
     const KEY: &str = "correct-horse";
 
@@ -233,6 +240,11 @@ mod tests {
             );
             assert_eq!(admit(&keyed(), path, &bearer("bearer correct-horse")), Ok(()));
         }
+        let own = |text: &'static str| [(X_API_KEY, text)];
+        assert_eq!(admit(&keyed(), "/v1/messages", &own("correct-horse")), Ok(()));
+        assert_eq!(admit(&keyed(), "/v1/messages", &own("x")), Err("invalid_api_key"));
+        let both = [(X_API_KEY, "correct-horse"), (header::AUTHORIZATION, "Bearer x")];
+        assert_eq!(admit(&keyed(), "/v1/messages", &both), Err("invalid_api_key"));
         for path in OPEN_PATHS {
             assert_eq!(admit(&keyed(), path, &[]), Ok(()), "{path}");
         }

@@ -1,7 +1,8 @@
 //! Every error a caller may see, and the one table that gives it a status, a type and a code.
 //!
-//! The JSON is OpenAI's: `{"error": {"message", "type", "param", "code"}}`. Codes are a contract:
-//! programs compare them, so they change with the major version only. Messages are for people.
+//! The JSON is OpenAI's, `{"error": {"message", "type", "param", "code"}}`, or where Anthropic's API is called
+//! that one's, `{"type": "error", "error": {"type", "message"}}` with code and field under `talka`. Codes are
+//! a contract: programs compare them, so they change with the major version only. Messages are for people.
 
 use axum::{
     Json,
@@ -9,6 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
+use serde_json::{Value, json};
 use talka_node::api::{AdminError, GenerateError};
 
 /// How long a client that met [`GenerateError::Overloaded`] should wait: about one short answer.
@@ -46,7 +48,9 @@ pub enum ApiError {
     #[error("{method} is not possible on {path}; the Allow header says what is")]
     Method { method: String, path: String },
     /// No such path.
-    #[error("nothing is at {path}; the OpenAI calls are under /v1, administration under /api")]
+    #[error(
+        "nothing is at {path}; calls of OpenAI's and Anthropic's APIs are under /v1, administration under /api"
+    )]
     Path { path: String },
     /// A field that must be there is not.
     #[error("{param} is missing, expected {expected}")]
@@ -63,8 +67,15 @@ pub enum ApiError {
     /// A field that no documentation names: a misspelling, most often.
     #[error("{param} is not a parameter of this call; nothing is ignored silently")]
     Unknown { param: String },
+    /// Somebody asks for an answer given before.
+    #[error(
+        "response {id:?} is not kept: this node stores no answers; send earlier turns as input"
+    )]
+    NotKept { id: String },
     /// A key is required.
-    #[error("this node wants an API key: send the header Authorization: Bearer KEY")]
+    #[error(
+        "this node wants an API key: send the header Authorization: Bearer KEY or x-api-key: KEY"
+    )]
     KeyMissing,
     /// Another key is required.
     #[error("the API key is not this node's key")]
@@ -118,6 +129,7 @@ impl ApiError {
             Self::Unsupported { .. } => row(S::BAD_REQUEST, CALLER, "unsupported_parameter"),
             Self::Form { .. } => row(S::BAD_REQUEST, CALLER, "invalid_grammar"),
             Self::Unknown { .. } => row(S::BAD_REQUEST, CALLER, "unknown_parameter"),
+            Self::NotKept { .. } => row(S::NOT_FOUND, CALLER, "response_not_kept"),
             Self::KeyMissing => row(S::UNAUTHORIZED, "authentication_error", "missing_api_key"),
             Self::KeyWrong => row(S::UNAUTHORIZED, "authentication_error", "invalid_api_key"),
             Self::Host { .. } => row(S::FORBIDDEN, "permission_error", "foreign_host"),
@@ -158,6 +170,26 @@ impl ApiError {
                 code,
             },
         }
+    }
+
+    /// The same in Anthropic's words; `request` names the request, if it has a name by now.
+    pub fn anthropic_document(&self, request: Option<&str>) -> Value {
+        self.document().in_anthropic_words(self.row().status, request)
+    }
+}
+
+/// Anthropic's `type` for a status of the table.
+fn anthropic_kind(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        401 => "authentication_error",
+        402 => "billing_error",
+        403 => "permission_error",
+        404 => "not_found_error",
+        409 => "conflict_error",
+        413 => "request_too_large",
+        429 => "rate_limit_error",
+        500.. => "api_error",
+        _ => "invalid_request_error",
     }
 }
 
@@ -225,13 +257,29 @@ struct ErrorBody {
     code: &'static str,
 }
 
+impl ErrorDocument {
+    /// The document of an error with `status` as Anthropic's clients expect it.
+    pub fn in_anthropic_words(&self, status: StatusCode, request: Option<&str>) -> Value {
+        let ErrorBody { message, param, code, .. } = &self.error;
+        json!({
+            "type": "error",
+            "error": {"type": anthropic_kind(status), "message": message},
+            "request_id": request,
+            "talka": {"code": code, "param": param},
+        })
+    }
+}
+
+/// In OpenAI's words. The document travels along for whoever has to word it otherwise.
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let Row { status, code, .. } = self.row();
         if status.is_server_error() {
             tracing::warn!(code, error = %self, "a call failed");
         }
-        let mut response = (status, Json(self.document())).into_response();
+        let document = self.document();
+        let mut response = (status, Json(&document)).into_response();
+        response.extensions_mut().insert(document);
         let headers = response.headers_mut();
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
@@ -297,6 +345,7 @@ mod tests {
             "method_not_allowed",
         );
         check(ApiError::Path { path: "/x".into() }, 404, "unknown_path");
+        check(ApiError::NotKept { id: "x".into() }, 404, "response_not_kept");
         check(ApiError::KeyMissing, 401, "missing_api_key");
         check(ApiError::KeyWrong, 401, "invalid_api_key");
         check(ApiError::Host { found: "x".into() }, 403, "foreign_host");
@@ -314,6 +363,28 @@ mod tests {
         let message = body["message"].as_str().expect("text");
         assert!(message.contains("600") && message.contains("512"), "{message}");
         assert_eq!(document.as_object().map(serde_json::Map::len), Some(1));
+    }
+
+    #[test]
+    fn the_document_has_anthropics_shape_too() {
+        let check = |error: ApiError, kind: &str, code: &str, param: Option<&str>| {
+            let message = error.to_string();
+            let expected = json!({
+                "type": "error", "error": {"type": kind, "message": message},
+                "request_id": "7", "talka": {"code": code, "param": param},
+            });
+            assert_eq!(error.anthropic_document(Some("7")), expected);
+        };
+        let unknown = ApiError::Unknown { param: "x".into() };
+        check(unknown, "invalid_request_error", "unknown_parameter", Some("x"));
+        check(ApiError::KeyWrong, "authentication_error", "invalid_api_key", None);
+        check(ApiError::BodyTooLarge { max: 1 }, "request_too_large", "body_too_large", None);
+        check(ApiError::Interrupted, "api_error", "interrupted", None);
+        check(GenerateError::TakenOver.into(), "conflict_error", "taken_over", None);
+        let busy = GenerateError::Overloaded { running: 4 };
+        check(busy.into(), "rate_limit_error", "overloaded", None);
+        let unknown = GenerateError::UnknownModel { found: "x".into(), known: vec!["bard".into()] };
+        check(unknown.into(), "not_found_error", "model_not_found", Some("model"));
     }
 
     #[test]

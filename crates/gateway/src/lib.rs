@@ -1,13 +1,17 @@
-//! HTTP for people and programs: the OpenAI surface, the administration calls, one page.
+//! HTTP for people and programs: OpenAI's and Anthropic's APIs, the administration calls, one page.
 //!
 //! Decides what a request must look like, who may ask, and which status and JSON an answer wears.
 //! Never decides who is paid, who computes or what is true: every answer comes from
 //! [`talka_node::api`], the only door used here. Sends nothing to any other host.
 //!
-//! Rooms: [`openai`] `/v1`, [`admin`] `/api` (its changes as they happen in `live`), [`dashboard`] `/`, [`auth`] who may ask, [`error`] the
-//! one table from errors to statuses, [`fields`] JSON objects read by name.
+//! Rooms: [`openai`] and [`anthropic`] `/v1`, [`admin`] `/api` (its changes as they happen in `live`), [`dashboard`]
+//! `/`, [`auth`] who may ask, [`error`] the one table from errors to statuses, [`fields`] JSON objects read by name,
+//! [`asking`] and [`answering`] what the dialects have in common.
 
 pub mod admin;
+pub mod answering;
+pub mod anthropic;
+pub mod asking;
 pub mod auth;
 pub mod dashboard;
 pub mod error;
@@ -15,6 +19,8 @@ pub mod fields;
 mod live;
 pub mod openai;
 mod server;
+#[cfg(test)]
+mod test_generation;
 
 pub use auth::{ApiKey, BindRefused, KeyError, check_bind};
 pub use server::{GatewayConfig, STOPPING_MAX, serve};

@@ -2,12 +2,14 @@
 
 use crate::{
     admin,
+    answering::X_REQUEST_ID,
+    anthropic,
     auth::{self, ApiKey, Door, check_bind},
     dashboard,
     error::ApiError,
     fields::BODY_BYTES_MAX,
     live::Closing,
-    openai::{self, X_REQUEST_ID},
+    openai,
 };
 use axum::{
     Extension, Json, Router,
@@ -54,8 +56,8 @@ pub async fn serve(
     config: GatewayConfig,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    let routes = Router::new().merge(openai::routes()).merge(admin::routes()).with_state(api);
-    serve_routes(listener, routes, config, shutdown).await
+    let calls = openai::routes().merge(anthropic::routes()).merge(admin::routes());
+    serve_routes(listener, calls.with_state(api), config, shutdown).await
 }
 
 /// [`serve`] without a node behind it.
@@ -110,6 +112,7 @@ fn guarded(routes: Router, door: Door) -> Router {
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(middleware::from_fn_with_state(Arc::new(door), auth::guard))
         .layer(middleware::from_fn(stamp))
+        .layer(middleware::from_fn(anthropic::word))
 }
 
 /// Gives every answer a request id and forbids guessing at its type. Logs no header and no body.

@@ -76,6 +76,33 @@ async fn every_answer_is_stamped_and_unknown_paths_and_methods_are_json() {
     }
 }
 
+/// Goal: every caller gets errors in the words of the dialect it speaks, those included that no handler
+/// sees. Method: a wrong key, an unknown path and a wrong method, by path and by header.
+#[tokio::test]
+async fn errors_are_worded_as_the_caller_speaks() {
+    let (address, _stop) = start(Some("correct-horse")).await;
+    let key = "\r\nx-api-key: correct-horse";
+    let version = "\r\nanthropic-version: 2023-06-01";
+    for (head, status, kind) in [
+        ("GET /v1/messages/batches HTTP/1.1".to_owned(), 401, "authentication_error"),
+        (format!("GET /v1/messages/batches HTTP/1.1{key}"), 404, "not_found_error"),
+        (format!("GET /v1/echo HTTP/1.1{key}{version}"), 405, "invalid_request_error"),
+    ] {
+        let reply = exchange(address, &head, "").await;
+        let document: Value = serde_json::from_str(&reply.body).expect(&reply.body);
+        assert_eq!((reply.status, document["error"]["type"].as_str()), (status, Some(kind)));
+        assert_eq!(document["type"], "error");
+        let id = document["request_id"].as_str().expect("an id");
+        for name in ["request-id", "x-request-id"] {
+            assert!(reply.head.contains(&format!("\r\n{name}: {id}")), "{}", reply.head);
+        }
+    }
+    let reply = post_json(address, &format!("{key}{version}"), "{}").await;
+    assert_eq!((reply.status, reply.body.as_str()), (200, "read"));
+    let reply = exchange(address, &format!("GET /v1/messagesx HTTP/1.1{key}"), "").await;
+    assert_eq!(reply.error_code(), "unknown_path");
+}
+
 #[tokio::test]
 async fn bodies_are_json_and_bounded() {
     let (address, _stop) = start(None).await;

@@ -11,7 +11,8 @@ pub use routes::*;
 pub use types::*;
 
 use crate::shell::{
-    Shared, answer, desk::Desk, embed, hub::HubInput, join, now, open, random, upstream::Upstream,
+    Shared, answer, count, desk::Desk, embed, hub::HubInput, join, now, open, random,
+    upstream::Upstream,
 };
 use crate::wire::Machine;
 use std::{
@@ -50,6 +51,15 @@ impl Api {
     /// [`GenerateError`]; nothing was computed or charged.
     pub async fn generate(&self, request: GenerateRequest) -> Result<Generation, GenerateError> {
         answer::start(Arc::clone(&self.shared), request).await
+    }
+
+    /// How many tokens `prompt` has for the model called `name`, as a request for text would have it. Nothing
+    /// is computed or charged.
+    ///
+    /// # Errors
+    /// [`GenerateError`]; a model that only upstreams have is not known here.
+    pub async fn count_tokens(&self, name: &str, prompt: Prompt) -> Result<u32, GenerateError> {
+        count::tokens_of(&self.shared, name, prompt).await
     }
 
     /// Makes vectors of texts. Dropping the future cancels what is under way.

@@ -2,13 +2,14 @@
 //!
 //! `hub` is the task that owns the core and performs its effects; `links` opens and reads links;
 //! `stages` is the thread that computes; `answer` and `embed` run one request from prompt to bill, over
-//! sessions (`session`); `routes` finds those; `resume` keeps answers that may be gone on with; `fetch` brings
-//! weights from other nodes, or from a hub, and gives them; `upstream` asks services outside the network; `probe`
-//! asks whether a node is there; `meter` knows how fast this one is; `forecast` says what joining would come to;
-//! `models` knows what requests may ask for; `desk` keeps the ledger, `orders` adds to it. They meet in
-//! [`Shared`].
+//! sessions (`session`); `count` only measures a prompt; `routes` finds ways for sessions; `resume` keeps answers
+//! that may be gone on with; `fetch` brings weights from other nodes, or from a hub, and gives them; `upstream` asks
+//! services outside the network; `probe` asks whether a node is there; `meter` knows how fast this one is; `forecast`
+//! says what joining would come to; `models` knows what requests may ask for; `desk` keeps the ledger, `orders` adds
+//! to it. They meet in [`Shared`].
 
 pub(crate) mod answer;
+pub(crate) mod count;
 pub(crate) mod desk;
 pub(crate) mod embed;
 pub(crate) mod fetch;
@@ -29,6 +30,7 @@ pub(crate) mod stages;
 pub(crate) mod upstream;
 
 use crate::{
+    api::GenerateError,
     config::{NodeConfig, StartError},
     core::{
         faults::{Fault, Faults},
@@ -51,7 +53,7 @@ use std::{
 use talka_base::{Keypair, MemberId, NodeId, RequestId, Tick};
 use talka_engine::PagePool;
 use talka_net::Endpoint;
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 /// Requests this node answers at once as their head.
 pub const REQUESTS_MAX: usize = 64;
@@ -127,6 +129,12 @@ impl Shared {
 
     pub(crate) fn replace_desk(&self, desk: Desk) {
         *self.desk.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(desk);
+    }
+
+    /// A place among the requests that are answered at once.
+    pub(crate) fn admit(&self) -> Result<OwnedSemaphorePermit, GenerateError> {
+        let admitted = Arc::clone(&self.admitted).try_acquire_owned();
+        admitted.map_err(|_| GenerateError::Overloaded { running: REQUESTS_MAX })
     }
 
     /// This node's first words on a link.

@@ -9,25 +9,17 @@ use super::{
     logprobs,
     request::{StreamOptions, Surface},
 };
-use crate::error::ApiError;
-use axum::{
-    http::{HeaderName, HeaderValue},
-    response::{
-        IntoResponse,
-        sse::{Event, KeepAlive, Sse},
-    },
+use crate::{
+    answering::{Own, Provenance, Told, events_response, listen},
+    error::ApiError,
 };
+use axum::response::{Response, sse::Event};
 use futures_util::{Stream, StreamExt, future::try_join_all, stream};
 use serde::Serialize;
 use serde_json::Value;
-use std::{convert::Infallible, time::Duration};
 use talka_node::api::{
-    CallPart, FinishReason, GenerateEvent, Generation, Piece, StageReport, Summary, TokenReport,
+    CallPart, FinishReason, GenerateEvent, Generation, Piece, Summary, TokenReport,
 };
-
-/// A comment is sent when nothing else was for this long: a long prompt may take minutes before its
-/// first token, and proxies commonly close a connection after 30 s of silence.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
 /// What all parts of one answer share.
 #[derive(Debug, Clone)]
@@ -53,16 +45,6 @@ pub struct Answer<'a> {
     usage: Option<Option<Usage>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     talka: Option<Own>,
-}
-
-/// Talka's own field.
-#[derive(Serialize)]
-#[serde(untagged)]
-enum Own {
-    /// Of a part: how many tokens of the answer were chosen by then, which says where to go on if it breaks off.
-    Part { tokens: u32 },
-    /// Of a whole answer, or the end of one.
-    End(Provenance),
 }
 
 #[derive(Serialize)]
@@ -129,38 +111,6 @@ struct Usage {
     prompt_tokens: u32,
     completion_tokens: u32,
     total_tokens: u32,
-}
-
-/// What the answer cost and who computed it.
-#[derive(Serialize)]
-struct Provenance {
-    request: String,
-    cost_micro_gft: u64,
-    flops: u64,
-    /// Of the first choice.
-    route: Vec<StageReport>,
-    /// The first service outside the network that made one of the choices.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    upstream: Option<String>,
-    /// One per choice, if there are several.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    requests: Vec<String>,
-}
-
-impl Provenance {
-    /// Of all choices together; there is at least one.
-    fn of(summaries: &[Summary]) -> Self {
-        let all = || summaries.iter();
-        let names: Vec<_> = all().map(|summary| summary.request.to_string()).collect();
-        Self {
-            request: names[0].clone(),
-            cost_micro_gft: all().map(|summary| summary.cost.0).sum(),
-            flops: all().map(|summary| summary.flops.0).sum(),
-            route: summaries[0].route.clone(),
-            upstream: all().find_map(|summary| summary.upstream.clone()),
-            requests: if names.len() > 1 { names } else { Vec::new() },
-        }
-    }
 }
 
 impl Voice {
@@ -300,14 +250,6 @@ impl Voice {
     }
 }
 
-/// What a choice said, to its end.
-struct Told {
-    text: String,
-    calls: Vec<CallPart>,
-    tokens: Vec<TokenReport>,
-    summary: Summary,
-}
-
 /// A stream of several choices, as far as it went.
 struct Telling {
     voice: Voice,
@@ -326,8 +268,8 @@ impl Telling {
         match event {
             Some(GenerateEvent::Piece(piece)) => {
                 let mut chunk = voice.piece_chunk(index, &piece, &mut offsets[at]);
-                if summaries.len() == 1 && piece.generated > 0 {
-                    chunk.talka = Some(Own::Part { tokens: piece.generated });
+                if summaries.len() == 1 {
+                    chunk.talka = Own::part(&piece);
                 }
                 (vec![data(chunk.with_usage_pending(*options))], false)
             }
@@ -379,33 +321,10 @@ pub async fn whole(
     Ok((answer, told.into_iter().find_map(|told| told.summary.upstream)))
 }
 
-/// Waits for one choice.
-async fn listen(mut generation: Generation) -> Result<Told, ApiError> {
-    let mut told = Piece::default();
-    loop {
-        match generation.events.recv().await {
-            Some(GenerateEvent::Piece(piece)) => told.extend(piece),
-            Some(GenerateEvent::Done(summary)) => {
-                let Piece { text, calls, tokens, .. } = told;
-                return Ok(Told { text, calls, tokens, summary });
-            }
-            Some(GenerateEvent::Failed(error)) => return Err(error.into()),
-            None => return Err(ApiError::Interrupted),
-        }
-    }
-}
-
 /// The answer as server-sent events, each sent as soon as the node has it.
-pub fn stream(
-    voice: Voice,
-    generations: Vec<Generation>,
-    options: StreamOptions,
-) -> impl IntoResponse {
-    let events = chunks(voice, generations, options)
-        .map(|data| Ok::<_, Infallible>(Event::default().data(data)));
-    // Proxies of the nginx kind collect an answer before passing it on unless told otherwise.
-    let unbuffered = (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
-    ([unbuffered], Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
+pub fn stream(voice: Voice, generations: Vec<Generation>, options: StreamOptions) -> Response {
+    let events = chunks(voice, generations, options).map(|data| Event::default().data(data));
+    events_response(events, None)
 }
 
 /// The data of all events, in order. Dropping the stream drops the generations.

@@ -1,40 +1,12 @@
 //! Shapes of answers, framing of streams, and cancelling.
 
 use super::*;
+use crate::test_generation::{
+    REQUEST, generation, generation_of, provenance, scored, summary, text,
+};
 use axum::body::to_bytes;
 use serde_json::{Value, json};
 use talka_node::api::GenerateError;
-use tokio::sync::mpsc;
-
-const REQUEST: &str = "000102030405060708090a0b0c0d0e0f";
-
-fn summary(finish: FinishReason) -> Summary {
-    let node = "11".repeat(32);
-    let text = json!({
-        "request": REQUEST, "finish": "stop", "prompt_tokens": 3, "completion_tokens": 2,
-        "cost": 1500, "flops": 77, "route": [{"node": node, "name": "kitchen", "span": [0, 4]}],
-    });
-    Summary { finish, ..serde_json::from_value(text).expect("a summary") }
-}
-
-/// A generation whose events the test writes.
-fn generation() -> (mpsc::Sender<GenerateEvent>, Generation) {
-    let (sender, events) = mpsc::channel(8);
-    let request = serde_json::from_value(json!(REQUEST)).expect("an id");
-    (sender, Generation { request, model: "bard".into(), prompt_tokens: 3, upstream: None, events })
-}
-
-async fn generation_of(events: Vec<GenerateEvent>) -> Generation {
-    let (sender, generation) = generation();
-    for event in events {
-        sender.send(event).await.expect("room for a few events");
-    }
-    generation
-}
-
-fn text(text: &str) -> GenerateEvent {
-    GenerateEvent::Piece(Piece { text: text.into(), ..Piece::default() })
-}
 
 async fn said(surface: Surface, usage: bool, events: Vec<GenerateEvent>) -> Vec<Value> {
     let generation = generation_of(events).await;
@@ -46,13 +18,6 @@ async fn said(surface: Surface, usage: bool, events: Vec<GenerateEvent>) -> Vec<
             if text == "[DONE]" { json!("[DONE]") } else { serde_json::from_str(text).expect(text) }
         })
         .collect()
-}
-
-fn provenance() -> Value {
-    json!({
-        "request": REQUEST, "cost_micro_gft": 1500, "flops": 77,
-        "route": [{"node": "11".repeat(32), "name": "kitchen", "span": [0, 4]}],
-    })
 }
 
 #[tokio::test]
@@ -155,7 +120,7 @@ async fn events_are_framed_as_server_sent_events_whatever_the_text() {
     let done = GenerateEvent::Done(summary(FinishReason::Stop));
     let generation = generation_of(vec![text("one\r\n\ndata: two\u{2028}"), done]).await;
     let voice = Voice::new(Surface::Text, &generation, 1, 7);
-    let response = stream(voice, vec![generation], StreamOptions::default()).into_response();
+    let response = stream(voice, vec![generation], StreamOptions::default());
     assert_eq!(response.headers()["content-type"], "text/event-stream");
     let body = to_bytes(response.into_body(), 1 << 20).await.expect("a body");
     let body = String::from_utf8(body.to_vec()).expect("UTF-8");
@@ -178,13 +143,6 @@ async fn dropping_a_stream_drops_its_generation() {
     assert!(!sender.is_closed());
     drop(stream);
     assert!(sender.is_closed());
-}
-
-fn scored(text: &str, logprob: f32) -> GenerateEvent {
-    let bytes = Some(text.as_bytes().to_vec());
-    let token =
-        TokenReport { token: 1, text: text.into(), bytes, logprob: Some(logprob), top: vec![] };
-    GenerateEvent::Piece(Piece { text: text.into(), tokens: vec![token], ..Piece::default() })
 }
 
 #[tokio::test]

@@ -2,7 +2,8 @@
 //!
 //! Decides which fields name a form: OpenAI's `response_format`, vLLM's `guided_json`, `guided_regex`,
 //! `guided_choice` and `guided_grammar`, and its newer `structured_outputs` that holds them without
-//! the prefix. At most one may be used. Whether the form is a good one, the node decides: here it is
+//! the prefix. At most one may be used. The Responses API and Anthropic's put a schema beside its `type`
+//! ([`flat`]). Whether the form is a good one, the node decides: here it is
 //! only read. A schema is always kept to, so `strict` changes nothing.
 
 use crate::{
@@ -51,12 +52,35 @@ pub fn grammar(body: &mut Fields) -> Result<Option<(String, Grammar)>, ApiError>
 /// `{"type": "text"}`, `{"type": "json_object"}`, or
 /// `{"type": "json_schema", "json_schema": {"name", "schema", …}}`.
 fn response_format(value: Value) -> Result<Option<Grammar>, ApiError> {
-    let mut fields = Fields::nested("response_format", value)?;
+    format("response_format", value, |fields| {
+        let place = fields.path("json_schema");
+        let mut named = Fields::nested(&place, fields.required("json_schema")?)?;
+        let schema = named_schema(&mut named)?;
+        named.finish()?;
+        Ok(schema)
+    })
+}
+
+/// The form at `place`: `{"type": "text"}`, `{"type": "json_object"}`, or
+/// `{"type": "json_schema", "name", "schema", …}`.
+///
+/// # Errors
+/// [`ApiError`] names the field at fault.
+pub fn flat(place: &str, value: Value) -> Result<Option<Grammar>, ApiError> {
+    format(place, value, named_schema)
+}
+
+fn format(
+    place: &str,
+    value: Value,
+    schema: impl FnOnce(&mut Fields) -> Result<Grammar, ApiError>,
+) -> Result<Option<Grammar>, ApiError> {
+    let mut fields = Fields::nested(place, value)?;
     let kind: String = fields.required("type")?;
     let form = match kind.as_str() {
         "text" => None,
         "json_object" => Some(Grammar::JsonObject),
-        "json_schema" => Some(named_schema(&mut fields)?),
+        "json_schema" => Some(schema(&mut fields)?),
         _ => {
             let expected = "\"text\", \"json_object\" or \"json_schema\"";
             return Err(wrong(&fields.path("type"), &Value::from(kind), expected));
@@ -67,15 +91,12 @@ fn response_format(value: Value) -> Result<Option<Grammar>, ApiError> {
 }
 
 fn named_schema(fields: &mut Fields) -> Result<Grammar, ApiError> {
-    let place = fields.path("json_schema");
-    let mut named = Fields::nested(&place, fields.required("json_schema")?)?;
     // Labels for people and models that are told of the schema; here it is enforced.
-    named.optional::<String>("name")?;
-    named.optional::<String>("description")?;
-    named.optional::<bool>("strict")?;
+    fields.optional::<String>("name")?;
+    fields.optional::<String>("description")?;
+    fields.optional::<bool>("strict")?;
     // Without a schema any object will do, as with OpenAI.
-    let schema = named.take("schema");
-    named.finish()?;
+    let schema = fields.take("schema");
     Ok(schema.map_or(Grammar::JsonObject, Grammar::JsonSchema))
 }
 
@@ -143,6 +164,23 @@ mod tests {
         check(json!({"guided_choice": ["yes", "n\"o"]}), choice);
         let newer = json!({"structured_outputs": {"regex": "a+"}});
         check(newer, Some(Grammar::Regex("a+".into())));
+    }
+
+    #[test]
+    fn a_schema_may_stand_beside_its_type() {
+        let schema = json!({"type": "object"});
+        let asked = json!({"type": "json_schema", "name": "x", "schema": schema, "strict": true});
+        let form = flat("text.format", asked).expect("a form");
+        assert_eq!(form, Some(Grammar::JsonSchema(schema)));
+        assert_eq!(flat("text.format", json!({"type": "text"})).expect("none"), None);
+        for (asked, param) in [
+            (json!({"type": "xml"}), "text.format.type"),
+            (json!({"type": "text", "schema": {}}), "text.format.schema"),
+            (json!({"type": "json_schema", "json_schema": {}}), "text.format.json_schema"),
+        ] {
+            let error = flat("text.format", asked).expect_err(param);
+            assert_eq!(error.param(), Some(param), "{error}");
+        }
     }
 
     #[test]

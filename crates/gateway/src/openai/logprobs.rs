@@ -1,4 +1,4 @@
-//! Log-probabilities in OpenAI's two shapes.
+//! Log-probabilities in OpenAI's two shapes: objects in chats and responses, columns under `/v1/completions`.
 //!
 //! Decides how a token is shown: by its text, or where its bytes are no text of their own and the
 //! shape has no room for bytes, as `bytes:\\xE2\\x82`, as OpenAI does. An impossible token has
@@ -11,14 +11,19 @@ const IMPOSSIBLE: f32 = -9999.0;
 
 /// `/v1/chat/completions`: one object per token.
 pub fn chat(tokens: &[TokenReport]) -> Value {
+    json!({"content": objects(tokens), "refusal": null})
+}
+
+/// `/v1/responses`: the same objects.
+pub fn objects(tokens: &[TokenReport]) -> Value {
     let one = |text: &str, bytes: &Option<Vec<u8>>, logprob| json!({"token": text, "logprob": number(logprob), "bytes": bytes});
-    let content = tokens.iter().map(|token| {
+    let objects = tokens.iter().map(|token| {
         let mut shown = one(&token.text, &token.bytes, token.logprob.unwrap_or(0.0));
         let top = token.top.iter().map(|other| one(&other.text, &other.bytes, other.logprob));
         shown["top_logprobs"] = top.collect();
         shown
     });
-    json!({"content": content.collect::<Value>(), "refusal": null})
+    objects.collect()
 }
 
 /// `/v1/completions`: one array per property. `offset` is where the first token starts in the

@@ -5,12 +5,19 @@
 
 use super::tools;
 use crate::{
+    asking::{self, Parts, unsupported},
     error::ApiError,
-    fields::{Fields, shown, wrong},
+    fields::{Fields, wrong},
 };
 use serde_json::Value;
 use std::collections::BTreeMap;
 use talka_node::api::{ChatMessage, ToolCall};
+
+/// Who may speak.
+const ROLES: [&str; 5] = ["system", "developer", "user", "assistant", "tool"];
+
+/// Parts are joined without anything between them.
+const PARTS: Parts = Parts { kinds: &["text"], labels: &[], empty: &[], glue: "" };
 
 /// Fields of a message that clients echo from an earlier answer, empty here.
 const ECHOED: [&str; 4] = ["refusal", "annotations", "audio", "function_call"];
@@ -41,7 +48,7 @@ fn message(
     called: &BTreeMap<String, String>,
 ) -> Result<ChatMessage, ApiError> {
     let mut fields = Fields::nested(place, value)?;
-    let role = role(&mut fields)?;
+    let role = asking::role(&mut fields, &ROLES)?;
     let tool_calls = if role == "assistant" { calls(&mut fields)? } else { Vec::new() };
     let (tool_call_id, name) = if role == "tool" {
         let (id, name) = answered(&mut fields, called)?;
@@ -54,7 +61,7 @@ fn message(
         // Whoever calls need not say anything.
         None if !tool_calls.is_empty() => String::new(),
         None => fields.required("content")?,
-        Some(value) => content(&place, value)?,
+        Some(value) => asking::content(&place, value, &PARTS)?,
     };
     for name in ECHOED.iter().chain(&["tool_calls", "tool_call_id", "name"]) {
         let empty = |value: &Value| value.as_array().is_some_and(Vec::is_empty);
@@ -109,51 +116,7 @@ fn answered(
 }
 
 fn unsupported_here(param: &str, found: &Value) -> ApiError {
-    ApiError::Unsupported {
-        param: param.into(),
-        found: shown(found),
-        instead: "put what matters into the content".into(),
-    }
-}
-
-/// `developer` is OpenAI's newer word for `system`; chat templates know the older one.
-fn role(fields: &mut Fields) -> Result<String, ApiError> {
-    let role: String = fields.required("role")?;
-    match role.as_str() {
-        "developer" => Ok("system".into()),
-        "system" | "user" | "assistant" | "tool" => Ok(role),
-        _ => {
-            let expected = "\"system\", \"developer\", \"user\", \"assistant\" or \"tool\"";
-            Err(wrong(&fields.path("role"), &Value::from(role), expected))
-        }
-    }
-}
-
-/// Text, or parts of type `text`, joined without anything between them.
-fn content(place: &str, value: Value) -> Result<String, ApiError> {
-    match value {
-        Value::String(text) => Ok(text),
-        Value::Array(parts) => {
-            let named = parts.into_iter().enumerate();
-            named.map(|(at, part)| text_part(&format!("{place}[{at}]"), part)).collect()
-        }
-        other => Err(wrong(place, &other, "text or an array of text parts")),
-    }
-}
-
-fn text_part(place: &str, part: Value) -> Result<String, ApiError> {
-    let mut fields = Fields::nested(place, part)?;
-    let kind: String = fields.required("type")?;
-    if kind != "text" {
-        return Err(ApiError::Unsupported {
-            param: fields.path("type"),
-            found: shown(&Value::from(kind)),
-            instead: "text is the only modality".into(),
-        });
-    }
-    let text = fields.required("text")?;
-    fields.finish()?;
-    Ok(text)
+    unsupported(param, found, "put what matters into the content")
 }
 
 #[cfg(test)]

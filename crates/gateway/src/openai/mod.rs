@@ -1,4 +1,5 @@
-//! The OpenAI surface: `/v1/models`, `/v1/chat/completions`, `/v1/completions`, `/v1/embeddings`.
+//! The OpenAI surface: `/v1/models`, `/v1/chat/completions`, `/v1/completions`, `/v1/embeddings`, and
+//! `/v1/responses` ([`responses`]).
 //!
 //! Decides how a request in OpenAI's words becomes one in the node's ([`request`]) and how an answer
 //! goes back ([`answer`]). Departs from OpenAI where it would have to pretend: a parameter that would
@@ -16,31 +17,28 @@
 
 pub mod answer;
 mod embeddings;
-mod form;
+pub(crate) mod form;
 mod logprobs;
 mod messages;
 pub mod request;
+pub mod responses;
 mod tools;
 
-use crate::{error::ApiError, fields::Fields};
+use crate::{
+    answering::{created_now, marked, named, refused},
+    error::ApiError,
+    fields::Fields,
+};
 use answer::Voice;
 use axum::{
     Json, Router,
     extract::{Path, State},
-    http::{HeaderName, HeaderValue},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
 use request::Call;
 use serde::Serialize;
-use std::time::{SystemTime, UNIX_EPOCH};
 use talka_node::api::{Api, GenerateError, Generation, ModelReport};
-
-/// Names the request in logs, receipts and the ledger.
-pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-
-/// Names the upstream that answers, where one does.
-pub const X_TALKA_UPSTREAM: HeaderName = HeaderName::from_static("x-talka-upstream");
 
 /// The calls under `/v1`.
 pub fn routes() -> Router<Api> {
@@ -50,6 +48,7 @@ pub fn routes() -> Router<Api> {
         .route("/v1/chat/completions", post(chat_completions))
         .route("/v1/completions", post(completions))
         .route("/v1/embeddings", post(embeddings::embeddings))
+        .merge(responses::routes())
 }
 
 async fn chat_completions(State(api): State<Api>, body: Fields) -> Result<Response, ApiError> {
@@ -74,50 +73,18 @@ async fn answer_call(api: &Api, call: Call) -> Result<Response, ApiError> {
     Ok(marked(named(response, &id), upstream))
 }
 
-/// The response with its request's id.
-fn named(mut response: Response, id: &str) -> Response {
-    let value = HeaderValue::try_from(id).expect("hexadecimal digits fit a header");
-    response.headers_mut().insert(X_REQUEST_ID, value);
-    response
-}
-
-/// The response marked as an upstream's. One that stood in for lost stages has marked itself, if the answer is
-/// a whole one; the head of a stream has gone out by then, and only its last chunk says so.
-fn marked(mut response: Response, upstream: Option<String>) -> Response {
-    if let Some(name) = upstream {
-        let value = HeaderValue::try_from(name).expect("names of upstreams fit a header");
-        response.headers_mut().insert(X_TALKA_UPSTREAM, value);
-    }
-    response
-}
-
-/// A form that was refused is named as the caller named it.
-fn refused(error: GenerateError, form: &Option<String>) -> ApiError {
-    match (error, form) {
-        (GenerateError::Grammar { reason }, Some(param)) => {
-            ApiError::Form { param: param.clone(), reason }
-        }
-        (error, _) => error.into(),
-    }
-}
-
 async fn respond(
     voice: Voice,
     generations: Vec<Generation>,
     stream: Option<request::StreamOptions>,
 ) -> Result<Response, ApiError> {
     match stream {
-        Some(options) => Ok(answer::stream(voice, generations, options).into_response()),
+        Some(options) => Ok(answer::stream(voice, generations, options)),
         None => {
             let (whole, upstream) = answer::whole(&voice, generations).await?;
             Ok(marked(Json(whole).into_response(), upstream))
         }
     }
-}
-
-/// Seconds since 1970 UTC, as `created` wants them; zero on a clock before that.
-fn created_now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 #[derive(Serialize)]

@@ -6,26 +6,18 @@
 
 use super::{form, messages::messages, tools};
 use crate::{
+    asking::{self, Own, Unsupported, unsupported},
     error::ApiError,
-    fields::{Fields, shown, wrong},
+    fields::{Fields, wrong},
 };
 use serde_json::Value;
-use talka_node::api::{Fallback, GenerateRequest, LOGPROBS_MAX, Prompt, Resume, SamplingParams};
-
-/// More stop strings than any documented limit.
-const STOP_STRINGS_MAX: usize = 16;
-
-/// The longest stop string, in bytes: the node holds back as much text while it may still match.
-const STOP_BYTES_MAX: usize = 1024;
+use talka_node::api::{GenerateRequest, LOGPROBS_MAX, Prompt};
 
 /// Most answers to one call, whether to one prompt or to several.
 const CHOICES_MAX: usize = 32;
 
 /// Most alternatives under `/v1/completions`, OpenAI's limit there.
 const TEXT_LOGPROBS_MAX: u32 = 5;
-
-/// Most biases of one request, OpenAI's limit.
-const BIASES_MAX: usize = 1024;
 
 /// Which of the two generating calls was made; they differ in names and shapes only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,9 +62,8 @@ const WITHOUT_EFFECT: [&str; 7] = [
     "prompt_cache_retention",
 ];
 
-/// Documented parameters that would change the answer, with the values (as JSON) that ask for
-/// nothing, and what a caller can do instead.
-const UNSUPPORTED: [(&str, &[&str], &str); 15] = [
+/// What these two calls lack.
+const UNSUPPORTED: [Unsupported; 15] = [
     ("best_of", &["1"], "use n"),
     ("tools", &["[]"], "use /v1/chat/completions"),
     ("tool_choice", &["\"none\"", "\"auto\""], "use /v1/chat/completions"),
@@ -122,13 +113,13 @@ fn call(surface: Surface, prompts: Vec<Prompt>, mut body: Fields) -> Result<Call
     tools::check_form(tools.as_ref(), form.as_ref())?;
     let (form, grammar) = form.unzip();
     let form = form.or_else(|| tools.is_some().then(|| "tools".into()));
-    let Own { guesses, fallback, resume } = own(&mut body)?;
+    let Own { guesses, fallback, resume } = asking::own(&mut body)?;
     let request = GenerateRequest {
         model: body.required("model")?,
         prompt: Prompt::Tokens(Vec::new()),
         max_tokens: max_tokens(&mut body, echo && logprobs.is_some())?,
-        sampling: sampling(&mut body)?,
-        stop: stop(&mut body)?,
+        sampling: asking::sampling(&mut body)?,
+        stop: asking::stop(&mut body, "stop")?,
         min_tokens: body.optional("min_tokens")?.unwrap_or(0),
         ignore_end: body.optional("ignore_eos")?.unwrap_or(false),
         logprobs,
@@ -148,7 +139,7 @@ fn call(surface: Surface, prompts: Vec<Prompt>, mut body: Fields) -> Result<Call
     for name in WITHOUT_EFFECT {
         body.take(name);
     }
-    refuse_unsupported(&mut body)?;
+    asking::refuse_unsupported(&mut body, &UNSUPPORTED)?;
     body.finish()?;
     let requests = prompts.into_iter().flat_map(|prompt| {
         let request = GenerateRequest { prompt, ..request.clone() };
@@ -202,24 +193,6 @@ fn text_logprobs(body: &mut Fields) -> Result<Option<u8>, ApiError> {
     top.map(|top| Some(top as u8)).ok_or_else(|| wrong("logprobs", &value, &expected))
 }
 
-/// Token ids, as text, and what is added to their logits.
-fn logit_bias(body: &mut Fields) -> Result<Vec<(u32, f32)>, ApiError> {
-    let Some(value) = body.take("logit_bias") else { return Ok(Vec::new()) };
-    let Some(biases) = value.as_object().filter(|biases| biases.len() <= BIASES_MAX) else {
-        let expected = format!("an object of at most {BIASES_MAX} token ids with a bias each");
-        return Err(wrong("logit_bias", &value, &expected));
-    };
-    let bias = |(token, bias): (&String, &Value)| {
-        let id = token.parse().ok();
-        let number = bias.as_f64().filter(|bias| (-100.0..=100.0).contains(bias));
-        id.zip(number.map(|bias| bias as f32)).ok_or_else(|| {
-            let place = format!("logit_bias.{}", shown(&Value::from(token.as_str())));
-            wrong(&place, bias, "a number from -100 to 100 under a token id")
-        })
-    };
-    biases.iter().map(bias).collect()
-}
-
 /// `max_completion_tokens` is the newer name of `max_tokens`. None at all make sense only where the
 /// prompt itself is scored.
 fn max_tokens(body: &mut Fields, may_be_none: bool) -> Result<Option<u32>, ApiError> {
@@ -240,95 +213,6 @@ fn max_tokens(body: &mut Fields, may_be_none: bool) -> Result<Option<u32>, ApiEr
     }
 }
 
-/// The node's defaults are OpenAI's, but for the seed: without one, no two answers are alike.
-fn sampling(body: &mut Fields) -> Result<SamplingParams, ApiError> {
-    let usual = SamplingParams::default();
-    Ok(SamplingParams {
-        temperature: body.between("temperature", 0.0, 2.0)?.unwrap_or(usual.temperature),
-        top_p: body.between("top_p", 0.0, 1.0)?.unwrap_or(usual.top_p),
-        min_p: body.between("min_p", 0.0, 1.0)?.unwrap_or(usual.min_p),
-        top_k: body.optional("top_k")?.unwrap_or(usual.top_k),
-        repetition_penalty: body
-            .between("repetition_penalty", 0.0, 10.0)?
-            .unwrap_or(usual.repetition_penalty),
-        frequency_penalty: body.between("frequency_penalty", -2.0, 2.0)?.unwrap_or(0.0),
-        presence_penalty: body.between("presence_penalty", -2.0, 2.0)?.unwrap_or(0.0),
-        logit_bias: logit_bias(body)?,
-        // OpenAI's seeds are signed; any bits will do.
-        seed: body.optional::<i64>("seed")?.map_or_else(fresh_seed, i64::cast_unsigned),
-    })
-}
-
-/// What Talka's own object asks for.
-struct Own {
-    guesses: bool,
-    fallback: Fallback,
-    resume: Option<Resume>,
-}
-
-/// Talka's own object: `{"guesses": false}`, whether tokens may be guessed ahead; `{"upstream": NAME}` or
-/// `{"fallback": "allow" | "never"}`, whether the answer may come from outside; `{"resume": …}`, which
-/// answer it goes on with.
-fn own(body: &mut Fields) -> Result<Own, ApiError> {
-    let Some(value) = body.take("talka") else {
-        return Ok(Own { guesses: true, fallback: Fallback::Allowed, resume: None });
-    };
-    let mut fields = Fields::nested("talka", value)?;
-    let guesses = fields.optional("guesses")?.unwrap_or(true);
-    let upstream = fields.optional::<String>("upstream")?;
-    let fallback = fields.optional::<String>("fallback")?;
-    let resume = fields.take("resume").map(resume).transpose()?;
-    let place = fields.path("fallback");
-    fields.finish()?;
-    let fallback = match (upstream, fallback.as_deref()) {
-        (None, None | Some("allow")) => Fallback::Allowed,
-        (None, Some("never")) => Fallback::Never,
-        (Some(name), None | Some("allow")) => Fallback::Only(name),
-        (Some(_), Some("never")) => {
-            return Err(wrong(&place, &Value::from("never"), "none beside talka.upstream"));
-        }
-        (_, Some(other)) => {
-            return Err(wrong(&place, &Value::from(other), "\"allow\" or \"never\""));
-        }
-    };
-    Ok(Own { guesses, fallback, resume })
-}
-
-/// `{"answer": ID, "tokens": N}`: the `id` of an answer that broke off, and the `talka.tokens` of its last chunk
-/// that came.
-fn resume(value: Value) -> Result<Resume, ApiError> {
-    let mut fields = Fields::nested("talka.resume", value)?;
-    let answer: String = fields.required("answer")?;
-    let seen = fields.optional("tokens")?.unwrap_or(0);
-    let place = fields.path("answer");
-    fields.finish()?;
-    let (_, digits) = answer.rsplit_once('-').unwrap_or(("", &answer));
-    let request = digits.parse().map_err(|_| {
-        wrong(&place, &Value::from(answer.as_str()), "the id of an answer such as \"cmpl-…\"")
-    })?;
-    Ok(Resume { request, seen })
-}
-
-fn fresh_seed() -> u64 {
-    getrandom::u64().expect("the operating system gives random numbers")
-}
-
-fn stop(body: &mut Fields) -> Result<Vec<String>, ApiError> {
-    let Some(value) = body.take("stop") else { return Ok(Vec::new()) };
-    let expected = format!(
-        "text or an array of at most {STOP_STRINGS_MAX} texts of 1 to {STOP_BYTES_MAX} bytes"
-    );
-    let strings = match &value {
-        Value::String(one) => Some(vec![one.clone()]),
-        Value::Array(all) => all.iter().map(|s| s.as_str().map(str::to_owned)).collect(),
-        _ => None,
-    };
-    strings
-        .filter(|all| all.len() <= STOP_STRINGS_MAX)
-        .filter(|all| all.iter().all(|s| (1..=STOP_BYTES_MAX).contains(&s.len())))
-        .ok_or_else(|| wrong("stop", &value, &expected))
-}
-
 fn stream(body: &mut Fields) -> Result<Option<StreamOptions>, ApiError> {
     let stream = body.optional("stream")?.unwrap_or(false);
     let Some(value) = body.take("stream_options") else {
@@ -340,31 +224,11 @@ fn stream(body: &mut Fields) -> Result<Option<StreamOptions>, ApiError> {
     let mut fields = Fields::nested("stream_options", value)?;
     let include_usage = fields.optional("include_usage")?.unwrap_or(false);
     if fields.optional("include_obfuscation")? == Some(true) {
-        return Err(ApiError::Unsupported {
-            param: "stream_options.include_obfuscation".into(),
-            found: "true".into(),
-            instead: "leave it out".into(),
-        });
+        let place = fields.path("include_obfuscation");
+        return Err(unsupported(&place, &Value::from(true), "leave it out"));
     }
     fields.finish()?;
     Ok(Some(StreamOptions { include_usage }))
-}
-
-fn refuse_unsupported(body: &mut Fields) -> Result<(), ApiError> {
-    for (name, harmless, instead) in UNSUPPORTED {
-        let Some(value) = body.take(name) else { continue };
-        let asks_nothing = harmless.iter().any(|json| {
-            serde_json::from_str::<Value>(json).expect("the table holds JSON") == value
-        });
-        if !asks_nothing {
-            return Err(ApiError::Unsupported {
-                param: name.into(),
-                found: shown(&value),
-                instead: instead.into(),
-            });
-        }
-    }
-    Ok(())
 }
 
 /// Text, token ids, or an array of at most `max` of either, under `name`: one prompt each.

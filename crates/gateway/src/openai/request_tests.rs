@@ -1,8 +1,9 @@
 //! What is honoured, what is refused, and that refusals name their field.
 
 use super::*;
+use crate::asking::BIASES_MAX;
 use serde_json::json;
-use talka_node::api::{ChatMessage, Grammar, ToolChoice};
+use talka_node::api::{ChatMessage, Fallback, Grammar, ToolChoice};
 
 fn fields(body: &Value) -> Fields {
     Fields::parse(body.to_string().as_bytes()).expect("an object")
@@ -289,7 +290,8 @@ fn an_answer_is_gone_on_with_by_its_id() {
     let found = |resume: Value| {
         one(chat_with(json!({"talka": {"resume": resume}})).expect("valid")).resume.expect("one")
     };
-    for answer in [id.to_owned(), format!("cmpl-{id}"), format!("chatcmpl-{id}")] {
+    for prefix in ["", "cmpl-", "chatcmpl-", "resp_", "msg_"] {
+        let answer = format!("{prefix}{id}");
         let resume = found(json!({"answer": answer, "tokens": 7}));
         assert_eq!((resume.request.to_string().as_str(), resume.seen), (id, 7));
     }

@@ -276,6 +276,9 @@ pub struct Summary {
     /// The upstream that it came from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upstream: Option<String>,
+    /// The stop string that ended it, if one did. Upstreams do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop: Option<String>,
 }
 
 /// One stage of a route or of a model's coverage.

@@ -176,6 +176,11 @@ impl Head {
         Ok(missed)
     }
 
+    /// The stop string that ended the answer, if one did.
+    pub fn stopped_by(&self) -> Option<&str> {
+        self.task.text.stopped_by()
+    }
+
     /// What was chosen after the first `before` tokens.
     pub fn chosen_after(&self, before: u32) -> Chosen {
         let start = self.task.prompt.len() + before as usize;
@@ -477,6 +482,7 @@ mod tests {
                 Progress::Finished { piece, reason } => {
                     shown += &piece.text;
                     assert_eq!((shown.as_str(), reason), ("one tw", FinishReason::Stop));
+                    assert_eq!(head.stopped_by(), Some("o th"));
                     return;
                 }
             }

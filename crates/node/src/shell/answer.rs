@@ -36,11 +36,7 @@ pub(crate) async fn start(
     shared: Arc<Shared>,
     request: GenerateRequest,
 ) -> Result<Generation, GenerateError> {
-    let running = super::REQUESTS_MAX;
-    let permit = Arc::clone(&shared.admitted)
-        .try_acquire_owned()
-        .map_err(|_| GenerateError::Overloaded { running })?;
-    let permit = Arc::new(permit);
+    let permit = Arc::new(shared.admit()?);
     match (&request.fallback, request.resume) {
         (Fallback::Only(_), Some(Resume { request, .. })) => {
             let reason = "upstreams begin anew; send the request without the name of the answer";
@@ -357,14 +353,17 @@ impl Run {
         self.tell(opening).await;
         let (head, ending) = self.generate(head).await;
         let last = match ending {
-            Ending::Complete(reason) => self.settle(reason, head.generated()).await,
+            Ending::Complete(reason) => {
+                let stop = head.stopped_by().map(str::to_owned);
+                self.settle(reason, stop, head.generated()).await
+            }
             Ending::Abandoned => {
-                self.settle(FinishReason::Stop, head.generated()).await;
+                self.settle(FinishReason::Stop, None, head.generated()).await;
                 // If it was taken over, somebody may still listen, and shall not take a part for the whole.
                 GenerateEvent::Failed(GenerateError::TakenOver)
             }
             Ending::Astray(error) => {
-                self.settle(FinishReason::Stop, head.generated()).await;
+                self.settle(FinishReason::Stop, None, head.generated()).await;
                 GenerateEvent::Failed(error)
             }
             Ending::Broken(error) => {
@@ -476,7 +475,12 @@ impl Run {
         }
     }
 
-    async fn settle(&mut self, finish: FinishReason, generated: u32) -> GenerateEvent {
+    async fn settle(
+        &mut self,
+        finish: FinishReason,
+        stop: Option<String>,
+        generated: u32,
+    ) -> GenerateEvent {
         match self.session.settle().await {
             Ok(Bill { cost, flops }) => GenerateEvent::Done(Summary {
                 request: self.session.id(),
@@ -487,6 +491,7 @@ impl Run {
                 flops,
                 route: self.session.route_report(),
                 upstream: None,
+                stop,
             }),
             Err(error) => GenerateEvent::Failed(error),
         }

@@ -34,10 +34,7 @@ pub(crate) async fn run(
     shared: Arc<Shared>,
     request: EmbedRequest,
 ) -> Result<Embeddings, GenerateError> {
-    let running = super::REQUESTS_MAX;
-    let _permit = Arc::clone(&shared.admitted)
-        .try_acquire_owned()
-        .map_err(|_| GenerateError::Overloaded { running })?;
+    let _permit = shared.admit()?;
     let chosen = shared.choose(&request.model)?;
     let texts = request.texts.iter().map(|text| cut(&chosen, text, request.tokens_max));
     let texts: Vec<Vec<u32>> = texts.collect::<Result<_, _>>()?;

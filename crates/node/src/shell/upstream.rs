@@ -422,6 +422,7 @@ impl Forwarded {
             flops: Flops::default(),
             route: Vec::new(),
             upstream: Some(upstream),
+            stop: None,
         })
     }
 }

@@ -117,6 +117,8 @@ pub struct Reply {
     pub body: Value,
     /// The upstream that the header names.
     pub upstream: Option<String>,
+    /// The request's id that the header names.
+    pub request: String,
 }
 
 impl Reply {
@@ -365,6 +367,26 @@ impl Node {
         })
     }
 
+    /// Posts `body` with `"stream": true`; the named events and their data, once all have come.
+    #[track_caller]
+    pub fn events(&self, path: &str, body: &Value) -> Vec<(String, Value)> {
+        let mut body = body.clone();
+        body["stream"] = true.into();
+        let request = client().post(format!("{}{path}", self.http)).json(&body);
+        let text = runtime().block_on(async {
+            let response = request.send().await.expect("the node answers");
+            assert_eq!(response.status().as_u16(), 200);
+            response.text().await.expect("events are UTF-8")
+        });
+        let event = |frame: &str| {
+            let (name, data) = frame.strip_prefix("event: ")?.split_once("\ndata: ")?;
+            Some((name.to_owned(), serde_json::from_str(data).expect("events are JSON")))
+        };
+        // A comment says that the node is still there.
+        let frames = text.split_terminator("\n\n").filter(|frame| !frame.starts_with(':'));
+        frames.map(|frame| event(frame).unwrap_or_else(|| panic!("no event: {frame:?}"))).collect()
+    }
+
     /// What it logged so far.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
@@ -420,9 +442,14 @@ pub fn try_post(http: &str, path: &str, body: &Value) -> Result<Reply, reqwest::
 fn reply(request: reqwest::RequestBuilder) -> Result<Reply, reqwest::Error> {
     runtime().block_on(async {
         let response = request.send().await?;
-        let upstream = response.headers().get("x-talka-upstream");
-        let upstream = upstream.map(|name| name.to_str().expect("text").to_owned());
-        Ok(Reply { status: response.status().as_u16(), body: response.json().await?, upstream })
+        let header = |name: &str| {
+            let value = response.headers().get(name);
+            value.map(|value| value.to_str().expect("text").to_owned())
+        };
+        let upstream = header("x-talka-upstream");
+        let request = header("x-request-id").expect("every answer has an id");
+        let status = response.status().as_u16();
+        Ok(Reply { status, body: response.json().await?, upstream, request })
     })
 }
 

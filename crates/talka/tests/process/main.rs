@@ -8,6 +8,7 @@ mod asking;
 mod beside;
 mod crash;
 mod death;
+mod dialects;
 mod faults;
 mod fetch;
 mod forecast;

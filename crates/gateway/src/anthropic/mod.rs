@@ -1,0 +1,113 @@
+//! Anthropic's Messages API, for text: `/v1/messages` and `/v1/messages/count_tokens`.
+//!
+//! Decides how its requests become the node's ([`request`]), how answers and named events go back
+//! ([`answer`]), and that its callers get errors in its words ([`word`]). Departs from Anthropic where it would
+//! have to pretend: an answer never goes on with a beginning that the caller wrote, tools and thinking are
+//! refused by name, and `anthropic-version` may be left out. What a header `anthropic-beta` allows is asked for
+//! by fields of the body, which are refused by name; the header itself changes nothing. Models are listed in
+//! OpenAI's shape.
+
+pub mod answer;
+pub mod request;
+
+use crate::{
+    answering::{self, X_REQUEST_ID},
+    error::{ApiError, ErrorDocument},
+    fields::{Fields, wrong},
+};
+use answer::Voice;
+use axum::{
+    Json, Router,
+    body::Body,
+    extract::{Request, State},
+    http::{HeaderMap, HeaderName},
+    middleware::Next,
+    response::Response,
+    routing::post,
+};
+use serde_json::{Value, json};
+use talka_node::api::{Api, Prompt};
+
+/// Which version of the API a caller speaks.
+const VERSION: HeaderName = HeaderName::from_static("anthropic-version");
+
+/// The one that is spoken here. The one before named no events.
+const SPOKEN: &str = "2023-06-01";
+
+/// What this dialect calls the request's id.
+const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
+
+/// The calls under `/v1/messages`.
+pub fn routes() -> Router<Api> {
+    Router::new()
+        .route("/v1/messages", post(messages))
+        .route("/v1/messages/count_tokens", post(count_tokens))
+}
+
+async fn messages(
+    State(api): State<Api>,
+    headers: HeaderMap,
+    body: Fields,
+) -> Result<Response, ApiError> {
+    check_version(&headers)?;
+    answering::answer(&api, request::message(body)?, Voice::new).await
+}
+
+async fn count_tokens(
+    State(api): State<Api>,
+    headers: HeaderMap,
+    body: Fields,
+) -> Result<Json<Value>, ApiError> {
+    check_version(&headers)?;
+    let (model, messages) = request::count_tokens(body)?;
+    let count = api.count_tokens(&model, Prompt::Chat(messages)).await?;
+    Ok(Json(json!({"input_tokens": count})))
+}
+
+fn check_version(headers: &HeaderMap) -> Result<(), ApiError> {
+    let Some(value) = headers.get(VERSION) else { return Ok(()) };
+    match value.to_str().unwrap_or("?") {
+        SPOKEN => Ok(()),
+        other => Err(wrong(VERSION.as_str(), &Value::from(other), &format!("\"{SPOKEN}\""))),
+    }
+}
+
+/// Gives callers of this dialect errors in its words, and the request's id under its name: those of its
+/// paths, and of any path those that say which version of it they speak.
+pub async fn word(request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    let is_ours = path == "/v1/messages"
+        || path.starts_with("/v1/messages/")
+        || request.headers().contains_key(VERSION);
+    let mut response = next.run(request).await;
+    if !is_ours {
+        return response;
+    }
+    let id = response.headers().get(X_REQUEST_ID).cloned();
+    if let Some(document) = response.extensions_mut().remove::<ErrorDocument>() {
+        let id = id.as_ref().and_then(|id| id.to_str().ok());
+        let worded = document.in_anthropic_words(response.status(), id);
+        *response.body_mut() = Body::from(worded.to_string());
+    }
+    if let Some(id) = id {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::HeaderValue;
+
+    #[test]
+    fn one_version_is_spoken() {
+        let with = |value: &'static str| {
+            HeaderMap::from_iter([(VERSION, HeaderValue::from_static(value))])
+        };
+        assert!(check_version(&HeaderMap::new()).is_ok());
+        assert!(check_version(&with(SPOKEN)).is_ok());
+        let error = check_version(&with("2023-01-01")).expect_err("an older one");
+        assert_eq!((error.row().code, error.param()), ("invalid_value", Some("anthropic-version")));
+    }
+}

@@ -1,0 +1,296 @@
+//! Requests of the Responses API, checked and turned into the node's.
+//!
+//! Decides what of a request its answer repeats ([`Settings`]). Items are messages of text; what else an
+//! item may be, and every parameter that would change the answer and that this node lacks, is refused by
+//! name.
+
+use crate::{
+    asking::{self, Asked, Own, Parts, Unsupported, plain, unsupported},
+    error::ApiError,
+    fields::{Fields, wrong},
+    openai::form,
+};
+use serde_json::{Value, json};
+use talka_node::api::{ChatMessage, GenerateRequest, Grammar, LOGPROBS_MAX};
+
+/// What `include` asks for to get log-probabilities.
+const LOGPROBS: &str = "message.output_text.logprobs";
+
+/// What `include` may ask for besides: of items that no answer here has, so they ask for nothing.
+const INCLUDABLE: [&str; 7] = [
+    "file_search_call.results",
+    "web_search_call.results",
+    "web_search_call.action.sources",
+    "message.input_image.image_url",
+    "computer_call_output.output.image_url",
+    "code_interpreter_call.outputs",
+    "reasoning.encrypted_content",
+];
+
+/// Most pairs of metadata, and the most characters of a key and of a value: OpenAI's limits.
+const METADATA_MAX: (usize, usize, usize) = (16, 64, 512);
+
+/// Who may speak.
+const ROLES: [&str; 4] = ["system", "developer", "user", "assistant"];
+
+/// Parts are joined without anything between them.
+const PARTS: Parts = Parts {
+    kinds: &["input_text", "output_text"],
+    labels: &["logprobs", "prompt_cache_breakpoint"],
+    empty: &["annotations"],
+    glue: "",
+};
+
+/// Labels for OpenAI's own books and caches.
+const WITHOUT_EFFECT: [&str; 6] = [
+    "user",
+    "service_tier",
+    "safety_identifier",
+    "prompt_cache_key",
+    "prompt_cache_options",
+    "prompt_cache_retention",
+];
+
+/// What these calls lack.
+const UNSUPPORTED: [Unsupported; 15] = [
+    ("access_programs", &[], "leave it out"),
+    ("background", &["false"], "stream the answer, and resume it if it breaks off"),
+    ("background_options", &[], "leave it out"),
+    ("context_management", &["[]"], "send only the turns that should count"),
+    ("conversation", &[], "send earlier turns as input"),
+    ("image", &[], "text is the only modality"),
+    ("max_tool_calls", &[], "leave it out"),
+    ("moderation", &[], "leave it out"),
+    ("personality", &[], "say it in the instructions"),
+    ("previous_response_id", &[], "answers are not stored: send earlier turns as input"),
+    ("prompt", &[], "send the text itself as instructions or input"),
+    ("store", &["false"], "answers are not stored: keep them yourself"),
+    ("tool_choice", &["\"none\"", "\"auto\""], "leave it out"),
+    ("tools", &["[]"], "describe them in the instructions"),
+    ("truncation", &["\"disabled\""], "leave out earlier turns yourself"),
+];
+
+/// What a response repeats of its request: an object of the documented names.
+pub type Settings = Value;
+
+/// A body of `/v1/responses`.
+///
+/// # Errors
+/// [`ApiError`] names the field at fault.
+pub fn response(mut body: Fields) -> Result<(Asked, Settings), ApiError> {
+    let mut settings = json!({
+        "background": false, "max_tool_calls": null, "previous_response_id": null, "store": false,
+        "reasoning": {"effort": null, "summary": null}, "service_tier": "default",
+        "tool_choice": "auto", "tools": [], "truncation": "disabled",
+    });
+    let instructions: Option<String> = body.optional("instructions")?;
+    settings["instructions"] = json!(instructions);
+    let messages = messages(instructions, body.required("input")?)?;
+    let max_tokens = max_output_tokens(&mut body)?;
+    settings["max_output_tokens"] = json!(max_tokens);
+    let text = Text::read(&mut body)?;
+    settings["text"] = json!({"format": text.format, "verbosity": "medium"});
+    let logprobs = logprobs(&mut body)?;
+    settings["top_logprobs"] = json!(logprobs.unwrap_or(0));
+    settings["metadata"] = metadata(&mut body)?;
+    let sampling = asking::sampling(&mut body)?;
+    settings["temperature"] = shortest(sampling.temperature);
+    settings["top_p"] = shortest(sampling.top_p);
+    let Own { guesses, fallback, resume } = asking::own(&mut body)?;
+    let request = GenerateRequest {
+        max_tokens,
+        sampling,
+        stop: asking::stop(&mut body, "stop")?,
+        logprobs,
+        grammar: text.grammar,
+        guesses,
+        fallback,
+        resume,
+        ..plain(body.required("model")?, messages)
+    };
+    let is_streamed = stream(&mut body)?;
+    settings["parallel_tool_calls"] = json!(parallel_tool_calls(&mut body)?);
+    reasoning(&mut body)?;
+    finish(body)?;
+    Ok((Asked { request, form: Some("text.format".into()), is_streamed }, settings))
+}
+
+/// A body of `/v1/responses/input_tokens`: the model and its input.
+///
+/// # Errors
+/// [`ApiError`] names the field at fault.
+pub fn input_tokens(mut body: Fields) -> Result<(String, Vec<ChatMessage>), ApiError> {
+    let messages = messages(body.optional("instructions")?, body.required("input")?)?;
+    let model = body.required("model")?;
+    // A form is not told to the model, and so takes no tokens.
+    Text::read(&mut body)?;
+    parallel_tool_calls(&mut body)?;
+    reasoning(&mut body)?;
+    finish(body)?;
+    Ok((model, messages))
+}
+
+fn finish(mut body: Fields) -> Result<(), ApiError> {
+    for name in WITHOUT_EFFECT {
+        body.take(name);
+    }
+    asking::refuse_unsupported(&mut body, &UNSUPPORTED)?;
+    body.finish()
+}
+
+/// Instructions come first, as the system's words.
+fn messages(instructions: Option<String>, input: Value) -> Result<Vec<ChatMessage>, ApiError> {
+    let first = instructions.map(|text| ChatMessage::new("system", text));
+    let rest = match input {
+        Value::String(text) => vec![ChatMessage::new("user", text)],
+        Value::Array(items) if !items.is_empty() => {
+            let items = items.into_iter().enumerate().map(|(at, value)| item(at, value));
+            items.collect::<Result<_, _>>()?
+        }
+        other => return Err(wrong("input", &other, "text or an array of at least one item")),
+    };
+    Ok(first.into_iter().chain(rest).collect())
+}
+
+/// A message: one that the caller wrote, or the output of an earlier response.
+fn item(at: usize, value: Value) -> Result<ChatMessage, ApiError> {
+    let mut fields = Fields::nested(&format!("input[{at}]"), value)?;
+    if let Some(kind) = fields.optional::<String>("type")?
+        && kind != "message"
+    {
+        let instead = "messages of text are the only items";
+        return Err(unsupported(&fields.path("type"), &Value::from(kind), instead));
+    }
+    let role = asking::role(&mut fields, &ROLES)?;
+    let place = fields.path("content");
+    let content = asking::content(&place, fields.required("content")?, &PARTS)?;
+    // What an earlier response said of it.
+    for label in ["id", "status", "phase"] {
+        fields.optional::<String>(label)?;
+    }
+    fields.finish()?;
+    Ok(ChatMessage::new(role, content))
+}
+
+fn max_output_tokens(body: &mut Fields) -> Result<Option<u32>, ApiError> {
+    match body.optional::<u32>("max_output_tokens")? {
+        Some(0) => Err(wrong("max_output_tokens", &Value::from(0), "at least 1")),
+        most => Ok(most),
+    }
+}
+
+/// What the `text` object asks for.
+struct Text {
+    /// As the response repeats it.
+    format: Value,
+    grammar: Option<Grammar>,
+}
+
+impl Text {
+    fn read(body: &mut Fields) -> Result<Self, ApiError> {
+        let mut found = Self { format: json!({"type": "text"}), grammar: None };
+        let Some(value) = body.take("text") else { return Ok(found) };
+        let mut fields = Fields::nested("text", value)?;
+        if let Some(format) = fields.take("format") {
+            found.grammar = form::flat(&fields.path("format"), format.clone())?;
+            found.format = format;
+        }
+        let harmless: [Unsupported; 1] =
+            [("verbosity", &["\"medium\""], "ask for the length in the instructions")];
+        asking::refuse_unsupported(&mut fields, &harmless)?;
+        fields.finish()?;
+        Ok(found)
+    }
+}
+
+/// `include` says whether, `top_logprobs` how many alternatives.
+fn logprobs(body: &mut Fields) -> Result<Option<u8>, ApiError> {
+    let mut wanted = false;
+    for (at, value) in
+        body.optional::<Vec<Value>>("include")?.unwrap_or_default().iter().enumerate()
+    {
+        match value.as_str() {
+            Some(LOGPROBS) => wanted = true,
+            Some(other) if INCLUDABLE.contains(&other) => {}
+            _ => {
+                let place = format!("include[{at}]");
+                return Err(wrong(&place, value, &format!("such as \"{LOGPROBS}\"")));
+            }
+        }
+    }
+    let Some(top) = body.optional::<u32>("top_logprobs")? else { return Ok(wanted.then_some(0)) };
+    match u8::try_from(top).ok().filter(|top| *top <= LOGPROBS_MAX) {
+        Some(0) if !wanted => Ok(None),
+        Some(top) if wanted => Ok(Some(top)),
+        Some(_) => {
+            let expected = format!("none without \"{LOGPROBS}\" in include");
+            Err(wrong("top_logprobs", &Value::from(top), &expected))
+        }
+        None => {
+            let expected = format!("a whole number from 0 to {LOGPROBS_MAX}");
+            Err(wrong("top_logprobs", &Value::from(top), &expected))
+        }
+    }
+}
+
+/// Labels of the caller's, given back with the response.
+fn metadata(body: &mut Fields) -> Result<Value, ApiError> {
+    let Some(value) = body.take("metadata") else { return Ok(json!({})) };
+    let (pairs_max, key_max, text_max) = METADATA_MAX;
+    let fits = |(key, text): (&String, &Value)| {
+        let text = text.as_str().map(|text| text.chars().count());
+        key.chars().count() <= key_max && text.is_some_and(|chars| chars <= text_max)
+    };
+    match value.as_object() {
+        Some(pairs) if pairs.len() <= pairs_max && pairs.iter().all(fits) => Ok(value),
+        _ => {
+            let expected = format!(
+                "an object of at most {pairs_max} texts of {text_max} characters under names of {key_max}"
+            );
+            Err(wrong("metadata", &value, &expected))
+        }
+    }
+}
+
+fn stream(body: &mut Fields) -> Result<bool, ApiError> {
+    let stream = body.optional("stream")?.unwrap_or(false);
+    let Some(value) = body.take("stream_options") else { return Ok(stream) };
+    if !stream {
+        return Err(wrong("stream_options", &value, "none without \"stream\": true"));
+    }
+    let mut fields = Fields::nested("stream_options", value)?;
+    let harmless: [Unsupported; 1] = [("include_obfuscation", &["false"], "leave it out")];
+    asking::refuse_unsupported(&mut fields, &harmless)?;
+    fields.finish()?;
+    Ok(stream)
+}
+
+/// Without tools either value is kept to.
+fn parallel_tool_calls(body: &mut Fields) -> Result<bool, ApiError> {
+    Ok(body.optional("parallel_tool_calls")?.unwrap_or(true))
+}
+
+/// No model here is told how hard to think.
+fn reasoning(body: &mut Fields) -> Result<(), ApiError> {
+    let Some(value) = body.take("reasoning") else { return Ok(()) };
+    let mut fields = Fields::nested("reasoning", value)?;
+    let instead = "leave it out";
+    let table: [Unsupported; 5] = [
+        ("context", &[], instead),
+        ("effort", &["\"none\""], instead),
+        ("generate_summary", &[], instead),
+        ("mode", &[], instead),
+        ("summary", &[], instead),
+    ];
+    asking::refuse_unsupported(&mut fields, &table)?;
+    fields.finish()
+}
+
+/// The shortest decimal that is this number: what the caller wrote, most likely.
+fn shortest(number: f32) -> Value {
+    number.to_string().parse::<f64>().map_or(Value::Null, Value::from)
+}
+
+#[cfg(test)]
+#[path = "request_tests.rs"]
+mod tests;

@@ -29,7 +29,7 @@ use serde_json::{Value, json};
 use talka_node::api::{Api, Prompt};
 
 /// Which version of the API a caller speaks.
-const VERSION: HeaderName = HeaderName::from_static("anthropic-version");
+const VERSION: &str = "anthropic-version";
 
 /// The one that is spoken here. The one before named no events.
 const SPOKEN: &str = "2023-06-01";
@@ -68,7 +68,7 @@ fn check_version(headers: &HeaderMap) -> Result<(), ApiError> {
     let Some(value) = headers.get(VERSION) else { return Ok(()) };
     match value.to_str().unwrap_or("?") {
         SPOKEN => Ok(()),
-        other => Err(wrong(VERSION.as_str(), &Value::from(other), &format!("\"{SPOKEN}\""))),
+        other => Err(wrong(VERSION, &Value::from(other), &format!("\"{SPOKEN}\""))),
     }
 }
 
@@ -103,7 +103,10 @@ mod tests {
     #[test]
     fn one_version_is_spoken() {
         let with = |value: &'static str| {
-            HeaderMap::from_iter([(VERSION, HeaderValue::from_static(value))])
+            HeaderMap::from_iter([(
+                HeaderName::from_static(VERSION),
+                HeaderValue::from_static(value),
+            )])
         };
         assert!(check_version(&HeaderMap::new()).is_ok());
         assert!(check_version(&with(SPOKEN)).is_ok());

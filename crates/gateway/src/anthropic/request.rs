@@ -33,8 +33,8 @@ const UNSUPPORTED: [Unsupported; 10] = [
     ("output_format", &[], "use output_config.format"),
     ("speed", &["\"standard\""], "leave it out"),
     ("thinking", &[r#"{"type":"disabled"}"#], "leave it out"),
-    ("tool_choice", &[r#"{"type":"auto"}"#, r#"{"type":"none"}"#], "leave it out"),
-    ("tools", &["[]"], "describe them in the system's text"),
+    ("tool_choice", &[r#"{"type":"auto"}"#, r#"{"type":"none"}"#], "use /v1/chat/completions"),
+    ("tools", &["[]"], "use /v1/chat/completions"),
 ];
 
 /// A body of `/v1/messages`.

@@ -65,8 +65,8 @@ const UNSUPPORTED: [Unsupported; 15] = [
     ("previous_response_id", &[], "answers are not stored: send earlier turns as input"),
     ("prompt", &[], "send the text itself as instructions or input"),
     ("store", &["false"], "answers are not stored: keep them yourself"),
-    ("tool_choice", &["\"none\"", "\"auto\""], "leave it out"),
-    ("tools", &["[]"], "describe them in the instructions"),
+    ("tool_choice", &["\"none\"", "\"auto\""], "use /v1/chat/completions"),
+    ("tools", &["[]"], "use /v1/chat/completions"),
     ("truncation", &["\"disabled\""], "leave out earlier turns yourself"),
 ];
 

@@ -20,10 +20,7 @@ use std::{
     convert::Infallible,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
-use talka_node::api::{
-    Api, CallPart, GenerateError, GenerateEvent, Generation, Piece, StageReport, Summary,
-    TokenReport,
-};
+use talka_node::api::{Api, GenerateError, GenerateEvent, Generation, Piece, StageReport, Summary};
 
 /// Names the request in logs, receipts and the ledger.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -96,12 +93,8 @@ impl Provenance {
 /// What a generation said, to its end.
 #[derive(Debug)]
 pub struct Told {
-    /// All of its text.
-    pub text: String,
-    /// What it calls.
-    pub calls: Vec<CallPart>,
-    /// Its tokens, if they were asked for.
-    pub tokens: Vec<TokenReport>,
+    /// All that it said.
+    pub piece: Piece,
     /// How it ended.
     pub summary: Summary,
 }
@@ -110,15 +103,23 @@ pub struct Told {
 ///
 /// # Errors
 /// Whatever made the node give it up.
-pub async fn listen(mut generation: Generation) -> Result<Told, ApiError> {
-    let mut told = Piece::default();
+pub async fn listen(generation: Generation) -> Result<Told, ApiError> {
+    let (pieces, summary) = hear(generation).await?;
+    let mut all = Piece::default();
+    pieces.into_iter().for_each(|piece| all.extend(piece));
+    Ok(Told { piece: all, summary })
+}
+
+/// Waits for one generation, and keeps its pieces apart.
+///
+/// # Errors
+/// Whatever made the node give it up.
+pub async fn hear(mut generation: Generation) -> Result<(Vec<Piece>, Summary), ApiError> {
+    let mut pieces = Vec::new();
     loop {
         match generation.events.recv().await {
-            Some(GenerateEvent::Piece(piece)) => told.extend(piece),
-            Some(GenerateEvent::Done(summary)) => {
-                let Piece { text, calls, tokens, .. } = told;
-                return Ok(Told { text, calls, tokens, summary });
-            }
+            Some(GenerateEvent::Piece(piece)) => pieces.push(piece),
+            Some(GenerateEvent::Done(summary)) => return Ok((pieces, summary)),
             Some(GenerateEvent::Failed(error)) => return Err(error.into()),
             None => return Err(ApiError::Interrupted),
         }
@@ -136,8 +137,8 @@ pub struct Said {
 
 /// How a dialect words one answer.
 pub trait Teller: Send + Sized + 'static {
-    /// The whole answer.
-    fn whole(self, told: Told) -> Value;
+    /// The whole answer, which came in `pieces`.
+    fn whole(self, pieces: Vec<Piece>, summary: &Summary) -> Value;
     /// What precedes all text.
     fn opening(&mut self) -> Vec<Said>;
     /// More text.
@@ -176,9 +177,9 @@ pub async fn answer<T: Teller>(
 }
 
 async fn whole<T: Teller>(teller: T, generation: Generation) -> Result<Response, ApiError> {
-    let told = listen(generation).await?;
-    let upstream = told.summary.upstream.clone();
-    Ok(marked(Json(teller.whole(told)).into_response(), upstream))
+    let (pieces, summary) = hear(generation).await?;
+    let answer = Json(teller.whole(pieces, &summary)).into_response();
+    Ok(marked(answer, summary.upstream))
 }
 
 /// All events of an answer, in order. Dropping the stream drops the generation.

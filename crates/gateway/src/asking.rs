@@ -244,7 +244,11 @@ pub fn content(place: &str, value: Value, parts: &Parts) -> Result<String, ApiEr
     }
 }
 
-fn text_part(place: &str, part: Value, parts: &Parts) -> Result<String, ApiError> {
+/// One part.
+///
+/// # Errors
+/// [`ApiError`] names the field at fault.
+pub fn text_part(place: &str, part: Value, parts: &Parts) -> Result<String, ApiError> {
     let mut fields = Fields::nested(place, part)?;
     let kind: String = fields.required("type")?;
     if !parts.kinds.contains(&kind.as_str()) {

@@ -55,6 +55,7 @@ field!(f64, "a number", |v| v.as_f64());
 field!(String, "text", |v| v.as_str().map(str::to_owned));
 field!(Value, "a value", |v| Some(v.clone()));
 field!(Vec<Value>, "an array", |v| v.as_array().cloned());
+field!(Map<String, Value>, "an object", |v| v.as_object().cloned());
 
 impl Fields {
     /// The body of a request.

@@ -6,16 +6,18 @@
 //!
 //! Rooms: [`openai`] and [`anthropic`] `/v1`, [`admin`] `/api` (its changes as they happen in `live`), [`dashboard`]
 //! `/`, [`auth`] who may ask, [`error`] the one table from errors to statuses, [`fields`] JSON objects read by name,
-//! [`asking`] and [`answering`] what the dialects have in common.
+//! [`asking`], [`functions`], [`blocks`] and [`answering`] what the dialects have in common.
 
 pub mod admin;
 pub mod answering;
 pub mod anthropic;
 pub mod asking;
 pub mod auth;
+pub mod blocks;
 pub mod dashboard;
 pub mod error;
 pub mod fields;
+pub mod functions;
 mod live;
 pub mod openai;
 mod server;

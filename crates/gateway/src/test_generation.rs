@@ -1,7 +1,9 @@
 //! Generations whose events a test writes, for the tests of all dialects.
 
 use serde_json::{Value, json};
-use talka_node::api::{FinishReason, GenerateEvent, Generation, Piece, Summary, TokenReport};
+use talka_node::api::{
+    CallPart, FinishReason, GenerateEvent, Generation, Piece, Summary, TokenReport,
+};
 use tokio::sync::mpsc;
 
 /// The request's id.
@@ -48,8 +50,19 @@ pub fn provenance() -> Value {
 
 /// A piece of one token with its log-probability.
 pub fn scored(text: &str, logprob: f32) -> GenerateEvent {
+    GenerateEvent::Piece(scored_piece(text, logprob))
+}
+
+/// The same, without an event around it.
+pub fn scored_piece(text: &str, logprob: f32) -> Piece {
     let bytes = Some(text.as_bytes().to_vec());
     let token =
         TokenReport { token: 1, text: text.into(), bytes, logprob: Some(logprob), top: vec![] };
-    GenerateEvent::Piece(Piece { text: text.into(), tokens: vec![token], ..Piece::default() })
+    Piece { text: text.into(), tokens: vec![token], ..Piece::default() }
+}
+
+/// A piece that is a part of call `index`; its first has the function's name.
+pub fn called(index: u32, name: Option<&str>, arguments: &str) -> Piece {
+    let part = CallPart { index, name: name.map(Into::into), arguments: arguments.into() };
+    Piece { calls: vec![part], ..Piece::default() }
 }

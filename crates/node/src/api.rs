@@ -53,13 +53,18 @@ impl Api {
         answer::start(Arc::clone(&self.shared), request).await
     }
 
-    /// How many tokens `prompt` has for the model called `name`, as a request for text would have it. Nothing
-    /// is computed or charged.
+    /// How many tokens `prompt` has for the model called `name`, as a request for text that may call `tools` would
+    /// have it. Nothing is computed or charged.
     ///
     /// # Errors
     /// [`GenerateError`]; a model that only upstreams have is not known here.
-    pub async fn count_tokens(&self, name: &str, prompt: Prompt) -> Result<u32, GenerateError> {
-        count::tokens_of(&self.shared, name, prompt).await
+    pub async fn count_tokens(
+        &self,
+        name: &str,
+        prompt: Prompt,
+        tools: Vec<Tool>,
+    ) -> Result<u32, GenerateError> {
+        count::tokens_of(&self.shared, name, prompt, tools).await
     }
 
     /// Makes vectors of texts. Dropping the future cancels what is under way.

@@ -1,15 +1,17 @@
 //! Answers of the Messages API, whole or as named events.
 //!
-//! An answer is a message with one block of text. A stream opens the message and the block, sends pieces,
-//! closes what it opened and ends with `message_stop`, or, if it broke off, with `error` and nothing after it.
-//! Silence is filled with `ping`. Where an upstream met a stop string nobody says which: then the reason is
-//! `end_turn`.
+//! An answer is a message of blocks, text and calls of functions. A stream opens the message and each block, sends
+//! pieces, closes what it opened and ends with `message_stop`, or, if it broke off, with `error` and nothing after
+//! it. Silence is filled with `ping`. Where an upstream met a stop string nobody says which: then the reason is
+//! `end_turn`. Arguments that are no JSON object, because the length was reached or a model failed, are shown whole
+//! as `{"INVALID_JSON": …}`, as Anthropic advises.
 
 use crate::{
-    answering::{Own, Provenance, Said, Teller, Told},
+    answering::{Own, Provenance, Said, Teller},
+    blocks::{Block, Blocks, Step},
     error::ApiError,
 };
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use talka_node::api::{FinishReason, Generation, Piece, Summary};
 
 /// One message.
@@ -18,6 +20,7 @@ pub struct Voice {
     request: String,
     model: String,
     prompt_tokens: u32,
+    blocks: Blocks,
 }
 
 impl Voice {
@@ -27,6 +30,7 @@ impl Voice {
             request: generation.request.to_string(),
             model: generation.model.clone(),
             prompt_tokens: generation.prompt_tokens,
+            blocks: Blocks::default(),
         }
     }
 
@@ -38,45 +42,70 @@ impl Voice {
             "usage": {"input_tokens": self.prompt_tokens, "output_tokens": 0},
         })
     }
+
+    /// A block; one that just begins is empty.
+    fn block(&self, block: &Block, begins: bool) -> Value {
+        match block {
+            Block::Text { text, .. } => {
+                json!({"type": "text", "text": if begins { "" } else { text }})
+            }
+            Block::Call { number, name, arguments } => {
+                let id = format!("toolu_{}_{number}", self.request);
+                let input = if begins { json!({}) } else { input(arguments) };
+                json!({"type": "tool_use", "id": id, "name": name, "input": input})
+            }
+        }
+    }
+
+    fn step(&self, step: Step) -> Said {
+        match step {
+            Step::Opens(at) => {
+                let block = self.block(&self.blocks.all()[at], true);
+                say("content_block_start", json!({"index": at, "content_block": block}))
+            }
+            Step::Text(at, text, _) => delta(at, json!({"type": "text_delta", "text": text})),
+            Step::Arguments(at, more) => {
+                delta(at, json!({"type": "input_json_delta", "partial_json": more}))
+            }
+            Step::Closes(at) => say("content_block_stop", json!({"index": at})),
+        }
+    }
 }
 
 impl Teller for Voice {
-    fn whole(self, told: Told) -> Value {
-        let mut message = self.message(json!([{"type": "text", "text": told.text}]));
-        message["stop_reason"] = json!(stop_reason(&told.summary));
-        message["stop_sequence"] = json!(told.summary.stop);
-        message["usage"] = usage(&told.summary);
-        message["talka"] = Provenance::of_one(&told.summary);
+    fn whole(self, pieces: Vec<Piece>, summary: &Summary) -> Value {
+        let blocks = Blocks::whole(pieces);
+        let mut message =
+            self.message(blocks.all().iter().map(|block| self.block(block, false)).collect());
+        message["stop_reason"] = json!(stop_reason(summary));
+        message["stop_sequence"] = json!(summary.stop);
+        message["usage"] = usage(summary);
+        message["talka"] = Provenance::of_one(summary);
         message
     }
 
     fn opening(&mut self) -> Vec<Said> {
-        let block = json!({"type": "text", "text": ""});
-        vec![
-            say("message_start", json!({"message": self.message(json!([]))})),
-            say("content_block_start", json!({"index": 0, "content_block": block})),
-            ping(),
-        ]
+        vec![say("message_start", json!({"message": self.message(json!([]))})), ping()]
     }
 
     fn piece(&mut self, piece: Piece) -> Vec<Said> {
-        let delta = json!({"type": "text_delta", "text": piece.text});
-        let mut data = json!({"index": 0, "delta": delta});
-        if let Some(own) = Own::part(&piece) {
-            data["talka"] = json!(own);
+        let own = Own::part(&piece);
+        let steps = self.blocks.add(piece);
+        let mut said: Vec<Said> = steps.into_iter().map(|step| self.step(step)).collect();
+        if let (Some(own), Some(last)) = (own, said.last_mut()) {
+            last.data["talka"] = json!(own);
         }
-        vec![say("content_block_delta", data)]
+        said
     }
 
     fn end(&mut self, summary: &Summary) -> Vec<Said> {
         let delta = json!({"stop_reason": stop_reason(summary), "stop_sequence": summary.stop});
         let talka = Provenance::of_one(summary);
         let last = json!({"delta": delta, "usage": usage(summary), "talka": talka});
-        vec![
-            say("content_block_stop", json!({"index": 0})),
-            say("message_delta", last),
-            say("message_stop", json!({})),
-        ]
+        let steps = self.blocks.end();
+        let mut said: Vec<Said> = steps.into_iter().map(|step| self.step(step)).collect();
+        said.extend([say("message_delta", last), say("message_stop", json!({}))]);
+        said
     }
 
     fn broken(&mut self, error: &ApiError) -> Vec<Said> {
@@ -91,6 +120,16 @@ impl Teller for Voice {
 fn say(name: &'static str, mut data: Value) -> Said {
     data["type"] = json!(name);
     Said { name, data }
+}
+
+fn delta(at: usize, delta: Value) -> Said {
+    say("content_block_delta", json!({"index": at, "delta": delta}))
+}
+
+/// What a call is made with.
+fn input(arguments: &str) -> Value {
+    let object: Option<Map<String, Value>> = serde_json::from_str(arguments).ok();
+    object.map_or_else(|| json!({"INVALID_JSON": arguments}), Value::Object)
 }
 
 fn ping() -> Said {

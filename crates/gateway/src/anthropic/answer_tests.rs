@@ -1,8 +1,10 @@
 //! Shapes of messages, the order of events, and how each end is told.
 
 use super::*;
-use crate::answering::{listen, told};
-use crate::test_generation::{REQUEST, generation, generation_of, provenance, summary, text};
+use crate::answering::{hear, told};
+use crate::test_generation::{
+    REQUEST, called, generation, generation_of, provenance, summary, text,
+};
 use futures_util::StreamExt;
 use talka_node::api::{GenerateError, GenerateEvent};
 
@@ -11,10 +13,22 @@ fn stopped(stop: &str) -> Summary {
 }
 
 async fn whole(summary: Summary) -> Value {
-    let done = GenerateEvent::Done(summary);
-    let generation = generation_of(vec![text("Hello "), text("you"), done]).await;
+    whole_of(vec![text("Hello "), text("you"), GenerateEvent::Done(summary)]).await
+}
+
+async fn whole_of(events: Vec<GenerateEvent>) -> Value {
+    let generation = generation_of(events).await;
     let voice = Voice::new(&generation);
-    voice.whole(listen(generation).await.expect("complete"))
+    let (pieces, summary) = hear(generation).await.expect("complete");
+    voice.whole(pieces, &summary)
+}
+
+/// An answer that says something, calls two functions, and fails at the second one's arguments.
+fn calling() -> Vec<GenerateEvent> {
+    let parts =
+        [called(0, Some("roll"), "{\"dice\""), called(0, None, ":6}"), called(1, Some("now"), "{")];
+    let done = GenerateEvent::Done(summary(FinishReason::ToolCalls));
+    [text("So:")].into_iter().chain(parts.map(GenerateEvent::Piece)).chain([done]).collect()
 }
 
 async fn said(events: Vec<GenerateEvent>) -> Vec<Said> {
@@ -61,8 +75,8 @@ async fn a_stream_opens_speaks_and_closes_what_it_opened() {
     });
     let expected = [
         json!({"type": "message_start", "message": message}),
-        json!({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}),
         json!({"type": "ping"}),
+        json!({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}),
         json!({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Hi"}}),
         json!({
             "type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "!"},
@@ -79,6 +93,41 @@ async fn a_stream_opens_speaks_and_closes_what_it_opened() {
     assert!(found.iter().all(|said| said.data["type"] == said.name));
     let found: Vec<_> = found.into_iter().map(|said| said.data).collect();
     assert_eq!(found, expected);
+}
+
+#[tokio::test]
+async fn calls_are_blocks_of_their_own() {
+    let id = |number: u32| format!("toolu_{REQUEST}_{number}");
+    let message = whole_of(calling()).await;
+    assert_eq!(message["stop_reason"], "tool_use");
+    assert_eq!(
+        message["content"],
+        json!([
+            {"type": "text", "text": "So:"},
+            {"type": "tool_use", "id": id(0), "name": "roll", "input": {"dice": 6}},
+            {"type": "tool_use", "id": id(1), "name": "now", "input": {"INVALID_JSON": "{"}},
+        ])
+    );
+
+    let events: Vec<_> = said(calling()).await.into_iter().map(|said| said.data).collect();
+    let start = |at: usize, block: Value| json!({"type": "content_block_start", "index": at, "content_block": block});
+    let begun = |number, name: &str| json!({"type": "tool_use", "id": id(number), "name": name, "input": {}});
+    let more = |at: usize, json: &str| {
+        let delta = json!({"type": "input_json_delta", "partial_json": json});
+        json!({"type": "content_block_delta", "index": at, "delta": delta})
+    };
+    let stop = |at: usize| json!({"type": "content_block_stop", "index": at});
+    let expected = [
+        stop(0),
+        start(1, begun(0, "roll")),
+        more(1, "{\"dice\""),
+        more(1, ":6}"),
+        stop(1),
+        start(2, begun(1, "now")),
+        more(2, "{"),
+        stop(2),
+    ];
+    assert_eq!(events[4..events.len() - 2], expected);
 }
 
 #[tokio::test]

@@ -1,14 +1,15 @@
-//! Anthropic's Messages API, for text: `/v1/messages` and `/v1/messages/count_tokens`.
+//! Anthropic's Messages API, for text and functions: `/v1/messages` and `/v1/messages/count_tokens`.
 //!
-//! Decides how its requests become the node's ([`request`]), how answers and named events go back
+//! Decides how its requests become the node's ([`request`], [`turns`], [`tools`]), how answers and named events go back
 //! ([`answer`]), and that its callers get errors in its words ([`word`]). Departs from Anthropic where it would
-//! have to pretend: an answer never goes on with a beginning that the caller wrote, tools and thinking are
-//! refused by name, and `anthropic-version` may be left out. What a header `anthropic-beta` allows is asked for
+//! have to pretend: an answer never goes on with a beginning that the caller wrote, thinking is refused by name, and `anthropic-version` may be left out. What a header `anthropic-beta` allows is asked for
 //! by fields of the body, which are refused by name; the header itself changes nothing. Models are listed in
 //! OpenAI's shape.
 
 pub mod answer;
 pub mod request;
+pub mod tools;
+pub mod turns;
 
 use crate::{
     answering::{self, X_REQUEST_ID},
@@ -59,8 +60,8 @@ async fn count_tokens(
     body: Fields,
 ) -> Result<Json<Value>, ApiError> {
     check_version(&headers)?;
-    let (model, messages) = request::count_tokens(body)?;
-    let count = api.count_tokens(&model, Prompt::Chat(messages)).await?;
+    let (model, messages, tools) = request::count_tokens(body)?;
+    let count = api.count_tokens(&model, Prompt::Chat(messages), tools).await?;
     Ok(Json(json!({"input_tokens": count})))
 }
 

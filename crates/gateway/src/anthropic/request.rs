@@ -1,30 +1,27 @@
 //! Requests of the Messages API, checked and turned into the node's.
 //!
-//! Decides how its messages become a conversation: blocks of one message, and messages of one speaker that
-//! follow each other, are joined by a line break, because chat templates know one text a turn and many of
-//! them two speakers that take turns.
+//! Decides which parameters are honoured and which are refused by name. What messages say is read in
+//! [`super::turns`], functions in [`super::tools`].
 
+use super::{tools, turns::conversation};
 use crate::{
-    asking::{self, Asked, Own, Parts, Unsupported, plain, unsupported},
+    asking::{self, Asked, Own, Unsupported, plain},
     error::ApiError,
     fields::{Fields, wrong},
+    functions,
     openai::form,
 };
 use serde_json::Value;
-use talka_node::api::{ChatMessage, GenerateRequest, Grammar, SamplingParams};
+use talka_node::api::{ChatMessage, GenerateRequest, Grammar, SamplingParams, Tool};
 
-/// Who may speak.
-const ROLES: [&str; 3] = ["system", "user", "assistant"];
-
-/// Marks for Anthropic's cache change nothing here: equal beginnings are computed once anyway.
-const PARTS: Parts =
-    Parts { kinds: &["text"], labels: &["cache_control"], empty: &["citations"], glue: "\n" };
+/// The field that asks for a form.
+const FORMAT: &str = "output_config.format";
 
 /// Labels for Anthropic's own books and caches.
 const WITHOUT_EFFECT: [&str; 3] = ["cache_control", "service_tier", "user_profile_id"];
 
 /// What these calls lack.
-const UNSUPPORTED: [Unsupported; 10] = [
+const UNSUPPORTED: [Unsupported; 8] = [
     ("container", &[], "leave it out"),
     ("context_management", &[], "send only the turns that should count"),
     ("diagnostics", &[], "leave it out"),
@@ -33,8 +30,6 @@ const UNSUPPORTED: [Unsupported; 10] = [
     ("output_format", &[], "use output_config.format"),
     ("speed", &["\"standard\""], "leave it out"),
     ("thinking", &[r#"{"type":"disabled"}"#], "leave it out"),
-    ("tool_choice", &[r#"{"type":"auto"}"#, r#"{"type":"none"}"#], "use /v1/chat/completions"),
-    ("tools", &["[]"], "use /v1/chat/completions"),
 ];
 
 /// A body of `/v1/messages`.
@@ -47,11 +42,17 @@ pub fn message(mut body: Fields) -> Result<Asked, ApiError> {
         0 => return Err(wrong("max_tokens", &Value::from(0), "at least 1")),
         most => Some(most),
     };
+    let tools = tools::wish(&mut body)?;
+    let form = output_form(&mut body)?.map(|grammar| (FORMAT.to_owned(), grammar));
+    functions::check_form(tools.as_ref(), form.as_ref())?;
+    let (form, grammar) = form.unzip();
+    let form = form.or_else(|| tools.is_some().then(|| "tools".into()));
     let Own { guesses, fallback, resume } = asking::own(&mut body)?;
     let mut request = GenerateRequest {
         max_tokens,
         stop: asking::stop(&mut body, "stop_sequences")?,
-        grammar: output_form(&mut body)?,
+        grammar,
+        tools,
         guesses,
         fallback,
         resume,
@@ -65,20 +66,21 @@ pub fn message(mut body: Fields) -> Result<Asked, ApiError> {
     }
     let is_streamed = body.optional("stream")?.unwrap_or(false);
     finish(body)?;
-    Ok(Asked { request, form: Some("output_config.format".into()), is_streamed })
+    Ok(Asked { request, form, is_streamed })
 }
 
-/// A body of `/v1/messages/count_tokens`: the model and the conversation.
+/// A body of `/v1/messages/count_tokens`: the model, the conversation and the functions it is told of.
 ///
 /// # Errors
 /// [`ApiError`] names the field at fault.
-pub fn count_tokens(mut body: Fields) -> Result<(String, Vec<ChatMessage>), ApiError> {
+pub fn count_tokens(mut body: Fields) -> Result<(String, Vec<ChatMessage>, Vec<Tool>), ApiError> {
     let messages = conversation(&mut body)?;
     let model = body.required("model")?;
     // A form is not told to the model, and so takes no tokens.
     output_form(&mut body)?;
+    let tools = tools::wish(&mut body)?.map_or(Vec::new(), |wish| wish.tools);
     finish(body)?;
-    Ok((model, messages))
+    Ok((model, messages, tools))
 }
 
 fn finish(mut body: Fields) -> Result<(), ApiError> {
@@ -101,42 +103,6 @@ fn sampling(body: &mut Fields, sampling: &mut SamplingParams) -> Result<(), ApiE
         sampling.top_k = top_k;
     }
     Ok(())
-}
-
-/// What the system says, then the messages, no two of one speaker in a row.
-fn conversation(body: &mut Fields) -> Result<Vec<ChatMessage>, ApiError> {
-    let system = body.take("system").map(|value| asking::content("system", value, &PARTS));
-    let system = system.transpose()?.map(|content| ChatMessage::new("system", content));
-    let messages: Vec<Value> = body.required("messages")?;
-    if messages.is_empty() {
-        return Err(wrong("messages", &Value::from(messages), "at least one message"));
-    }
-    let last = messages.len() - 1;
-    let mut turns: Vec<ChatMessage> = system.into_iter().collect();
-    for (at, value) in messages.into_iter().enumerate() {
-        let said = turn(at, value)?;
-        match turns.last_mut() {
-            Some(before) if before.role == said.role => {
-                before.content.push_str(PARTS.glue);
-                before.content.push_str(&said.content);
-            }
-            _ => turns.push(said),
-        }
-    }
-    if turns.last().is_some_and(|turn| turn.role == "assistant") {
-        let instead = "answers do not go on with a given beginning: end with a message of the user";
-        return Err(unsupported(&format!("messages[{last}].role"), &"assistant".into(), instead));
-    }
-    Ok(turns)
-}
-
-fn turn(at: usize, value: Value) -> Result<ChatMessage, ApiError> {
-    let mut fields = Fields::nested(&format!("messages[{at}]"), value)?;
-    let role = asking::role(&mut fields, &ROLES)?;
-    let place = fields.path("content");
-    let content = asking::content(&place, fields.required("content")?, &PARTS)?;
-    fields.finish()?;
-    Ok(ChatMessage::new(role, content))
 }
 
 /// `{"format": {"type": "json_schema", "schema": …}}`.

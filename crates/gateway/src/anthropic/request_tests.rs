@@ -2,7 +2,7 @@
 
 use super::*;
 use serde_json::json;
-use talka_node::api::{Fallback, Prompt};
+use talka_node::api::{Fallback, Prompt, ToolChoice};
 
 /// A smallest request with `extra` put over it.
 fn body(extra: Value) -> Fields {
@@ -40,6 +40,7 @@ fn every_honoured_parameter_arrives() {
         "temperature": 0, "top_p": 0.5, "top_k": 40, "stop_sequences": ["a", "b"], "stream": true,
         "metadata": {"user_id": "u"}, "service_tier": "standard_only", "thinking": {"type": "disabled"},
         "output_config": {"format": {"type": "json_schema", "schema": {"type": "object"}}},
+        "tools": [{"name": "x", "input_schema": {}}], "tool_choice": {"type": "any"},
         "talka": {"upstream": "groq"},
     })))
     .expect("valid");
@@ -49,68 +50,23 @@ fn every_honoured_parameter_arrives() {
     assert_eq!((request.sampling.top_k, request.stop), (40, vec!["a".to_owned(), "b".to_owned()]));
     assert_eq!(request.grammar, Some(Grammar::JsonSchema(json!({"type": "object"}))));
     assert_eq!(request.fallback, Fallback::Only("groq".into()));
+    assert_eq!(request.tools.map(|wish| wish.choice), Some(ToolChoice::Required));
+    assert_eq!(asked.form.as_deref(), Some("output_config.format"));
 }
 
 #[test]
-fn blocks_and_turns_of_one_speaker_are_joined() {
-    let blocks = |texts: [&str; 2]| {
-        let block =
-            |text| json!({"type": "text", "text": text, "cache_control": {"type": "ephemeral"}});
-        json!(texts.map(block))
-    };
-    let read = |extra: Value| match message(body(extra)).expect("valid").request.prompt {
-        Prompt::Chat(messages) => messages,
-        other => panic!("{other:?}"),
-    };
-    let found = read(json!({
-        "system": blocks(["be brief", "rhyme"]),
-        "messages": [
-            {"role": "user", "content": blocks(["a", "b"])},
-            {"role": "user", "content": "c"},
-            {"role": "assistant", "content": [{"type": "text", "text": "d", "citations": null}]},
-            {"role": "user", "content": "e"},
-        ],
-    }));
-    let expected = [
-        said("system", "be brief\nrhyme"),
-        said("user", "a\nb\nc"),
-        said("assistant", "d"),
-        said("user", "e"),
-    ];
-    assert_eq!(found, expected);
-    assert_eq!(read(json!({"system": "x"})), [said("system", "x"), said("user", "hi")]);
-}
-
-#[test]
-fn messages_that_are_none_are_refused_by_name() {
-    let one = |value: Value| json!({"messages": [value]});
-    refused(json!({"messages": []}), "invalid_value", "messages");
-    refused(one(json!({"role": "tool", "content": "x"})), "invalid_value", "messages[0].role");
-    refused(one(json!({"role": "user"})), "missing_required_parameter", "messages[0].content");
-    refused(
-        one(json!({"role": "user", "content": "x", "name": "a"})),
-        "unknown_parameter",
-        "messages[0].name",
-    );
-    for kind in ["image", "document", "tool_use", "tool_result", "thinking"] {
-        let message = json!({"role": "user", "content": [{"type": kind}]});
-        refused(one(message), "unsupported_parameter", "messages[0].content[0].type");
-    }
-    let cited =
-        json!({"role": "user", "content": [{"type": "text", "text": "x", "citations": [{}]}]});
-    refused(one(cited), "unsupported_parameter", "messages[0].content[0].citations");
-    let begun = json!({"messages": [
-        {"role": "user", "content": "hi"}, {"role": "assistant", "content": "Well,"},
-    ]});
-    refused(begun, "unsupported_parameter", "messages[1].role");
-    refused(json!({"system": 5}), "invalid_value", "system");
+fn what_is_refused_of_a_form_is_named_by_what_asked_for_it() {
+    let form = |extra: Value| message(body(extra)).expect("valid").form;
+    assert_eq!(form(json!({})), None);
+    let tools = json!([{"name": "x", "input_schema": {}}]);
+    assert_eq!(form(json!({"tools": tools})).as_deref(), Some("tools"));
+    let none = json!({"tools": tools, "tool_choice": {"type": "none"}});
+    assert_eq!(form(none), None);
 }
 
 #[test]
 fn what_would_change_the_answer_is_refused_and_its_default_accepted() {
     for (name, value) in [
-        ("tools", json!([{"name": "x", "input_schema": {}}])),
-        ("tool_choice", json!({"type": "any"})),
         ("thinking", json!({"type": "enabled", "budget_tokens": 1024})),
         ("mcp_servers", json!([{}])),
         ("container", json!("c")),
@@ -158,8 +114,11 @@ fn counting_reads_the_same_conversation() {
             .extend(extra.as_object().expect("an object").clone());
         count_tokens(Fields::parse(body.to_string().as_bytes()).expect("an object"))
     };
-    let (model, messages) = count(json!({"system": "x"})).expect("valid");
+    let tools = json!([{"name": "look", "input_schema": {}}]);
+    let (model, messages, told) = count(json!({"system": "x", "tools": tools})).expect("valid");
     assert_eq!((model.as_str(), messages), ("bard", vec![said("system", "x"), said("user", "hi")]));
+    assert_eq!(told[0].name, "look");
     assert_eq!(count(json!({"max_tokens": 5})).expect_err("no answer").param(), Some("max_tokens"));
-    assert_eq!(count(json!({"tools": [{}]})).expect_err("no tools").param(), Some("tools"));
+    let nameless = count(json!({"tools": [{}]})).expect_err("no name");
+    assert_eq!(nameless.param(), Some("tools[0].name"));
 }

@@ -165,9 +165,9 @@ impl Voice {
 
     fn message<'a>(&self, index: u32, told: &'a Told) -> Message<'a> {
         let whole = |part| Call { index: None, ..self.call(index, part) };
-        let tool_calls: Vec<Call<'_>> = told.calls.iter().map(whole).collect();
-        let is_said = tool_calls.is_empty() || !told.text.is_empty();
-        let content = is_said.then_some(told.text.as_str());
+        let tool_calls: Vec<Call<'_>> = told.piece.calls.iter().map(whole).collect();
+        let is_said = tool_calls.is_empty() || !told.piece.text.is_empty();
+        let content = is_said.then_some(told.piece.text.as_str());
         Message { role: "assistant", content, refusal: None, tool_calls }
     }
 
@@ -179,9 +179,9 @@ impl Voice {
         let choices = told.iter().zip(0..).map(|(told, index)| {
             let content = match self.surface {
                 Surface::Chat => Content::Message(self.message(index, told)),
-                Surface::Text => Content::Text(&told.text),
+                Surface::Text => Content::Text(&told.piece.text),
             };
-            let logprobs = self.logprobs(&told.tokens, &mut 0);
+            let logprobs = self.logprobs(&told.piece.tokens, &mut 0);
             Choice { index, content, logprobs, finish_reason: Some(told.summary.finish) }
         });
         let mut answer = self.answer(object, choices.collect());

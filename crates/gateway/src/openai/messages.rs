@@ -3,14 +3,13 @@
 //! Decides which roles speak, that content is text, and that each result of a function answers a call that came
 //! before it. What else a chat template wants of roles and their order, it says itself.
 
-use super::tools;
 use crate::{
     asking::{self, Parts, unsupported},
     error::ApiError,
     fields::{Fields, wrong},
+    functions::{self, Called},
 };
 use serde_json::Value;
-use std::collections::BTreeMap;
 use talka_node::api::{ChatMessage, ToolCall};
 
 /// Who may speak.
@@ -31,22 +30,17 @@ pub fn messages(body: &mut Fields) -> Result<Vec<ChatMessage>, ApiError> {
     if values.is_empty() {
         return Err(wrong("messages", &Value::from(values), "at least one message"));
     }
-    // The functions that were called, by the ids of their calls.
-    let mut called = BTreeMap::new();
+    let mut called = Called::default();
     let mut messages = Vec::with_capacity(values.len());
     for (at, value) in values.into_iter().enumerate() {
         let message = message(&format!("messages[{at}]"), value, &called)?;
-        called.extend(message.tool_calls.iter().map(|call| (call.id.clone(), call.name.clone())));
+        called.note(&message);
         messages.push(message);
     }
     Ok(messages)
 }
 
-fn message(
-    place: &str,
-    value: Value,
-    called: &BTreeMap<String, String>,
-) -> Result<ChatMessage, ApiError> {
+fn message(place: &str, value: Value, called: &Called) -> Result<ChatMessage, ApiError> {
     let mut fields = Fields::nested(place, value)?;
     let role = asking::role(&mut fields, &ROLES)?;
     let tool_calls = if role == "assistant" { calls(&mut fields)? } else { Vec::new() };
@@ -85,33 +79,26 @@ fn calls(fields: &mut Fields) -> Result<Vec<ToolCall>, ApiError> {
 fn call(place: &str, value: Value) -> Result<ToolCall, ApiError> {
     let mut fields = Fields::nested(place, value)?;
     let id = fields.required("id")?;
-    tools::kind(&mut fields)?;
+    functions::kind(&mut fields)?;
     let mut function = Fields::nested(&fields.path("function"), fields.required("function")?)?;
     // Streamed answers number their calls; some clients send the number back.
     fields.optional::<u32>("index")?;
     fields.finish()?;
-    let name = tools::name(&mut function)?;
+    let name = functions::name(&mut function)?;
     let arguments = function.required("arguments")?;
     function.finish()?;
     Ok(ToolCall { id, name, arguments })
 }
 
 /// The call that a function's result answers, and the function.
-fn answered(
-    fields: &mut Fields,
-    called: &BTreeMap<String, String>,
-) -> Result<(String, String), ApiError> {
-    let id: String = fields.required("tool_call_id")?;
-    let Some(name) = called.get(&id) else {
-        let expected = "the id of a call in a message before";
-        return Err(wrong(&fields.path("tool_call_id"), &Value::from(id), expected));
-    };
+fn answered(fields: &mut Fields, called: &Called) -> Result<(String, String), ApiError> {
+    let (id, name) = called.answered(fields, "tool_call_id")?;
     match fields.optional::<String>("name")? {
-        Some(found) if found != *name => {
+        Some(found) if found != name => {
             let expected = format!("{name:?}, the function that was called, or none");
             Err(wrong(&fields.path("name"), &Value::from(found), &expected))
         }
-        _ => Ok((id, name.clone())),
+        _ => Ok((id, name)),
     }
 }
 

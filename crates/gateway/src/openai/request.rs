@@ -9,6 +9,7 @@ use crate::{
     asking::{self, Own, Unsupported, unsupported},
     error::ApiError,
     fields::{Fields, wrong},
+    functions,
 };
 use serde_json::Value;
 use talka_node::api::{GenerateRequest, LOGPROBS_MAX, Prompt};
@@ -110,7 +111,7 @@ fn call(surface: Surface, prompts: Vec<Prompt>, mut body: Fields) -> Result<Call
         Surface::Text => None,
     };
     let form = form::grammar(&mut body)?;
-    tools::check_form(tools.as_ref(), form.as_ref())?;
+    functions::check_form(tools.as_ref(), form.as_ref())?;
     let (form, grammar) = form.unzip();
     let form = form.or_else(|| tools.is_some().then(|| "tools".into()));
     let Own { guesses, fallback, resume } = asking::own(&mut body)?;

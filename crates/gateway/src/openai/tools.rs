@@ -1,154 +1,53 @@
-//! Functions that an answer may call, in OpenAI's words.
-//!
-//! Decides what may be said of functions: their names, how many there are and how long they may be, and whether
-//! they are called. Whether a schema is a good one, the node decides, where it forces a call to follow it. How a
-//! model writes calls is never seen here.
+//! Functions that an answer may call, in the words of Chat Completions.
 
 use crate::{
     error::ApiError,
-    fields::{Fields, shown, wrong},
+    fields::{Fields, wrong},
+    functions::{self, Wish},
 };
 use serde_json::Value;
-use std::collections::BTreeSet;
-use talka_node::api::{Grammar, Tool, ToolChoice, ToolUse};
-
-/// Most functions of one request, OpenAI's limit.
-const TOOLS_MAX: usize = 128;
-
-/// The longest name of a function, OpenAI's limit.
-const NAME_BYTES_MAX: usize = 64;
-
-/// The longest schema of a function's arguments, in bytes of JSON. Published ones stay far below.
-const SCHEMA_BYTES_MAX: usize = 64 << 10;
-
-const NAME: &str = "1 to 64 letters of a-z, A-Z, 0-9, _ and -";
+use talka_node::api::{Tool, ToolChoice, ToolUse};
 
 /// `tools`, `tool_choice` and `parallel_tool_calls`; nothing if no function may be called.
 ///
 /// # Errors
 /// [`ApiError`] names the field at fault.
 pub fn wish(body: &mut Fields) -> Result<Option<ToolUse>, ApiError> {
-    let tools = functions(body)?;
+    let tools = functions::functions(body.optional("tools")?.unwrap_or_default(), function)?;
     let parallel = body.optional("parallel_tool_calls")?.unwrap_or(true);
-    let Some(value) = body.take("tool_choice") else { return Ok(used(tools, parallel)) };
-    let choice = choice(value.clone())?;
-    let known = |name: &String| tools.iter().any(|tool| tool.name == *name);
-    match choice {
-        None => Ok(None),
-        Some(ToolChoice::Auto) => Ok(used(tools, parallel)),
-        Some(ToolChoice::Named(name)) if !known(&name) => {
-            Err(wrong("tool_choice", &value, "the name of one of tools"))
-        }
-        Some(_) if tools.is_empty() => Err(wrong("tool_choice", &value, "none without tools")),
-        Some(choice) => Ok(Some(ToolUse { tools, choice, parallel })),
-    }
-}
-
-/// A form beside functions is for answers that call none, so it must be one that tells them apart.
-///
-/// # Errors
-/// [`ApiError::Value`] for a form that cannot stand beside them.
-pub fn check_form(
-    tools: Option<&ToolUse>,
-    form: Option<&(String, Grammar)>,
-) -> Result<(), ApiError> {
-    match (tools, form) {
-        (Some(_), Some((name, Grammar::Regex(_) | Grammar::Lark(_)))) => {
-            let expected = "none beside tools, or a JSON schema";
-            Err(wrong(name, &Value::from("another form"), expected))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn used(tools: Vec<Tool>, parallel: bool) -> Option<ToolUse> {
-    (!tools.is_empty()).then_some(ToolUse { tools, choice: ToolChoice::Auto, parallel })
-}
-
-fn functions(body: &mut Fields) -> Result<Vec<Tool>, ApiError> {
-    let values = body.optional::<Vec<Value>>("tools")?.unwrap_or_default();
-    if values.len() > TOOLS_MAX {
-        let expected = format!("an array of at most {TOOLS_MAX}");
-        return Err(wrong("tools", &Value::from(values), &expected));
-    }
-    let mut names = BTreeSet::new();
-    let mut tools = Vec::with_capacity(values.len());
-    for (at, value) in values.into_iter().enumerate() {
-        let place = format!("tools[{at}]");
-        let tool = function(&place, value)?;
-        if !names.insert(tool.name.clone()) {
-            let found = Value::from(tool.name);
-            return Err(wrong(
-                &format!("{place}.function.name"),
-                &found,
-                "another name than before",
-            ));
-        }
-        tools.push(tool);
-    }
-    Ok(tools)
+    let said = body.take("tool_choice").unwrap_or_else(|| "auto".into());
+    functions::used(tools, choice(said.clone(), nested_name)?, parallel, &said)
 }
 
 /// `{"type": "function", "function": {"name", "description", "parameters", "strict"}}`.
-fn function(place: &str, value: Value) -> Result<Tool, ApiError> {
+fn function(place: &str, value: Value) -> Result<(Tool, String), ApiError> {
     let mut fields = Fields::nested(place, value)?;
-    kind(&mut fields)?;
+    functions::kind(&mut fields)?;
     let mut inner = Fields::nested(&fields.path("function"), fields.required("function")?)?;
     fields.finish()?;
     let tool = Tool {
-        name: name(&mut inner)?,
+        name: functions::name(&mut inner)?,
         description: inner.optional("description")?,
-        parameters: parameters(&mut inner)?,
+        parameters: functions::schema(&mut inner, "parameters")?,
         strict: inner.optional("strict")?.unwrap_or(false),
     };
+    let named = inner.path("name");
     inner.finish()?;
-    Ok(tool)
+    Ok((tool, named))
 }
 
-/// `"type": "function"`; there are other kinds, which are not known here.
-pub(super) fn kind(fields: &mut Fields) -> Result<(), ApiError> {
-    let kind: String = fields.required("type")?;
-    if kind == "function" {
-        return Ok(());
-    }
-    Err(ApiError::Unsupported {
-        param: fields.path("type"),
-        found: shown(&Value::from(kind)),
-        instead: "functions are the only tools".into(),
-    })
-}
-
-/// The name of a function.
-pub(super) fn name(fields: &mut Fields) -> Result<String, ApiError> {
-    let name: String = fields.required("name")?;
-    let is_good = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
-    if (1..=NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(is_good) {
-        return Ok(name);
-    }
-    Err(wrong(&fields.path("name"), &Value::from(name), NAME))
-}
-
-fn parameters(fields: &mut Fields) -> Result<Option<Value>, ApiError> {
-    let place = fields.path("parameters");
-    let Some(schema) = fields.take("parameters") else { return Ok(None) };
-    let of_object = |kind: &Value| kind == "object";
-    if !schema.is_object() || !schema.get("type").is_none_or(of_object) {
-        return Err(wrong(&place, &schema, "a JSON schema of an object"));
-    }
-    let size = schema.to_string().len();
-    if size > SCHEMA_BYTES_MAX {
-        let expected = format!("a schema of at most {SCHEMA_BYTES_MAX} bytes");
-        return Err(wrong(&place, &Value::from(format!("{size} bytes")), &expected));
-    }
-    Ok(Some(schema))
-}
-
-/// `"none"`, `"auto"`, `"required"` or `{"type": "function", "function": {"name"}}`.
-fn choice(value: Value) -> Result<Option<ToolChoice>, ApiError> {
+/// `"none"`, `"auto"`, `"required"` or an object of type `function` whose name `named` reads.
+///
+/// # Errors
+/// [`ApiError`] for any other choice.
+pub fn choice(
+    value: Value,
+    named: impl Fn(&mut Fields) -> Result<String, ApiError>,
+) -> Result<Wish, ApiError> {
     match value.as_str() {
-        Some("none") => return Ok(None),
-        Some("auto") => return Ok(Some(ToolChoice::Auto)),
-        Some("required") => return Ok(Some(ToolChoice::Required)),
+        Some("none") => return Ok(Wish::None),
+        Some("auto") => return Ok(Wish::Call(ToolChoice::Auto)),
+        Some("required") => return Ok(Wish::Call(ToolChoice::Required)),
         Some(_) => {
             let expected = "\"none\", \"auto\", \"required\" or one function";
             return Err(wrong("tool_choice", &value, expected));
@@ -156,18 +55,26 @@ fn choice(value: Value) -> Result<Option<ToolChoice>, ApiError> {
         None => {}
     }
     let mut fields = Fields::nested("tool_choice", value)?;
-    kind(&mut fields)?;
-    let mut inner = Fields::nested(&fields.path("function"), fields.required("function")?)?;
+    functions::kind(&mut fields)?;
+    let name = named(&mut fields)?;
     fields.finish()?;
-    let name = name(&mut inner)?;
+    Ok(Wish::Call(ToolChoice::Named(name)))
+}
+
+/// `{"function": {"name"}}`.
+fn nested_name(fields: &mut Fields) -> Result<String, ApiError> {
+    let mut inner = Fields::nested(&fields.path("function"), fields.required("function")?)?;
+    let name = functions::name(&mut inner)?;
     inner.finish()?;
-    Ok(Some(ToolChoice::Named(name)))
+    Ok(name)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::functions::{NAME_BYTES_MAX, SCHEMA_BYTES_MAX, TOOLS_MAX, check_form};
     use serde_json::json;
+    use talka_node::api::Grammar;
 
     fn read(body: &Value) -> Result<Option<ToolUse>, ApiError> {
         let mut fields = Fields::parse(body.to_string().as_bytes()).expect("an object");

@@ -109,7 +109,7 @@ fn check_messages(node: &Node, question: &Value, chat: &Value, stages: usize) {
     let text = joined(&events, "content_block_delta", |data| &data["delta"]["text"]);
     assert_eq!(text, expected);
     let names: Vec<_> = events.iter().map(|(name, _)| name.as_str()).collect();
-    assert_eq!(names[..3], ["message_start", "content_block_start", "ping"]);
+    assert_eq!(names[..3], ["message_start", "ping", "content_block_start"]);
     assert_eq!(names[names.len() - 3..], ["content_block_stop", "message_delta", "message_stop"]);
 }
 
@@ -219,9 +219,9 @@ fn refusals_are_worded_in_the_dialect_called() {
     let place = folder();
     let node = up(&place.path().join("data"), &[]);
     let question = Question::new("Speak, ghost.", 2);
-    let tools = json!({"tools": [{"name": "look"}]});
+    let hosted = json!({"tools": [{"type": "web_search"}]});
     let respond = |extra: Value| node.post(RESPONSES, &with(&question.response, &extra));
-    respond(tools.clone()).refused(400, "unsupported_parameter", &["tools"]);
+    respond(hosted).refused(400, "unsupported_parameter", &["tools[0].type"]);
     respond(json!({"model": "gpt-9"})).refused(404, "model_not_found", &["gpt-9", "bard"]);
     let earlier = json!({"previous_response_id": "resp_1"});
     respond(earlier).refused(400, "unsupported_parameter", &["previous_response_id", "stored"]);
@@ -237,7 +237,8 @@ fn refusals_are_worded_in_the_dialect_called() {
             (&json!("error"), &json!(reply.request))
         );
     };
-    refused(tools, 400, "invalid_request_error", "unsupported_parameter");
+    let hosted = json!({"tools": [{"type": "web_search_20250305", "name": "web_search"}]});
+    refused(hosted, 400, "invalid_request_error", "unsupported_parameter");
     refused(
         json!({"max_tokens": null}),
         400,
@@ -247,6 +248,66 @@ fn refusals_are_worded_in_the_dialect_called() {
     refused(json!({"model": "gpt-9"}), 404, "not_found_error", "model_not_found");
     let long = json!({"system": "word ".repeat(600)});
     refused(long, 400, "invalid_request_error", "context_length_exceeded");
+}
+
+/// Goal: a function is called and its result told in each dialect as in a chat. Method: a call that must be made, by a
+/// model that knows nothing of functions, whole and streamed; then the same conversation with the result.
+#[test]
+fn a_function_is_called_in_each_dialect() {
+    let place = folder();
+    let node = up(&place.path().join("data"), &[]);
+    let schema = json!({
+        "properties": {"dice": {"enum": [6, 20]}}, "required": ["dice"], "additionalProperties": false,
+    });
+    let question = Question::new("Roll.", 64);
+
+    let tool = json!({"type": "function", "name": "roll", "parameters": schema});
+    let must = json!({"tools": [tool], "tool_choice": "required", "parallel_tool_calls": false});
+    let asked = with(&question.response, &must);
+    let response = node.post(RESPONSES, &asked).done();
+    let call = &response["output"][0];
+    assert_eq!((&call["type"], &call["name"]), (&json!("function_call"), &json!("roll")));
+    let dice: Value =
+        serde_json::from_str(call["arguments"].as_str().expect("text")).expect("JSON");
+    assert!([6, 20].map(|sides| json!({"dice": sides})).contains(&dice), "{response}");
+    let events = node.events(RESPONSES, &asked);
+    let streamed = joined(&events, "response.function_call_arguments.delta", |data| &data["delta"]);
+    assert_eq!(json!(streamed), call["arguments"]);
+    let output = json!({"type": "function_call_output", "call_id": call["call_id"], "output": "5"});
+    let on = json!({
+        "input": [{"role": "user", "content": "Roll."}, call, output], "tools": [tool],
+        "tool_choice": "none", "max_output_tokens": 16,
+    });
+    let after =
+        response_text(&node.post(RESPONSES, &with(&question.response, &on)).done()).to_owned();
+
+    let tool = json!({"name": "roll", "input_schema": schema});
+    let must = json!({
+        "tools": [tool], "tool_choice": {"type": "any", "disable_parallel_tool_use": true},
+    });
+    let asked = with(&question.message, &must);
+    let message = node.post(MESSAGES, &asked).done();
+    let block = &message["content"][0];
+    assert_eq!((&message["stop_reason"], &block["type"]), (&json!("tool_use"), &json!("tool_use")));
+    assert_eq!((&block["name"], &block["input"]), (&json!("roll"), &dice));
+    let events = node.events(MESSAGES, &asked);
+    let streamed = joined(&events, "content_block_delta", |data| &data["delta"]["partial_json"]);
+    assert_eq!(serde_json::from_str::<Value>(&streamed).expect("JSON"), dice);
+    let result = json!({"type": "tool_result", "tool_use_id": block["id"], "content": "5"});
+    let on = json!({
+        "messages": [
+            {"role": "user", "content": "Roll."}, {"role": "assistant", "content": [block]},
+            {"role": "user", "content": [result]},
+        ],
+        "tools": [tool], "tool_choice": {"type": "none"}, "max_tokens": 16,
+    });
+    assert_eq!(message_text(&node.post(MESSAGES, &with(&question.message, &on)).done()), after);
+
+    let counted = json!({
+        "model": "bard", "messages": question.message["messages"], "tools": [tool],
+    });
+    let count = node.post("/v1/messages/count_tokens", &counted).done();
+    assert_eq!(count["input_tokens"], message["usage"]["input_tokens"]);
 }
 
 /// Another network's node answers, and the answer says so in each dialect.

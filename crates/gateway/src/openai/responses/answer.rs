@@ -1,12 +1,14 @@
 //! Answers of the Responses API, whole or as typed events.
 //!
-//! An answer is a response with one item, a message with one part of text. A stream names its events, numbers
-//! them from 0 and has no `[DONE]`: it ends with `response.completed`, `response.incomplete` (the length was
-//! reached, or an upstream held back the rest) or, if it broke off, `response.failed`.
+//! An answer is a response whose items are messages, each with one part of text, and calls of functions. A stream
+//! names its events, numbers them from 0 and has no `[DONE]`: it ends with `response.completed`,
+//! `response.incomplete` (the length was reached, or an upstream held back the rest) or, if it broke off,
+//! `response.failed`.
 
 use super::request::Settings;
 use crate::{
-    answering::{Own, Provenance, Said, Teller, Told},
+    answering::{Own, Provenance, Said, Teller},
+    blocks::{Block, Blocks, Step},
     error::ApiError,
     openai::logprobs,
 };
@@ -16,19 +18,15 @@ use talka_node::api::{FinishReason, Generation, Piece, Summary, TokenReport};
 /// One response, as far as it went.
 #[derive(Debug)]
 pub struct Voice {
-    /// What the ids of the response and of its item have in common.
+    /// What the ids of the response and of its items have in common.
     id: String,
     created: u64,
     model: String,
     settings: Settings,
     /// Events sent so far.
     sequence: u64,
-    text: String,
-    tokens: Vec<TokenReport>,
+    blocks: Blocks,
 }
-
-/// Where the text stands.
-const FIRST: [(&str, u32); 2] = [("output_index", 0), ("content_index", 0)];
 
 impl Voice {
     /// The voice of `generation`, begun `created` seconds after 1970, to a request with these settings.
@@ -39,8 +37,7 @@ impl Voice {
             model: generation.model.clone(),
             settings,
             sequence: 0,
-            text: String::new(),
-            tokens: Vec::new(),
+            blocks: Blocks::default(),
         }
     }
 
@@ -59,33 +56,48 @@ impl Voice {
         response
     }
 
-    fn item_id(&self) -> String {
-        format!("msg_{}", self.id)
-    }
-
-    fn item(&self, status: &str, content: Value) -> Value {
-        let id = self.item_id();
-        json!({"type": "message", "id": id, "status": status, "role": "assistant", "content": content})
-    }
-
-    /// What was said so far.
-    fn part(&self) -> Value {
-        let logprobs = logprobs::objects(&self.tokens);
-        json!({"type": "output_text", "text": self.text, "annotations": [], "logprobs": logprobs})
-    }
-
-    /// The response at its end, and how the end is called.
-    fn complete(&self, summary: &Summary) -> (&'static str, Value) {
-        let (status, reason) = match summary.finish {
-            FinishReason::Stop | FinishReason::ToolCalls => ("completed", None),
-            FinishReason::Length => ("incomplete", Some("max_output_tokens")),
-            FinishReason::Filtered => ("incomplete", Some("content_filter")),
+    /// The block at `at` as an item. One that just begins is empty.
+    fn item(&self, at: usize, status: &str) -> Value {
+        let begins = status == "in_progress";
+        let mut item = match &self.blocks.all()[at] {
+            Block::Text { text, tokens } => {
+                let content = if begins { json!([]) } else { json!([part(text, tokens)]) };
+                json!({"type": "message", "role": "assistant", "content": content})
+            }
+            Block::Call { number, name, arguments } => {
+                let arguments = if begins { "" } else { arguments };
+                let id = format!("call_{}_{number}", self.id);
+                json!({"type": "function_call", "call_id": id, "name": name, "arguments": arguments})
+            }
         };
-        let mut response = self.response(status, json!([self.item(status, json!([self.part()]))]));
+        item["id"] = json!(self.item_id(at));
+        item["status"] = json!(status);
+        item
+    }
+
+    fn item_id(&self, at: usize) -> String {
+        let prefix = match &self.blocks.all()[at] {
+            Block::Text { .. } => "msg",
+            Block::Call { .. } => "fc",
+        };
+        format!("{prefix}_{}_{at}", self.id)
+    }
+
+    /// All items; the last one is in `status`.
+    fn output(&self, status: &str) -> Value {
+        let count = self.blocks.all().len();
+        let status = |at| if at + 1 == count { status } else { "completed" };
+        (0..count).map(|at| self.item(at, status(at))).collect()
+    }
+
+    /// The response at its end.
+    fn complete(&self, summary: &Summary) -> Value {
+        let (status, reason) = ending(summary.finish);
+        let mut response = self.response(status, self.output(status));
         response["incomplete_details"] = reason.map_or(Value::Null, |r| json!({"reason": r}));
         response["usage"] = usage(summary);
         response["talka"] = Provenance::of_one(summary);
-        (status, response)
+        response
     }
 
     fn say(&mut self, name: &'static str, mut data: Value) -> Said {
@@ -95,68 +107,123 @@ impl Voice {
         Said { name, data }
     }
 
-    /// An event about the text, with where it stands.
-    fn say_of_text(&mut self, name: &'static str, mut data: Value) -> Said {
-        data["item_id"] = json!(self.item_id());
-        for (field, at) in FIRST {
-            data[field] = json!(at);
+    /// An event about the item at `at`, or the text in it.
+    fn say_of(&mut self, at: usize, name: &'static str, mut data: Value) -> Said {
+        data["output_index"] = json!(at);
+        if data.get("item").is_none() {
+            data["item_id"] = json!(self.item_id(at));
+        }
+        if matches!(self.blocks.all()[at], Block::Text { .. }) && data.get("item").is_none() {
+            data["content_index"] = json!(0);
         }
         self.say(name, data)
+    }
+
+    /// `status` is that of an item that closes.
+    fn step(&mut self, step: Step, status: &str) -> Vec<Said> {
+        match step {
+            Step::Opens(at) => {
+                let item = self.item(at, "in_progress");
+                let is_text = matches!(self.blocks.all()[at], Block::Text { .. });
+                let added = self.say_of(at, "response.output_item.added", json!({"item": item}));
+                let part = is_text.then(|| json!({"part": part("", &[])}));
+                let part = part.map(|p| self.say_of(at, "response.content_part.added", p));
+                [added].into_iter().chain(part).collect()
+            }
+            Step::Text(at, text, tokens) => {
+                let data = json!({"delta": text, "logprobs": logprobs::objects(&tokens)});
+                vec![self.say_of(at, "response.output_text.delta", data)]
+            }
+            Step::Arguments(at, more) => {
+                let data = json!({"delta": more});
+                vec![self.say_of(at, "response.function_call_arguments.delta", data)]
+            }
+            Step::Closes(at) => self.close(at, status),
+        }
+    }
+
+    fn close(&mut self, at: usize, status: &str) -> Vec<Said> {
+        let mut said = match self.blocks.all()[at].clone() {
+            Block::Text { text, tokens } => {
+                let part = json!({"part": part(&text, &tokens)});
+                let text = json!({"text": text, "logprobs": logprobs::objects(&tokens)});
+                vec![
+                    self.say_of(at, "response.output_text.done", text),
+                    self.say_of(at, "response.content_part.done", part),
+                ]
+            }
+            Block::Call { name, arguments, .. } => {
+                let data = json!({"name": name, "arguments": arguments});
+                vec![self.say_of(at, "response.function_call_arguments.done", data)]
+            }
+        };
+        let item = self.item(at, status);
+        said.push(self.say_of(at, "response.output_item.done", json!({"item": item})));
+        said
+    }
+
+    fn steps(&mut self, steps: Vec<Step>, status: &str) -> Vec<Said> {
+        steps.into_iter().flat_map(|step| self.step(step, status)).collect()
     }
 }
 
 impl Teller for Voice {
-    fn whole(mut self, told: Told) -> Value {
-        (self.text, self.tokens) = (told.text, told.tokens);
-        self.complete(&told.summary).1
+    fn whole(mut self, pieces: Vec<Piece>, summary: &Summary) -> Value {
+        self.blocks = Blocks::whole(pieces);
+        self.complete(summary)
     }
 
     fn opening(&mut self) -> Vec<Said> {
         let begun = self.response("in_progress", json!([]));
-        let item = self.item("in_progress", json!([]));
-        let part = self.part();
         vec![
             self.say("response.created", json!({"response": begun.clone()})),
             self.say("response.in_progress", json!({"response": begun})),
-            self.say("response.output_item.added", json!({"output_index": 0, "item": item})),
-            self.say_of_text("response.content_part.added", json!({"part": part})),
         ]
     }
 
     fn piece(&mut self, piece: Piece) -> Vec<Said> {
-        let mut data = json!({"delta": piece.text, "logprobs": logprobs::objects(&piece.tokens)});
-        if let Some(own) = Own::part(&piece) {
-            data["talka"] = json!(own);
+        let own = Own::part(&piece);
+        let steps = self.blocks.add(piece);
+        let mut said = self.steps(steps, "completed");
+        if let (Some(own), Some(last)) = (own, said.last_mut()) {
+            last.data["talka"] = json!(own);
         }
-        self.text += &piece.text;
-        self.tokens.extend(piece.tokens);
-        vec![self.say_of_text("response.output_text.delta", data)]
+        said
     }
 
     fn end(&mut self, summary: &Summary) -> Vec<Said> {
-        let (status, response) = self.complete(summary);
-        let logprobs = logprobs::objects(&self.tokens);
-        let text = json!({"text": self.text, "logprobs": logprobs});
-        let part = self.part();
-        let item = self.item(status, json!([part]));
-        let last = match status {
-            "completed" => "response.completed",
-            _ => "response.incomplete",
+        let (status, reason) = ending(summary.finish);
+        let steps = self.blocks.end();
+        let mut said = self.steps(steps, status);
+        let last = match reason {
+            None => "response.completed",
+            Some(_) => "response.incomplete",
         };
-        vec![
-            self.say_of_text("response.output_text.done", text),
-            self.say_of_text("response.content_part.done", json!({"part": part})),
-            self.say("response.output_item.done", json!({"output_index": 0, "item": item})),
-            self.say(last, json!({"response": response})),
-        ]
+        let response = self.complete(summary);
+        said.push(self.say(last, json!({"response": response})));
+        said
     }
 
     fn broken(&mut self, error: &ApiError) -> Vec<Said> {
-        let item = self.item("incomplete", json!([self.part()]));
-        let mut response = self.response("failed", json!([item]));
+        let mut response = self.response("failed", self.output("incomplete"));
         response["error"] = json!({"code": error.row().code, "message": error.to_string()});
         vec![self.say("response.failed", json!({"response": response}))]
     }
+}
+
+/// How an end is called, and why it is none.
+fn ending(finish: FinishReason) -> (&'static str, Option<&'static str>) {
+    match finish {
+        FinishReason::Stop | FinishReason::ToolCalls => ("completed", None),
+        FinishReason::Length => ("incomplete", Some("max_output_tokens")),
+        FinishReason::Filtered => ("incomplete", Some("content_filter")),
+    }
+}
+
+/// A message's one part.
+fn part(text: &str, tokens: &[TokenReport]) -> Value {
+    let logprobs = logprobs::objects(tokens);
+    json!({"type": "output_text", "text": text, "annotations": [], "logprobs": logprobs})
 }
 
 /// Parts of the prompt that were computed before are not told apart: they cost the caller the same.

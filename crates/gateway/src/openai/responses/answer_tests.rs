@@ -1,9 +1,9 @@
 //! Shapes of responses, and the order and numbers of events.
 
 use super::*;
-use crate::answering::{listen, told};
+use crate::answering::{hear, told};
 use crate::test_generation::{
-    REQUEST, generation, generation_of, provenance, scored, summary, text,
+    REQUEST, called, generation, generation_of, provenance, scored, summary, text,
 };
 use futures_util::StreamExt;
 use proptest::prelude::*;
@@ -15,9 +15,22 @@ fn settings() -> Settings {
 
 async fn whole(finish: FinishReason) -> Value {
     let done = GenerateEvent::Done(summary(finish));
-    let generation = generation_of(vec![text("Hello "), text("you"), done]).await;
+    whole_of(vec![text("Hello "), text("you"), done]).await
+}
+
+async fn whole_of(events: Vec<GenerateEvent>) -> Value {
+    let generation = generation_of(events).await;
     let voice = Voice::new(&generation, settings(), 7);
-    voice.whole(listen(generation).await.expect("complete"))
+    let (pieces, summary) = hear(generation).await.expect("complete");
+    voice.whole(pieces, &summary)
+}
+
+/// An answer that says something and calls two functions.
+fn calling() -> Vec<GenerateEvent> {
+    let parts =
+        [called(0, Some("roll"), "{\"a\""), called(0, None, ":6}"), called(1, Some("now"), "{}")];
+    let done = GenerateEvent::Done(summary(FinishReason::ToolCalls));
+    [text("So:")].into_iter().chain(parts.map(GenerateEvent::Piece)).chain([done]).collect()
 }
 
 async fn said(events: Vec<GenerateEvent>) -> Vec<Said> {
@@ -34,7 +47,7 @@ async fn a_whole_answer_is_a_response_with_one_message() {
             "id": format!("resp_{REQUEST}"), "object": "response", "created_at": 7, "model": "bard",
             "status": "completed", "error": null, "incomplete_details": null,
             "output": [{
-                "type": "message", "id": format!("msg_{REQUEST}"), "status": "completed", "role": "assistant",
+                "type": "message", "id": format!("msg_{REQUEST}_0"), "status": "completed", "role": "assistant",
                 "content": [{
                     "type": "output_text", "text": "Hello you", "annotations": [], "logprobs": [],
                 }],
@@ -93,7 +106,7 @@ async fn a_stream_opens_speaks_and_closes_what_it_opened() {
     for said in
         events.iter().filter(|said| said.name.contains("_part") || said.name.contains("_text"))
     {
-        let expected = [json!(format!("msg_{REQUEST}")), json!(0), json!(0)];
+        let expected = [json!(format!("msg_{REQUEST}_0")), json!(0), json!(0)];
         assert_eq!(place(&said.data), expected, "{}", said.name);
     }
     let data = |at: usize| &events[at].data;
@@ -107,6 +120,43 @@ async fn a_stream_opens_speaks_and_closes_what_it_opened() {
     let response = &data(9)["response"];
     assert_eq!(response["output"][0], data(8)["item"]);
     assert_eq!(response["talka"], provenance());
+}
+
+#[tokio::test]
+async fn calls_are_items_of_their_own() {
+    let call = |at: usize, name: &str, arguments: &str| {
+        json!({
+            "type": "function_call", "id": format!("fc_{REQUEST}_{}", at + 1), "status": "completed",
+            "call_id": format!("call_{REQUEST}_{at}"), "name": name, "arguments": arguments,
+        })
+    };
+    let calls = [call(0, "roll", "{\"a\":6}"), call(1, "now", "{}")];
+    let response = whole_of(calling()).await;
+    assert_eq!(response["status"], "completed");
+    assert_eq!(response["output"][0]["content"][0]["text"], "So:");
+    assert_eq!(response["output"].as_array().map(|items| &items[1..]), Some(&calls[..]));
+
+    let events = said(calling()).await;
+    let names: Vec<_> = events.iter().map(|said| said.name).collect();
+    let of_call = |deltas: usize| {
+        let delta = "response.function_call_arguments.delta";
+        let end = ["response.function_call_arguments.done", "response.output_item.done"];
+        ["response.output_item.added"].into_iter().chain(vec![delta; deltas]).chain(end)
+    };
+    let expected: Vec<_> = of_call(2).chain(of_call(1)).chain(["response.completed"]).collect();
+    assert_eq!(names[8..], expected);
+    let added = &events[8].data;
+    assert_eq!((&added["output_index"], &added["item"]["arguments"]), (&json!(1), &json!("")));
+    let place = |data: &Value| [&data["item_id"], &data["output_index"]].map(Clone::clone);
+    let first = [json!(format!("fc_{REQUEST}_1")), json!(1)];
+    for said in &events[9..12] {
+        assert_eq!(place(&said.data), first, "{}", said.name);
+    }
+    let done = &events[11].data;
+    assert_eq!((&done["name"], &done["arguments"]), (&json!("roll"), &json!("{\"a\":6}")));
+    assert_eq!(events[12].data["item"], calls[0]);
+    let end = events.last().map(|said| &said.data["response"]["output"]);
+    assert_eq!(end, Some(&response["output"]));
 }
 
 #[tokio::test]

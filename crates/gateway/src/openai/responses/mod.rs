@@ -1,13 +1,15 @@
-//! `/v1/responses`: OpenAI's Responses API, for text.
+//! `/v1/responses`: OpenAI's Responses API, for text and functions.
 //!
-//! Decides how its requests become the node's ([`request`]) and how answers and typed events go back
-//! ([`answer`]). Departs from OpenAI where it would have to pretend: no answer is stored, so `store: true`,
+//! Decides how its requests become the node's ([`request`], [`items`], [`tools`]) and how answers and typed events
+//! go back ([`answer`]). Departs from OpenAI where it would have to pretend: no answer is stored, so `store: true`,
 //! `previous_response_id` and `background` are refused by name, and `store` is false where it is left out;
 //! events carry no `obfuscation`. Also understands what `/v1/chat/completions` takes for choosing tokens:
 //! `stop`, `seed`, `top_k`, `min_p`, `logit_bias` and penalties.
 
 pub mod answer;
+pub mod items;
 pub mod request;
+pub mod tools;
 
 use crate::{
     answering::{self, created_now},
@@ -42,8 +44,8 @@ async fn responses(State(api): State<Api>, body: Fields) -> Result<Response, Api
 
 /// How many tokens a request's input has.
 async fn input_tokens(State(api): State<Api>, body: Fields) -> Result<Json<Value>, ApiError> {
-    let (model, messages) = request::input_tokens(body)?;
-    let count = api.count_tokens(&model, Prompt::Chat(messages)).await?;
+    let (model, messages, tools) = request::input_tokens(body)?;
+    let count = api.count_tokens(&model, Prompt::Chat(messages), tools).await?;
     Ok(Json(json!({"object": "response.input_tokens", "input_tokens": count})))
 }
 

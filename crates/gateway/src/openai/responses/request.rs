@@ -1,17 +1,21 @@
 //! Requests of the Responses API, checked and turned into the node's.
 //!
-//! Decides what of a request its answer repeats ([`Settings`]). Items are messages of text; what else an
-//! item may be, and every parameter that would change the answer and that this node lacks, is refused by
-//! name.
+//! Decides what of a request its answer repeats ([`Settings`]). Every parameter that would change the answer and
+//! that this node lacks is refused by name. What items say is read in [`super::items`].
 
+use super::{items, tools};
 use crate::{
-    asking::{self, Asked, Own, Parts, Unsupported, plain, unsupported},
+    asking::{self, Asked, Own, Unsupported, plain},
     error::ApiError,
     fields::{Fields, wrong},
+    functions,
     openai::form,
 };
 use serde_json::{Value, json};
-use talka_node::api::{ChatMessage, GenerateRequest, Grammar, LOGPROBS_MAX};
+use talka_node::api::{ChatMessage, GenerateRequest, Grammar, LOGPROBS_MAX, Tool};
+
+/// The field that asks for a form.
+const FORMAT: &str = "text.format";
 
 /// What `include` asks for to get log-probabilities.
 const LOGPROBS: &str = "message.output_text.logprobs";
@@ -30,17 +34,6 @@ const INCLUDABLE: [&str; 7] = [
 /// Most pairs of metadata, and the most characters of a key and of a value: OpenAI's limits.
 const METADATA_MAX: (usize, usize, usize) = (16, 64, 512);
 
-/// Who may speak.
-const ROLES: [&str; 4] = ["system", "developer", "user", "assistant"];
-
-/// Parts are joined without anything between them.
-const PARTS: Parts = Parts {
-    kinds: &["input_text", "output_text"],
-    labels: &["logprobs", "prompt_cache_breakpoint"],
-    empty: &["annotations"],
-    glue: "",
-};
-
 /// Labels for OpenAI's own books and caches.
 const WITHOUT_EFFECT: [&str; 6] = [
     "user",
@@ -52,7 +45,7 @@ const WITHOUT_EFFECT: [&str; 6] = [
 ];
 
 /// What these calls lack.
-const UNSUPPORTED: [Unsupported; 15] = [
+const UNSUPPORTED: [Unsupported; 13] = [
     ("access_programs", &[], "leave it out"),
     ("background", &["false"], "stream the answer, and resume it if it breaks off"),
     ("background_options", &[], "leave it out"),
@@ -65,8 +58,6 @@ const UNSUPPORTED: [Unsupported; 15] = [
     ("previous_response_id", &[], "answers are not stored: send earlier turns as input"),
     ("prompt", &[], "send the text itself as instructions or input"),
     ("store", &["false"], "answers are not stored: keep them yourself"),
-    ("tool_choice", &["\"none\"", "\"auto\""], "use /v1/chat/completions"),
-    ("tools", &["[]"], "use /v1/chat/completions"),
     ("truncation", &["\"disabled\""], "leave out earlier turns yourself"),
 ];
 
@@ -81,15 +72,20 @@ pub fn response(mut body: Fields) -> Result<(Asked, Settings), ApiError> {
     let mut settings = json!({
         "background": false, "max_tool_calls": null, "previous_response_id": null, "store": false,
         "reasoning": {"effort": null, "summary": null}, "service_tier": "default",
-        "tool_choice": "auto", "tools": [], "truncation": "disabled",
+        "truncation": "disabled",
     });
     let instructions: Option<String> = body.optional("instructions")?;
     settings["instructions"] = json!(instructions);
-    let messages = messages(instructions, body.required("input")?)?;
+    let messages = items::messages(instructions, body.required("input")?)?;
     let max_tokens = max_output_tokens(&mut body)?;
     settings["max_output_tokens"] = json!(max_tokens);
     let text = Text::read(&mut body)?;
     settings["text"] = json!({"format": text.format, "verbosity": "medium"});
+    let tools = tools::read(&mut body)?.repeated(&mut settings);
+    let form = text.grammar.map(|grammar| (FORMAT.to_owned(), grammar));
+    functions::check_form(tools.as_ref(), form.as_ref())?;
+    let (form, grammar) = form.unzip();
+    let form = form.or_else(|| tools.is_some().then(|| "tools".into()));
     let logprobs = logprobs(&mut body)?;
     settings["top_logprobs"] = json!(logprobs.unwrap_or(0));
     settings["metadata"] = metadata(&mut body)?;
@@ -102,32 +98,32 @@ pub fn response(mut body: Fields) -> Result<(Asked, Settings), ApiError> {
         sampling,
         stop: asking::stop(&mut body, "stop")?,
         logprobs,
-        grammar: text.grammar,
+        grammar,
+        tools,
         guesses,
         fallback,
         resume,
         ..plain(body.required("model")?, messages)
     };
     let is_streamed = stream(&mut body)?;
-    settings["parallel_tool_calls"] = json!(parallel_tool_calls(&mut body)?);
     reasoning(&mut body)?;
     finish(body)?;
-    Ok((Asked { request, form: Some("text.format".into()), is_streamed }, settings))
+    Ok((Asked { request, form, is_streamed }, settings))
 }
 
-/// A body of `/v1/responses/input_tokens`: the model and its input.
+/// A body of `/v1/responses/input_tokens`: the model, its input and the functions it is told of.
 ///
 /// # Errors
 /// [`ApiError`] names the field at fault.
-pub fn input_tokens(mut body: Fields) -> Result<(String, Vec<ChatMessage>), ApiError> {
-    let messages = messages(body.optional("instructions")?, body.required("input")?)?;
+pub fn input_tokens(mut body: Fields) -> Result<(String, Vec<ChatMessage>, Vec<Tool>), ApiError> {
+    let messages = items::messages(body.optional("instructions")?, body.required("input")?)?;
     let model = body.required("model")?;
     // A form is not told to the model, and so takes no tokens.
     Text::read(&mut body)?;
-    parallel_tool_calls(&mut body)?;
+    let tools = tools::read(&mut body)?.wish.map_or(Vec::new(), |wish| wish.tools);
     reasoning(&mut body)?;
     finish(body)?;
-    Ok((model, messages))
+    Ok((model, messages, tools))
 }
 
 fn finish(mut body: Fields) -> Result<(), ApiError> {
@@ -136,40 +132,6 @@ fn finish(mut body: Fields) -> Result<(), ApiError> {
     }
     asking::refuse_unsupported(&mut body, &UNSUPPORTED)?;
     body.finish()
-}
-
-/// Instructions come first, as the system's words.
-fn messages(instructions: Option<String>, input: Value) -> Result<Vec<ChatMessage>, ApiError> {
-    let first = instructions.map(|text| ChatMessage::new("system", text));
-    let rest = match input {
-        Value::String(text) => vec![ChatMessage::new("user", text)],
-        Value::Array(items) if !items.is_empty() => {
-            let items = items.into_iter().enumerate().map(|(at, value)| item(at, value));
-            items.collect::<Result<_, _>>()?
-        }
-        other => return Err(wrong("input", &other, "text or an array of at least one item")),
-    };
-    Ok(first.into_iter().chain(rest).collect())
-}
-
-/// A message: one that the caller wrote, or the output of an earlier response.
-fn item(at: usize, value: Value) -> Result<ChatMessage, ApiError> {
-    let mut fields = Fields::nested(&format!("input[{at}]"), value)?;
-    if let Some(kind) = fields.optional::<String>("type")?
-        && kind != "message"
-    {
-        let instead = "messages of text are the only items";
-        return Err(unsupported(&fields.path("type"), &Value::from(kind), instead));
-    }
-    let role = asking::role(&mut fields, &ROLES)?;
-    let place = fields.path("content");
-    let content = asking::content(&place, fields.required("content")?, &PARTS)?;
-    // What an earlier response said of it.
-    for label in ["id", "status", "phase"] {
-        fields.optional::<String>(label)?;
-    }
-    fields.finish()?;
-    Ok(ChatMessage::new(role, content))
 }
 
 fn max_output_tokens(body: &mut Fields) -> Result<Option<u32>, ApiError> {
@@ -263,11 +225,6 @@ fn stream(body: &mut Fields) -> Result<bool, ApiError> {
     asking::refuse_unsupported(&mut fields, &harmless)?;
     fields.finish()?;
     Ok(stream)
-}
-
-/// Without tools either value is kept to.
-fn parallel_tool_calls(body: &mut Fields) -> Result<bool, ApiError> {
-    Ok(body.optional("parallel_tool_calls")?.unwrap_or(true))
 }
 
 /// No model here is told how hard to think.

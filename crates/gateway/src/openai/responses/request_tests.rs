@@ -1,7 +1,7 @@
 //! What is honoured, what is refused, and that refusals name their field.
 
 use super::*;
-use talka_node::api::{Fallback, Prompt};
+use talka_node::api::{Fallback, Prompt, ToolChoice};
 
 /// A smallest request with `extra` put over it.
 fn body(extra: Value) -> Fields {
@@ -47,11 +47,12 @@ fn a_smallest_request_gets_openai_defaults() {
 #[test]
 fn every_honoured_parameter_arrives_and_is_repeated() {
     let format = json!({"type": "json_schema", "name": "x", "schema": {"type": "object"}});
+    let tools = json!([{"type": "function", "name": "look"}]);
     let (request, settings) = read(json!({
         "instructions": "be brief", "max_output_tokens": 7, "temperature": 0.7, "top_p": 0.9, "seed": 5,
         "stop": ["a"], "top_logprobs": 3, "include": [LOGPROBS, "reasoning.encrypted_content"],
         "metadata": {"job": "7"}, "text": {"format": format, "verbosity": "medium"}, "store": false,
-        "parallel_tool_calls": false, "talka": {"fallback": "never", "guesses": false},
+        "parallel_tool_calls": false, "tools": tools, "tool_choice": "required", "talka": {"fallback": "never", "guesses": false},
     }));
     let messages = vec![said("system", "be brief"), said("user", "hi")];
     assert_eq!(request.prompt, Prompt::Chat(messages));
@@ -60,6 +61,7 @@ fn every_honoured_parameter_arrives_and_is_repeated() {
     assert_eq!(request.stop, ["a"]);
     assert_eq!(request.grammar, Some(Grammar::JsonSchema(json!({"type": "object"}))));
     assert_eq!((request.fallback, request.guesses), (Fallback::Never, false));
+    assert_eq!(request.tools.map(|wish| wish.choice), Some(ToolChoice::Required));
     for (name, value) in [
         ("instructions", json!("be brief")),
         ("max_output_tokens", json!(7)),
@@ -68,6 +70,8 @@ fn every_honoured_parameter_arrives_and_is_repeated() {
         ("top_logprobs", json!(3)),
         ("metadata", json!({"job": "7"})),
         ("parallel_tool_calls", json!(false)),
+        ("tools", tools),
+        ("tool_choice", json!("required")),
     ] {
         assert_eq!(settings[name], value, "{name}");
     }
@@ -75,45 +79,8 @@ fn every_honoured_parameter_arrives_and_is_repeated() {
 }
 
 #[test]
-fn items_are_messages_of_text() {
-    let (request, _) = read(json!({"input": [
-        {"role": "developer", "content": "rhyme"},
-        {"type": "message", "role": "user", "content": [
-            {"type": "input_text", "text": "a"}, {"type": "input_text", "text": "b"},
-        ]},
-        {"type": "message", "id": "msg_1", "status": "completed", "role": "assistant", "content": [
-            {"type": "output_text", "text": "c", "annotations": [], "logprobs": []},
-        ]},
-    ]}));
-    let expected = vec![said("system", "rhyme"), said("user", "ab"), said("assistant", "c")];
-    assert_eq!(request.prompt, Prompt::Chat(expected));
-
-    let one = |item: Value| json!({"input": [item]});
-    refused(json!({"input": []}), "invalid_value", "input");
-    refused(json!({"input": 7}), "invalid_value", "input");
-    refused(one(json!("hi")), "invalid_value", "input[0]");
-    refused(one(json!({"role": "tool", "content": "x"})), "invalid_value", "input[0].role");
-    refused(one(json!({"role": "user"})), "missing_required_parameter", "input[0].content");
-    let call = json!({"type": "function_call_output", "call_id": "1", "output": "x"});
-    refused(one(call), "unsupported_parameter", "input[0].type");
-    let image = json!({"role": "user", "content": [{"type": "input_image"}]});
-    refused(one(image), "unsupported_parameter", "input[0].content[0].type");
-    let cited = json!({"role": "assistant", "content": [
-        {"type": "output_text", "text": "c", "annotations": [{}]},
-    ]});
-    refused(one(cited), "unsupported_parameter", "input[0].content[0].annotations");
-    refused(
-        one(json!({"role": "user", "content": "x", "name": "a"})),
-        "unknown_parameter",
-        "input[0].name",
-    );
-}
-
-#[test]
 fn what_would_change_the_answer_is_refused_and_its_default_accepted() {
     for (name, value) in [
-        ("tools", json!([{"type": "function"}])),
-        ("tool_choice", json!("required")),
         ("store", json!(true)),
         ("background", json!(true)),
         ("previous_response_id", json!("resp_1")),
@@ -163,8 +130,11 @@ fn wrong_values_are_named() {
 
 #[test]
 fn counting_reads_the_same_input() {
-    let (model, messages) = input_tokens(body(json!({"instructions": "x"}))).expect("valid");
+    let tools = json!([{"type": "function", "name": "look"}]);
+    let asked = body(json!({"instructions": "x", "tools": tools}));
+    let (model, messages, told) = input_tokens(asked).expect("valid");
     assert_eq!((model.as_str(), messages), ("bard", vec![said("system", "x"), said("user", "hi")]));
+    assert_eq!(told[0].name, "look");
     let error = input_tokens(body(json!({"temperature": 1}))).expect_err("no such parameter");
     assert_eq!(error.row().code, "unknown_parameter");
     let error = input_tokens(body(json!({"personality": "friendly"}))).expect_err("not here");

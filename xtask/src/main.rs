@@ -7,6 +7,7 @@
 mod apt;
 mod bench;
 mod cargo;
+mod clients;
 mod fuzz;
 mod layering;
 mod test;

@@ -6,7 +6,7 @@
 
 use crate::{
     cargo::{cargo, succeeds, tool},
-    layering, web,
+    clients, layering, web,
 };
 use anyhow::{Context, Result, bail};
 use std::{
@@ -51,7 +51,8 @@ pub fn run(fast: bool) -> Result<()> {
         steps.extend([("clippy", clippy as fn() -> Outcome), ("documentation", documentation)]);
     }
     steps.extend([
-        ("tests", tests as fn() -> Outcome),
+        ("clients of other makers", client_step as fn() -> Outcome),
+        ("tests", tests),
         ("documentation tests", doc_tests),
         ("dashboard in a browser", browser),
     ]);
@@ -179,14 +180,23 @@ fn documentation() -> Outcome {
     judge(command, "mend what rustdoc names")
 }
 
-fn tests() -> Outcome {
-    let advice = "see the failing tests above";
-    if succeeds(cargo(&["nextest", "--version"])) {
-        return judge(cargo(&["nextest", "run", "--workspace", "--no-fail-fast"]), advice);
+/// Only installs them; the tests are among the others.
+fn client_step() -> Outcome {
+    match clients::install() {
+        Ok(()) => Outcome::Passed,
+        Err(missing) => Outcome::Skipped(missing),
     }
-    println!("cargo-nextest is not installed: cargo test serves");
-    let targets = ["test", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast"];
-    judge(cargo(&targets), advice)
+}
+
+fn tests() -> Outcome {
+    let mut tests = if succeeds(cargo(&["nextest", "--version"])) {
+        cargo(&["nextest", "run", "--workspace", "--no-fail-fast"])
+    } else {
+        println!("cargo-nextest is not installed: cargo test serves");
+        cargo(&["test", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast"])
+    };
+    tests.envs(clients::variables());
+    judge(tests, "see the failing tests above")
 }
 
 fn doc_tests() -> Outcome {

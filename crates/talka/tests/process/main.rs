@@ -6,6 +6,7 @@
 mod alone;
 mod asking;
 mod beside;
+mod clients;
 mod crash;
 mod death;
 mod dialects;

@@ -99,7 +99,8 @@ fn stamp(folder: &Path) -> PathBuf {
 }
 
 fn is_current(folder: &Path) -> bool {
-    fs::read(stamp(folder)).is_ok_and(|installed| fs::read(requirements()).is_ok_and(|wanted| wanted == installed))
+    fs::read(stamp(folder))
+        .is_ok_and(|installed| fs::read(requirements()).is_ok_and(|wanted| wanted == installed))
 }
 
 fn with(program: &str, arguments: &[&str]) -> Command {

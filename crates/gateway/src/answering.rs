@@ -60,6 +60,9 @@ pub struct Provenance {
     flops: u64,
     /// Of the first choice.
     route: Vec<StageReport>,
+    /// Of all choices: what the stages signed for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    receipts: Vec<ReceiptReport>,
     /// The first service outside the network that made one of the choices.
     #[serde(skip_serializing_if = "Option::is_none")]
     upstream: Option<String>,
@@ -78,6 +81,7 @@ impl Provenance {
             cost_micro_gft: all().map(|summary| summary.cost.0).sum(),
             flops: all().map(|summary| summary.flops.0).sum(),
             route: summaries[0].route.clone(),
+            receipts: all().flat_map(|summary| summary.receipts.clone()).collect(),
             upstream: all().find_map(|summary| summary.upstream.clone()),
             requests: if names.len() > 1 { names } else { Vec::new() },
         }

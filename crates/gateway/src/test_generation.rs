@@ -15,6 +15,7 @@ pub fn summary(finish: FinishReason) -> Summary {
     let text = json!({
         "request": REQUEST, "finish": "stop", "prompt_tokens": 3, "completion_tokens": 2,
         "cost": 1500, "flops": 77, "route": [{"node": node, "name": "kitchen", "span": [0, 4]}],
+        "receipts": [{"node": node, "span": [0, 4], "positions": 5, "flops": 77, "signed": "0100"}],
     });
     Summary { finish, ..serde_json::from_value(text).expect("a summary") }
 }
@@ -45,6 +46,7 @@ pub fn provenance() -> Value {
     json!({
         "request": REQUEST, "cost_micro_gft": 1500, "flops": 77,
         "route": [{"node": "11".repeat(32), "name": "kitchen", "span": [0, 4]}],
+        "receipts": [{"node": "11".repeat(32), "span": [0, 4], "positions": 5, "flops": 77, "signed": "0100"}],
     })
 }
 

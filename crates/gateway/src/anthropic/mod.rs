@@ -2,7 +2,9 @@
 //!
 //! Decides how its requests become the node's ([`request`], [`turns`], [`tools`]), how answers and named events go back
 //! ([`answer`]), and that its callers get errors in its words ([`word`]). Departs from Anthropic where it would
-//! have to pretend: an answer never goes on with a beginning that the caller wrote, thinking is refused by name, and `anthropic-version` may be left out. What a header `anthropic-beta` allows is asked for
+//! have to pretend: an answer never goes on with a beginning that the caller wrote, thinking is refused by name,
+//! how tokens are chosen may be said in either version (`temperature`, `top_p`, `top_k`; Anthropic's newer one takes
+//! them no more), and `anthropic-version` may be left out. What a header `anthropic-beta` allows is asked for
 //! by fields of the body, which are refused by name; the header itself changes nothing. Models are listed in
 //! OpenAI's shape.
 
@@ -32,8 +34,8 @@ use talka_node::api::{Api, Prompt};
 /// Which version of the API a caller speaks.
 const VERSION: &str = "anthropic-version";
 
-/// The one that is spoken here. The one before named no events.
-const SPOKEN: &str = "2023-06-01";
+/// Those that are spoken here, alike. The one before named no events.
+const SPOKEN: [&str; 2] = ["2023-06-01", "2026-10-21"];
 
 /// What this dialect calls the request's id.
 const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
@@ -68,8 +70,11 @@ async fn count_tokens(
 fn check_version(headers: &HeaderMap) -> Result<(), ApiError> {
     let Some(value) = headers.get(VERSION) else { return Ok(()) };
     match value.to_str().unwrap_or("?") {
-        SPOKEN => Ok(()),
-        other => Err(wrong(VERSION, &Value::from(other), &format!("\"{SPOKEN}\""))),
+        spoken if SPOKEN.contains(&spoken) => Ok(()),
+        other => {
+            let expected = format!("\"{}\"", SPOKEN.join("\" or \""));
+            Err(wrong(VERSION, &Value::from(other), &expected))
+        }
     }
 }
 
@@ -102,7 +107,7 @@ mod tests {
     use axum::http::HeaderValue;
 
     #[test]
-    fn one_version_is_spoken() {
+    fn two_versions_are_spoken() {
         let with = |value: &'static str| {
             HeaderMap::from_iter([(
                 HeaderName::from_static(VERSION),
@@ -110,7 +115,7 @@ mod tests {
             )])
         };
         assert!(check_version(&HeaderMap::new()).is_ok());
-        assert!(check_version(&with(SPOKEN)).is_ok());
+        assert!(SPOKEN.iter().all(|spoken| check_version(&with(spoken)).is_ok()));
         let error = check_version(&with("2023-01-01")).expect_err("an older one");
         assert_eq!((error.row().code, error.param()), ("invalid_value", Some("anthropic-version")));
     }

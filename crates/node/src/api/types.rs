@@ -273,12 +273,30 @@ pub struct Summary {
     pub flops: Flops,
     /// Who ran which layers, in order; nobody, if it came from an upstream.
     pub route: Vec<StageReport>,
+    /// What each of them signed for, in order; nothing, where nobody is paid by work.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub receipts: Vec<ReceiptReport>,
     /// The upstream that it came from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upstream: Option<String>,
     /// The stop string that ended it, if one did. Upstreams do not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop: Option<String>,
+}
+
+/// What one stage of an answer's last route claimed to have done, as it stands in the ledger.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReceiptReport {
+    /// The node.
+    pub node: NodeId,
+    /// Its layers.
+    pub span: LayerSpan,
+    /// Positions that it computed, of the prompt and of the answer.
+    pub positions: u32,
+    /// Its work.
+    pub flops: Flops,
+    /// The signed receipt, in hexadecimal digits: a version byte and a canonical body, then key and signature.
+    pub signed: String,
 }
 
 /// One stage of a route or of a model's coverage.

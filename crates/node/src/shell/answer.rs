@@ -482,7 +482,7 @@ impl Run {
         generated: u32,
     ) -> GenerateEvent {
         match self.session.settle().await {
-            Ok(Bill { cost, flops }) => GenerateEvent::Done(Summary {
+            Ok(Bill { cost, flops, receipts }) => GenerateEvent::Done(Summary {
                 request: self.session.id(),
                 finish,
                 prompt_tokens: self.prompt_tokens,
@@ -490,6 +490,7 @@ impl Run {
                 cost,
                 flops,
                 route: self.session.route_report(),
+                receipts,
                 upstream: None,
                 stop,
             }),

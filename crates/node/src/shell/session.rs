@@ -18,7 +18,7 @@ use super::{
     probe, random, routes,
 };
 use crate::{
-    api::{GenerateError, StageReport},
+    api::{GenerateError, ReceiptReport, StageReport},
     core::{
         best,
         faults::Fault,
@@ -28,7 +28,9 @@ use crate::{
     wire::{Answer, Best, Flow, Grade, Leg, Open, Payload, Refusal, RouteHop, Step, Wanted},
 };
 use std::{cmp::Ordering, collections::BTreeSet, sync::Arc, time::Duration};
-use talka_base::{AdapterId, Credits, Flops, NodeId, Receipt, RequestId, Signed};
+use talka_base::{
+    AdapterId, Credits, Flops, ModelShape, NodeId, Receipt, RequestId, Signed, encode, hex,
+};
 use talka_engine::LogitsWanted;
 use talka_ledger::{Entry, Event, Reservation, Settlement};
 use talka_net::WireType;
@@ -91,6 +93,7 @@ pub(super) enum NoAnswer {
 pub(super) struct Bill {
     pub cost: Credits,
     pub flops: Flops,
+    pub receipts: Vec<ReceiptReport>,
 }
 
 /// A session that is open on every stage of its route.
@@ -432,12 +435,14 @@ impl HeadSession {
         let Some(receipts) = self.receipts().await else {
             tracing::warn!(request = %self.id, "a stage signed no receipt: nobody pays");
             self.cancel().await;
-            return Ok(Bill { cost: Credits::ZERO, flops: Flops::default() });
+            let (cost, flops) = (Credits::ZERO, Flops::default());
+            return Ok(Bill { cost, flops, receipts: Vec::new() });
         };
         let work = receipts[0].claimed_value();
         let logits = receipts[receipts.len() - 1].claimed_value().logits;
         let shape = self.known.model.shape();
-        let flops = receipts.iter().map(|r| r.claimed_value().flops(shape)).sum();
+        let reports: Vec<_> = receipts.iter().map(|receipt| reported(receipt, shape)).collect();
+        let flops = reports.iter().map(|report| report.flops).sum();
         let settlement = Settlement {
             network: work.network,
             request: self.id,
@@ -447,7 +452,9 @@ impl HeadSession {
         };
         let event = Event::Settled { settlement: self.shared.keys.sign(settlement) };
         match order(&self.shared, event).await {
-            Ok(_) | Err(Refusal::Duplicate { .. }) => Ok(Bill { cost: self.cost(flops), flops }),
+            Ok(_) | Err(Refusal::Duplicate { .. }) => {
+                Ok(Bill { cost: self.cost(flops), flops, receipts: reports })
+            }
             Err(refusal) => {
                 let reason = describe(&refusal);
                 tracing::warn!(request = %self.id, reason, "the settlement was refused");
@@ -506,6 +513,18 @@ impl HeadSession {
 impl Drop for HeadSession {
     fn drop(&mut self) {
         self.shared.close_inbox(self.id);
+    }
+}
+
+/// What callers are told of `receipt`, for work on a model of this shape.
+fn reported(receipt: &Signed<Receipt>, shape: &ModelShape) -> ReceiptReport {
+    let claimed = receipt.claimed_value();
+    ReceiptReport {
+        node: claimed.node,
+        span: claimed.span,
+        positions: claimed.positions,
+        flops: claimed.flops(shape),
+        signed: hex::show(&encode(receipt)),
     }
 }
 

@@ -421,6 +421,7 @@ impl Forwarded {
             cost,
             flops: Flops::default(),
             route: Vec::new(),
+            receipts: Vec::new(),
             upstream: Some(upstream),
             stop: None,
         })

@@ -78,7 +78,9 @@ fn check_responses(node: &Node, question: &Value, chat: &Value, stages: usize) {
         (&response["usage"]["input_tokens"], &response["usage"]["output_tokens"]),
         (input, output)
     );
-    assert_eq!(response["talka"]["route"].as_array().map(Vec::len), Some(stages), "{response}");
+    for part in ["route", "receipts"] {
+        assert_eq!(response["talka"][part].as_array().map(Vec::len), Some(stages), "{response}");
+    }
 
     let events = node.events(RESPONSES, question);
     let text = joined(&events, "response.output_text.delta", |data| &data["delta"]);

@@ -10,7 +10,7 @@ use crate::{
 };
 use anyhow::Result;
 use std::{
-    env, fs,
+    fs,
     path::{Path, PathBuf},
     process::Command,
 };

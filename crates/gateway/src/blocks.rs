@@ -73,7 +73,7 @@ impl Blocks {
         let mut steps = Vec::new();
         self.waiting.extend(tokens);
         let goes_on = self.is_open && matches!(self.blocks.last(), Some(Block::Text { .. }));
-        if !text.is_empty() || goes_on && !self.waiting.is_empty() {
+        if !text.is_empty() || goes_on && calls.is_empty() && !self.waiting.is_empty() {
             self.say(text, &mut steps);
         }
         for part in calls {

@@ -20,7 +20,9 @@ use std::{
     convert::Infallible,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
-use talka_node::api::{Api, GenerateError, GenerateEvent, Generation, Piece, StageReport, Summary};
+use talka_node::api::{
+    Api, GenerateError, GenerateEvent, Generation, Piece, ReceiptReport, StageReport, Summary,
+};
 
 /// Names the request in logs, receipts and the ledger.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

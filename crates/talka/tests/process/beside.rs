@@ -3,19 +3,12 @@
 
 use crate::{
     harness::{Node, cannot_start, folder, join, up, wait_for},
-    models::{bard, golden, room_for, shallow_bard},
+    models::{bard, fixture, golden, room_for, shallow_bard},
     together::three,
 };
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
-
-fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures").join(name)
-}
+use std::{fs, path::Path};
 
 fn text(path: &Path) -> &str {
     path.to_str().expect("the path is text")

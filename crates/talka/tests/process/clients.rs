@@ -58,7 +58,7 @@ fn check(command: &mut Command, node: &Node, locked: &Node, stages: usize) {
 /// client's own tests at both.
 fn check_whole_and_split(command: impl Fn() -> Command) {
     let place = folder();
-    let encoder = fixture("reference/bert");
+    let encoder = fixture("reference/bert").display().to_string();
     let locked = up_with_key(&place.path().join("locked"), KEY);
     let alone = up(&place.path().join("alone"), &["--model", "bard", "--model", &encoder]);
     check(&mut command(), &alone, &locked, 1);

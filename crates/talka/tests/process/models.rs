@@ -42,6 +42,11 @@ pub fn bard() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/models/bard")
 }
 
+/// A file or folder under `fixtures`.
+pub fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures").join(name)
+}
+
 /// A published model that is too big to bundle; absent from a bare clone.
 pub fn stories260k() -> Option<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/models/stories260k");

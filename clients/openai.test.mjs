@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import OpenAI from "openai";
 
-const { TALKA_URL, TALKA_STAGES, TALKA_LOCKED_URL, TALKA_LOCKED_KEY } = process.env;
+const { TALKA_URL, TALKA_STAGES, TALKA_ENCODER_URL, TALKA_LOCKED_URL, TALKA_LOCKED_KEY } = process.env;
 const client = (url = TALKA_URL, apiKey = "none") => new OpenAI({ baseURL: `${url}/v1`, apiKey, maxRetries: 0 });
 
 const ask = { model: "bard", messages: [{ role: "user", content: "Speak, ghost." }], max_tokens: 16, temperature: 0 };
@@ -86,8 +86,8 @@ test("responses are streamed", async () => {
 });
 
 test("texts become vectors", async () => {
-  const plain = await client().embeddings.create({ model: "bert", input: [[5, 6, 7]], encoding_format: "float" });
-  const coded = await client().embeddings.create({ model: "bert", input: [[5, 6, 7]] });
+  const plain = await client(TALKA_ENCODER_URL).embeddings.create({ model: "bert", input: [[5, 6, 7]], encoding_format: "float" });
+  const coded = await client(TALKA_ENCODER_URL).embeddings.create({ model: "bert", input: [[5, 6, 7]] });
   const [one, other] = [plain.data[0].embedding, coded.data[0].embedding];
   assert.equal(one.length, other.length);
   one.forEach((value, at) => assert.ok(Math.abs(value - other[at]) < 1e-6));

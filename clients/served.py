@@ -8,6 +8,9 @@ URL = os.environ["TALKA_URL"]
 STAGES = int(os.environ["TALKA_STAGES"])
 """Over how many stages bard is cut."""
 
+ENCODER_URL = os.environ["TALKA_ENCODER_URL"]
+"""A node that has an encoder named bert."""
+
 LOCKED_URL = os.environ["TALKA_LOCKED_URL"]
 """A node that answers only callers with a key."""
 

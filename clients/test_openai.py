@@ -148,8 +148,8 @@ class Text(unittest.TestCase):
 class Vectors(unittest.TestCase):
     def test_texts_become_vectors(self):
         # Asked for without a format, the client wants base64 and decodes it.
-        plain = client().embeddings.create(model="bert", input=[[5, 6, 7], [8, 9]], encoding_format="float")
-        coded = client().embeddings.create(model="bert", input=[[5, 6, 7], [8, 9]])
+        plain = client(served.ENCODER_URL).embeddings.create(model="bert", input=[[5, 6, 7], [8, 9]], encoding_format="float")
+        coded = client(served.ENCODER_URL).embeddings.create(model="bert", input=[[5, 6, 7], [8, 9]])
         self.assertEqual([item.index for item in plain.data], [0, 1])
         for one, other in zip(plain.data, coded.data, strict=True):
             self.assertEqual(len(one.embedding), len(other.embedding))

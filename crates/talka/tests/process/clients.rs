@@ -31,13 +31,16 @@ fn clients() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../clients")
 }
 
-/// Has `command` try `node`, which has bard in `stages` stages and an encoder.
-fn check(command: &mut Command, node: &Node, locked: &Node, stages: usize) {
+/// Has `command` try `node`, which has bard in `stages` stages; vectors are asked for at `encoder`.
+fn check(command: &mut Command, node: &Node, encoder: &Node, locked: &Node, stages: usize) {
     command
         .current_dir(clients())
         .env("TALKA_URL", &node.http)
         .env("TALKA_LOCKED_URL", &locked.http);
-    command.env("TALKA_LOCKED_KEY", KEY).env("TALKA_STAGES", stages.to_string());
+    command
+        .env("TALKA_ENCODER_URL", &encoder.http)
+        .env("TALKA_LOCKED_KEY", KEY)
+        .env("TALKA_STAGES", stages.to_string());
     // Of the person who runs the tests; they would go elsewhere or ask differently.
     for own in [
         "OPENAI_API_KEY",
@@ -58,16 +61,16 @@ fn check(command: &mut Command, node: &Node, locked: &Node, stages: usize) {
 /// client's own tests at both.
 fn check_whole_and_split(command: impl Fn() -> Command) {
     let place = folder();
-    let encoder = fixture("reference/bert").display().to_string();
+    let bert = fixture("reference/bert").display().to_string();
     let locked = up_with_key(&place.path().join("locked"), KEY);
-    let alone = up(&place.path().join("alone"), &["--model", "bard", "--model", &encoder]);
-    check(&mut command(), &alone, &locked, 1);
+    let alone = up(&place.path().join("alone"), &["--model", "bard", "--model", &bert]);
+    check(&mut command(), &alone, &alone, &locked, 1);
 
     let [memory, cache] = room_for("bard", 2);
-    let flags = ["--model", "bard", "--model", &encoder, &memory, &cache];
+    let flags = ["--model", "bard", &memory, &cache];
     let founder = up(&place.path().join("founder"), &flags);
     let second = joined(&founder, &founder.invite(&[]), &place.path().join("second"), &flags);
-    check(&mut command(), &second, &locked, 2);
+    check(&mut command(), &second, &alone, &locked, 2);
 }
 
 #[test]

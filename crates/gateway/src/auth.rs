@@ -1,4 +1,7 @@
-//! Who may ask: whoever holds the key, or, without a key, programs and pages of this computer.
+//! Who may ask, as far as a request's outside tells: whoever holds the owner's key or one that the node made, or,
+//! without an owner's key, programs and pages of this computer.
+//!
+//! What a key that the node made is good for is the node's to say; [`entrance`](crate::entrance) asks it.
 //!
 //! Without a key the gateway listens on a loopback address only, and still has two enemies: a web
 //! page that makes the user's browser send requests here (cross-site request forgery), and one whose
@@ -6,17 +9,12 @@
 //! carries a foreign `Origin`, the second a foreign `Host`; both are refused.
 
 use crate::error::ApiError;
-use axum::{
-    extract::{Request, State},
-    http::{HeaderMap, HeaderName, Uri, header, uri::Authority},
-    middleware::Next,
-    response::{IntoResponse, Response},
-};
+use axum::http::{HeaderMap, HeaderName, Uri, header, uri::Authority};
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},
-    sync::Arc,
 };
+use talka_node::api::Keys;
 
 /// Paths that hold no data: open to whoever reaches the port. Everything else is guarded.
 const OPEN_PATHS: [&str; 6] =
@@ -105,34 +103,50 @@ pub fn check_bind(address: SocketAddr, has_key: bool) -> Result<(), BindRefused>
 /// The rule at the entrance.
 #[derive(Debug, Clone)]
 pub enum Door {
-    /// Whoever sends this key.
+    /// Whoever sends this key, the owner's, or one that the node made.
     Keyed(ApiKey),
     /// Programs of this computer, and pages served from here.
     Loopback,
 }
 
+/// Who asks, by the outside of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pass<'a> {
+    /// Nobody need say who they are.
+    Open,
+    /// The owner, or a program of the owner's computer.
+    Owner,
+    /// Whoever the node gave this key to, if it did.
+    Key(&'a str),
+}
+
 impl Door {
-    /// Whether a request may enter.
+    /// Whether a request may enter, and as who.
     ///
     /// # Errors
-    /// [`ApiError::KeyMissing`], [`ApiError::KeyWrong`], [`ApiError::Host`] or [`ApiError::Origin`].
-    pub fn admit(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), ApiError> {
+    /// [`ApiError::KeyMissing`], [`ApiError::Host`] or [`ApiError::Origin`].
+    pub fn judge<'a>(&self, uri: &Uri, headers: &'a HeaderMap) -> Result<Pass<'a>, ApiError> {
         let open = OPEN_PATHS.contains(&uri.path());
         match self {
-            Self::Keyed(_) if open => Ok(()),
-            Self::Keyed(key) => check_key(key, headers),
-            Self::Loopback if uri.path() == "/health" => Ok(()),
+            Self::Keyed(_) if open => Ok(Pass::Open),
+            Self::Keyed(owner) => {
+                let given = given_key(headers).ok_or(ApiError::KeyMissing)?.trim();
+                Ok(if owner.matches(given) { Pass::Owner } else { Pass::Key(given) })
+            }
+            Self::Loopback if uri.path() == "/health" => Ok(Pass::Open),
             Self::Loopback => {
                 let host = check_host(uri, headers)?;
-                if open { Ok(()) } else { check_origin(&host, headers) }
+                if open {
+                    return Ok(Pass::Open);
+                }
+                check_origin(&host, headers)?;
+                // Clients must send some key, so here any is as good as none. But one that the node made holds
+                // its bearer to its limits, and one that it no longer knows makes nobody the owner.
+                let given = given_key(headers).map(str::trim).filter(|given| Keys::is_one(given));
+                Ok(given.map_or(Pass::Owner, Pass::Key))
             }
         }
     }
-}
-
-fn check_key(key: &ApiKey, headers: &HeaderMap) -> Result<(), ApiError> {
-    let given = given_key(headers).ok_or(ApiError::KeyMissing)?;
-    if key.matches(given.trim()) { Ok(()) } else { Err(ApiError::KeyWrong) }
 }
 
 /// The key as OpenAI's clients send it, else as Anthropic's do.
@@ -172,14 +186,6 @@ fn check_origin(host: &Authority, headers: &HeaderMap) -> Result<(), ApiError> {
     }
 }
 
-/// [`Door::admit`] before every handler, unknown paths included.
-pub async fn guard(State(door): State<Arc<Door>>, request: Request, next: Next) -> Response {
-    match door.admit(request.uri(), request.headers()) {
-        Ok(()) => next.run(request).await,
-        Err(error) => error.into_response(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -187,13 +193,30 @@ mod tests {
 
     const KEY: &str = "correct-horse";
 
-    fn admit(door: &Door, path: &str, headers: &[(HeaderName, &str)]) -> Result<(), &'static str> {
-        let headers = headers
+    /// Who enters, if anybody does.
+    fn judge(
+        door: &Door,
+        path: &str,
+        headers: &[(HeaderName, &str)],
+    ) -> Result<String, &'static str> {
+        let headers: HeaderMap = headers
             .iter()
             .map(|(name, value)| (name.clone(), HeaderValue::from_str(value).expect("a header")))
             .collect();
         let uri = path.parse().expect("a path");
-        door.admit(&uri, &headers).map_err(|error| error.row().code)
+        let pass = door.judge(&uri, &headers).map_err(|error| error.row().code)?;
+        Ok(match pass {
+            Pass::Open => "open".into(),
+            Pass::Owner => "owner".into(),
+            Pass::Key(given) => given.into(),
+        })
+    }
+
+    fn admit(door: &Door, path: &str, headers: &[(HeaderName, &str)]) -> Result<(), &'static str> {
+        match judge(door, path, headers)?.as_str() {
+            "open" | "owner" => Ok(()),
+            _ => Err("invalid_api_key"),
+        }
     }
 
     fn keyed() -> Door {
@@ -251,6 +274,19 @@ mod tests {
         let foreign =
             [(header::AUTHORIZATION, "Bearer correct-horse"), (header::HOST, "a.example")];
         assert_eq!(admit(&keyed(), "/v1/models", &foreign), Ok(()));
+    }
+
+    #[test]
+    fn a_key_that_a_node_made_is_looked_up_and_any_other_text_is_not_on_loopback() {
+        let made = format!("sk-talka-{}", "0".repeat(64));
+        for given in ["x", "sk-talka-00", &made] {
+            let bearer = format!("Bearer {given}");
+            let headers = [(header::AUTHORIZATION, bearer.as_str()), (header::HOST, "127.0.0.1")];
+            assert_eq!(judge(&keyed(), "/v1/models", &headers), Ok(given.into()));
+            let expected = if given == made { &made } else { "owner" };
+            assert_eq!(judge(&Door::Loopback, "/v1/models", &headers), Ok(expected.into()));
+            assert_eq!(judge(&Door::Loopback, "/", &headers), Ok("open".into()));
+        }
     }
 
     #[test]

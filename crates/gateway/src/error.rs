@@ -11,7 +11,9 @@ use axum::{
 };
 use serde::Serialize;
 use serde_json::{Value, json};
-use talka_node::api::{AdminError, GenerateError};
+use talka_node::api::{AdminError, GenerateError, KeyRefused, KeysError};
+
+mod keys;
 
 /// How long a client that met [`GenerateError::Overloaded`] should wait: about one short answer.
 const RETRY_AFTER_S: u64 = 2;
@@ -80,6 +82,12 @@ pub enum ApiError {
     /// Another key is required.
     #[error("the API key is not this node's key")]
     KeyWrong,
+    /// A key that the node made does not let its bearer do this now.
+    #[error(transparent)]
+    KeyRefused(#[from] KeyRefused),
+    /// A key was not made or removed.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
     /// A name that is not this computer: a foreign page may have rebound it.
     #[error("host {found:?} is not this computer; use 127.0.0.1 or localhost, or start with a key")]
     Host { found: String },
@@ -132,6 +140,8 @@ impl ApiError {
             Self::NotKept { .. } => row(S::NOT_FOUND, CALLER, "response_not_kept"),
             Self::KeyMissing => row(S::UNAUTHORIZED, "authentication_error", "missing_api_key"),
             Self::KeyWrong => row(S::UNAUTHORIZED, "authentication_error", "invalid_api_key"),
+            Self::KeyRefused(error) => keys::refused_row(error),
+            Self::Keys(error) => keys::row_of(error),
             Self::Host { .. } => row(S::FORBIDDEN, "permission_error", "foreign_host"),
             Self::Origin { .. } => row(S::FORBIDDEN, "permission_error", "foreign_origin"),
         }
@@ -145,6 +155,7 @@ impl ApiError {
             | Self::Unsupported { param, .. }
             | Self::Form { param, .. }
             | Self::Unknown { param } => Some(param),
+            Self::Keys(error) => keys::param(error),
             Self::Generate(GenerateError::Parameter(error)) => Some(error.field),
             Self::Generate(GenerateError::UnknownModel { .. } | GenerateError::Encoder { .. }) => {
                 Some("model")
@@ -156,6 +167,14 @@ impl ApiError {
             Self::Generate(GenerateError::UnknownBias { .. }) => Some("logit_bias"),
             Self::Generate(GenerateError::Template { .. }) => Some("messages"),
             _ => None,
+        }
+    }
+
+    /// How long the caller had better wait, in seconds, if waiting helps.
+    fn retry_after_s(&self) -> Option<u64> {
+        match self {
+            Self::KeyRefused(KeyRefused::Rate { wait_ms, .. }) => Some(wait_ms.div_ceil(1_000)),
+            other => (other.row().status == StatusCode::TOO_MANY_REQUESTS).then_some(RETRY_AFTER_S),
         }
     }
 
@@ -211,6 +230,7 @@ fn generate_row(error: &GenerateError) -> Row {
         E::InsufficientCredits { .. } => {
             row(S::PAYMENT_REQUIRED, "insufficient_quota", "insufficient_credits")
         }
+        E::OverBudget(_) => row(S::PAYMENT_REQUIRED, "insufficient_quota", "key_budget_exceeded"),
         E::NoRoute { .. } => row(S::SERVICE_UNAVAILABLE, UNAVAILABLE, "no_route"),
         E::UnknownUpstream { .. } => row(S::NOT_FOUND, CALLER, "upstream_not_found"),
         E::NotForUpstream { .. } => row(S::BAD_REQUEST, CALLER, "unsupported_parameter"),
@@ -277,15 +297,15 @@ impl IntoResponse for ApiError {
         if status.is_server_error() {
             tracing::warn!(code, error = %self, "a call failed");
         }
-        let document = self.document();
+        let (document, retry_after_s) = (self.document(), self.retry_after_s());
         let mut response = (status, Json(&document)).into_response();
         response.extensions_mut().insert(document);
         let headers = response.headers_mut();
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        if status == StatusCode::TOO_MANY_REQUESTS {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_S));
+        if let Some(seconds) = retry_after_s {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }

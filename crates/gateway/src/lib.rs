@@ -4,8 +4,9 @@
 //! Never decides who is paid, who computes or what is true: every answer comes from
 //! [`talka_node::api`], the only door used here. Sends nothing to any other host.
 //!
-//! Rooms: [`openai`] and [`anthropic`] `/v1`, [`admin`] `/api` (its changes as they happen in `live`), [`dashboard`]
-//! `/`, [`auth`] who may ask, [`error`] the one table from errors to statuses, [`fields`] JSON objects read by name,
+//! Rooms: [`openai`] and [`anthropic`] `/v1`, [`admin`] and [`keys`] `/api` (its changes as they happen in `live`),
+//! [`dashboard`] `/`, [`auth`] and [`entrance`] who may ask, [`error`] the one table from errors to statuses,
+//! [`fields`] JSON objects read by name,
 //! [`asking`], [`functions`], [`blocks`] and [`answering`] what the dialects have in common.
 
 pub mod admin;
@@ -15,9 +16,11 @@ pub mod asking;
 pub mod auth;
 pub mod blocks;
 pub mod dashboard;
+pub mod entrance;
 pub mod error;
 pub mod fields;
 pub mod functions;
+pub mod keys;
 mod live;
 pub mod openai;
 mod server;

@@ -4,10 +4,12 @@ use crate::{
     admin,
     answering::X_REQUEST_ID,
     anthropic,
-    auth::{self, ApiKey, Door, check_bind},
+    auth::{ApiKey, Door, check_bind},
     dashboard,
+    entrance::{self, Entrance},
     error::ApiError,
     fields::BODY_BYTES_MAX,
+    keys,
     live::Closing,
     openai,
 };
@@ -29,7 +31,7 @@ use std::{
     },
     time::Duration,
 };
-use talka_node::api::Api;
+use talka_node::api::{Api, Keys};
 use tokio::{net::TcpListener, sync::oneshot};
 
 /// How long answers under way may go on once the node is told to stop.
@@ -56,20 +58,23 @@ pub async fn serve(
     config: GatewayConfig,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    let calls = openai::routes().merge(anthropic::routes()).merge(admin::routes());
-    serve_routes(listener, calls.with_state(api), config, shutdown).await
+    let calls = openai::routes().merge(anthropic::routes());
+    let calls = calls.merge(admin::routes()).merge(keys::routes());
+    let keys = api.keys().clone();
+    serve_routes(listener, calls.with_state(api), keys, config, shutdown).await
 }
 
 /// [`serve`] without a node behind it.
 async fn serve_routes(
     listener: TcpListener,
     routes: Router,
+    keys: Keys,
     config: GatewayConfig,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
     check_bind(listener.local_addr()?, config.key.is_some())
         .map_err(|refused| io::Error::new(io::ErrorKind::PermissionDenied, refused))?;
-    let door = config.key.map_or(Door::Loopback, Door::Keyed);
+    let entrance = Entrance { door: config.key.map_or(Door::Loopback, Door::Keyed), keys };
     let (stopping, stop_seen) = oneshot::channel();
     // Small events must leave at once, not wait for more to fill a packet.
     let listener = listener.tap_io(|stream| {
@@ -78,7 +83,7 @@ async fn serve_routes(
         }
     });
     let (open, closing) = Closing::new();
-    let routes = guarded(routes, door).layer(Extension(closing));
+    let routes = guarded(routes, entrance).layer(Extension(closing));
     let server = axum::serve(listener, routes).with_graceful_shutdown(async move {
         shutdown.await;
         drop(open);
@@ -100,7 +105,7 @@ async fn overdue(stop_seen: oneshot::Receiver<()>) {
 }
 
 /// `routes`, the page, `/health`, and the rules for every path, unknown ones included.
-fn guarded(routes: Router, door: Door) -> Router {
+fn guarded(routes: Router, entrance: Entrance) -> Router {
     routes
         .merge(dashboard::routes())
         .route("/health", get(async || Json(json!({"status": "ok"}))))
@@ -110,7 +115,7 @@ fn guarded(routes: Router, door: Door) -> Router {
             path: uri.path().to_owned(),
         })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .layer(middleware::from_fn_with_state(Arc::new(door), auth::guard))
+        .layer(middleware::from_fn_with_state(Arc::new(entrance), entrance::guard))
         .layer(middleware::from_fn(stamp))
         .layer(middleware::from_fn(anthropic::word))
 }

@@ -6,6 +6,10 @@ use axum::{body::Body, routing::post};
 use futures_util::{StreamExt, stream};
 use serde_json::Value;
 use std::net::SocketAddr;
+use talka_node::{
+    api::{KeyLimits, KeyOrder, Scope},
+    store::Store,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -13,12 +17,23 @@ use tokio::{
 
 /// A gateway over one call that reads a JSON object. Dropping the sender stops it.
 async fn start(key: Option<&str>) -> (SocketAddr, oneshot::Sender<()>) {
+    start_with(key, no_keys()).await
+}
+
+/// Keys in a store that is gone with them.
+fn no_keys() -> Keys {
+    let dir = tempfile::tempdir().expect("a folder");
+    let store = Store::open(dir.path()).expect("a store");
+    Keys::open(Arc::new(store)).expect("no keys")
+}
+
+async fn start_with(key: Option<&str>, keys: Keys) -> (SocketAddr, oneshot::Sender<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("an address");
     let routes = Router::new().route("/v1/echo", post(async |_: Fields| "read"));
     let config = GatewayConfig { key: key.map(|text| ApiKey::new(text).expect("a key")) };
     let (stop, stopped) = oneshot::channel::<()>();
-    tokio::spawn(serve_routes(listener, routes, config, async {
+    tokio::spawn(serve_routes(listener, routes, keys, config, async {
         let _ = stopped.await;
     }));
     (address, stop)
@@ -159,6 +174,36 @@ async fn a_key_guards_every_call_and_leaves_the_page_open() {
     assert!(page.head.contains("content-security-policy: default-src 'none'"), "{}", page.head);
 }
 
+/// Goal: a key that the node made lets its bearer do what it is for, as often as it allows, and no more, whether
+/// the owner has a key or not. Method: one key for asking, two calls a minute.
+#[tokio::test]
+async fn a_made_key_is_held_to_its_scope_and_rate() {
+    for owner in [None, Some("correct-horse")] {
+        let keys = no_keys();
+        let order = KeyOrder {
+            name: "bob".into(),
+            scopes: vec![Scope::Infer],
+            limits: KeyLimits { requests_per_minute: Some(2), ..KeyLimits::default() },
+            valid_ms: None,
+        };
+        let made = keys.add(order).await.expect("a key");
+        let (address, _stop) = start_with(owner, keys.clone()).await;
+        let bearer = format!("\r\nAuthorization: Bearer {}", made.secret.reveal());
+        let reply = exchange(address, &format!("GET /api/keys HTTP/1.1{bearer}"), "").await;
+        assert_eq!((reply.status, reply.error_code().as_str()), (403, "missing_scope"));
+        for _ in 0..2 {
+            assert_eq!(post_json(address, &bearer, "{}").await.status, 200);
+        }
+        let reply = post_json(address, &bearer, "{}").await;
+        assert_eq!((reply.status, reply.error_code().as_str()), (429, "rate_limit_exceeded"));
+        assert!(reply.head.contains("\r\nretry-after: "), "{}", reply.head);
+        assert_eq!(keys.list()[0].running, 0);
+        keys.remove("bob".into()).await.expect("it is there");
+        let reply = post_json(address, &bearer, "{}").await;
+        assert_eq!((reply.status, reply.error_code().as_str()), (401, "invalid_api_key"));
+    }
+}
+
 /// Goal: the page needs nothing but itself. Method: look for what would load or run something else.
 #[tokio::test]
 async fn the_page_names_no_other_host_and_runs_nothing_inline() {
@@ -182,7 +227,8 @@ async fn the_page_names_no_other_host_and_runs_nothing_inline() {
 #[tokio::test]
 async fn an_open_address_without_a_key_is_not_served() {
     let listener = TcpListener::bind("0.0.0.0:0").await.expect("a free port");
-    let served = serve_routes(listener, Router::new(), GatewayConfig::default(), async {}).await;
+    let served =
+        serve_routes(listener, Router::new(), no_keys(), GatewayConfig::default(), async {}).await;
     let error = served.expect_err("refused");
     assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
     assert!(error.to_string().contains("--api-key-file"), "{error}");
@@ -193,7 +239,8 @@ async fn a_stopped_gateway_ends_though_a_connection_idles() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("an address");
     let idle = TcpStream::connect(address).await.expect("connects");
-    let served = serve_routes(listener, Router::new(), GatewayConfig::default(), async {}).await;
+    let served =
+        serve_routes(listener, Router::new(), no_keys(), GatewayConfig::default(), async {}).await;
     assert!(served.is_ok());
     drop(idle);
 }

@@ -6,6 +6,11 @@ mod routes;
 mod types;
 
 use entries::Reader;
+pub use crate::core::keys::{
+    KeyId, KeyLimits, KeyOrder, KeyOrderError, KeyRefused, KeyReport, OverBudget, Scope,
+    UnknownScope,
+};
+pub use crate::shell::keys::{KeyGuest, KeySecret, Keys, KeysError, NewKey};
 pub use forecast::*;
 pub use routes::*;
 pub use types::*;
@@ -32,6 +37,8 @@ const INVITE_MS_MAX: u64 = 365 * 24 * 3_600_000;
 #[derive(Clone)]
 pub struct Api {
     shared: Arc<Shared>,
+    /// The key that let the caller in, if one did.
+    key: Option<KeyGuest>,
 }
 
 impl fmt::Debug for Api {
@@ -42,7 +49,18 @@ impl fmt::Debug for Api {
 
 impl Api {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared }
+        Self { shared, key: None }
+    }
+
+    /// The same for a caller that a key let in: its budget pays for what is asked from now on, and the call lasts
+    /// as long as its answers.
+    pub fn on_behalf_of(&self, key: KeyGuest) -> Self {
+        Self { shared: Arc::clone(&self.shared), key: Some(key) }
+    }
+
+    /// The keys that let callers in.
+    pub fn keys(&self) -> &Keys {
+        &self.shared.callers
     }
 
     /// Starts answering `request`: checks it, reserves its greatest possible cost, finds a route.
@@ -50,7 +68,7 @@ impl Api {
     /// # Errors
     /// [`GenerateError`]; nothing was computed or charged.
     pub async fn generate(&self, request: GenerateRequest) -> Result<Generation, GenerateError> {
-        answer::start(Arc::clone(&self.shared), request).await
+        answer::start(Arc::clone(&self.shared), request, self.key.clone()).await
     }
 
     /// How many tokens `prompt` has for the model called `name`, as a request for text that may call `tools` would
@@ -64,7 +82,7 @@ impl Api {
         prompt: Prompt,
         tools: Vec<Tool>,
     ) -> Result<u32, GenerateError> {
-        count::tokens_of(&self.shared, name, prompt, tools).await
+        count::tokens_of(&self.shared, name, prompt, tools, self.key.clone()).await
     }
 
     /// Makes vectors of texts. Dropping the future cancels what is under way.
@@ -72,7 +90,7 @@ impl Api {
     /// # Errors
     /// [`GenerateError`], for any of the texts; those that were answered are paid for.
     pub async fn embed(&self, request: EmbedRequest) -> Result<Embeddings, GenerateError> {
-        embed::run(Arc::clone(&self.shared), request).await
+        embed::run(Arc::clone(&self.shared), request, self.key.clone()).await
     }
 
     /// The node at a glance.

@@ -5,7 +5,7 @@
 //! sessions (`session`); `count` only measures a prompt; `routes` finds ways for sessions; `resume` keeps answers
 //! that may be gone on with; `fetch` brings weights from other nodes, or from a hub, and gives them; `upstream` asks
 //! services outside the network; `probe` asks whether a node is there; `meter` knows how fast this one is; `forecast`
-//! says what joining would come to; `models` knows what requests may ask for; `desk` keeps the ledger, `orders` adds
+//! says what joining would come to; `models` knows what requests may ask for; `keys` lets callers in; `desk` keeps the ledger, `orders` adds
 //! to it. They meet in [`Shared`].
 
 pub(crate) mod answer;
@@ -16,6 +16,7 @@ pub(crate) mod fetch;
 pub(crate) mod forecast;
 pub(crate) mod hub;
 pub(crate) mod join;
+pub(crate) mod keys;
 pub(crate) mod links;
 pub(crate) mod meter;
 pub(crate) mod models;
@@ -41,6 +42,7 @@ use crate::{
 use desk::Desk;
 pub use fetch::FetchError;
 use hub::{HubInput, View};
+use keys::{KeyGuest, KeyHold};
 use links::Links;
 use models::KnownModel;
 use session::HeadEvent;
@@ -50,7 +52,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
     time::{SystemTime, UNIX_EPOCH},
 };
-use talka_base::{Keypair, MemberId, NodeId, RequestId, Tick};
+use talka_base::{Credits, Keypair, MemberId, NodeId, RequestId, Tick};
 use talka_engine::PagePool;
 use talka_net::Endpoint;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
@@ -74,6 +76,8 @@ pub(crate) struct Shared {
     /// Asked where the network cannot answer, in this order.
     pub(crate) upstreams: Vec<upstream::Upstream>,
     pub(crate) store: Arc<crate::store::Store>,
+    /// Of callers.
+    pub(crate) callers: keys::Keys,
     /// Replaced when the node joins another network.
     desk: RwLock<Arc<Desk>>,
     pub(crate) endpoint: Endpoint,
@@ -105,6 +109,20 @@ pub(crate) struct Shared {
     pub(crate) takers: Semaphore,
 }
 
+/// What a request has while it is answered; given back when it is dropped.
+pub(crate) struct Admission {
+    /// The key that let its caller in, and whose budget pays, if one did.
+    key: Option<KeyGuest>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Admission {
+    /// Sets aside the most that a part of the request may cost, if a key pays.
+    pub(crate) fn hold(&self, most: Credits) -> Result<Option<KeyHold>, GenerateError> {
+        Ok(self.key.as_ref().map(|key| key.hold(most)).transpose()?)
+    }
+}
+
 /// A node that has a part in a session. One that was started anew has none: it would take what is meant for
 /// the process before it for a fault of the sender.
 #[derive(Debug, Clone, Copy)]
@@ -131,10 +149,11 @@ impl Shared {
         *self.desk.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(desk);
     }
 
-    /// A place among the requests that are answered at once.
-    pub(crate) fn admit(&self) -> Result<OwnedSemaphorePermit, GenerateError> {
-        let admitted = Arc::clone(&self.admitted).try_acquire_owned();
-        admitted.map_err(|_| GenerateError::Overloaded { running: REQUESTS_MAX })
+    /// A place among the requests that are answered at once, for whoever `key` let in.
+    pub(crate) fn admit(&self, key: Option<KeyGuest>) -> Result<Admission, GenerateError> {
+        let place = Arc::clone(&self.admitted).try_acquire_owned();
+        let place = place.map_err(|_| GenerateError::Overloaded { running: REQUESTS_MAX })?;
+        Ok(Admission { key, _place: place })
     }
 
     /// This node's first words on a link.

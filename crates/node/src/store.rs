@@ -192,6 +192,43 @@ impl Store {
         })
     }
 
+    /// All records whose keys begin with `prefix`, in the order of their keys.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] names the first that was altered on disk.
+    pub fn records(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        self.read(|database| {
+            let transaction = database.begin_read()?;
+            let table = transaction.open_table(RECORDS)?;
+            let mut found = Vec::new();
+            for row in table.range(prefix..)? {
+                let (key, value) = row?;
+                let key = key.value();
+                if !key.starts_with(prefix) {
+                    break;
+                }
+                found.push((key.to_owned(), open_record(key, value.value())?.to_vec()));
+            }
+            Ok(found)
+        })
+    }
+
+    /// Removes the record under `key`, if there is one. Gone for good when this returns.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the file cannot be written.
+    pub fn remove(&self, key: &str) -> Result<(), StoreError> {
+        self.write(|transaction| {
+            transaction.open_table(RECORDS)?.remove(key)?;
+            Ok(())
+        })
+    }
+
+    /// The error for a record that this file holds and that means nothing.
+    pub fn corrupt(&self, source: Damage) -> StoreError {
+        StoreError::Corrupt { file: self.file.clone(), source }
+    }
+
     /// The file, for messages.
     pub fn file(&self) -> &Path {
         &self.file

@@ -1,5 +1,9 @@
 //! Commands and flags as typed. Resolved where they are used; nothing is decided here.
 
+mod keys;
+
+pub use keys::{KeysAction, KeysAddArgs, KeysArgs};
+
 use crate::{
     env,
     model_ref::{AdapterChoice, DraftChoice, LayerChoice, ModelRef, PrecisionChoice},
@@ -52,6 +56,9 @@ pub enum Command {
     /// Shows who earned and who spent
     #[command(after_help = "Example: talka credits")]
     Credits(NodeAt),
+    /// Makes, lists and removes keys that let callers in
+    #[command(after_help = "Example: talka keys add bob --budget 5000 --expires 30d")]
+    Keys(KeysArgs),
     /// Shows, checks or exports the ledger
     #[command(after_help = "Example: talka ledger verify")]
     Ledger(LedgerArgs),

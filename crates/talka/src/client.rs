@@ -4,6 +4,7 @@
 //! default directory only) at the default address. Talks to it directly, never through a proxy.
 
 mod answer;
+mod keys;
 
 pub use answer::Answer;
 

@@ -6,6 +6,7 @@ mod credits;
 mod doctor;
 mod invite;
 mod join;
+mod keys;
 mod ledger;
 mod models;
 mod peers;
@@ -31,6 +32,7 @@ pub async fn run(command: Command) -> anyhow::Result<Exit> {
         Command::Peers(at) => peers::run(at).await,
         Command::Status(at) => status::run(at).await,
         Command::Credits(at) => credits::run(at).await,
+        Command::Keys(args) => keys::run(args).await,
         Command::Ledger(args) => ledger::run(args).await,
         Command::Bench(args) => bench::run(args).await,
         Command::Doctor(args) => doctor::run(args).await,

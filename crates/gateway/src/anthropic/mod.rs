@@ -15,6 +15,7 @@ pub mod turns;
 
 use crate::{
     answering::{self, X_REQUEST_ID},
+    entrance::Caller,
     error::{ApiError, ErrorDocument},
     fields::{Fields, wrong},
 };
@@ -22,7 +23,7 @@ use answer::Voice;
 use axum::{
     Json, Router,
     body::Body,
-    extract::{Request, State},
+    extract::Request,
     http::{HeaderMap, HeaderName},
     middleware::Next,
     response::Response,
@@ -48,7 +49,7 @@ pub fn routes() -> Router<Api> {
 }
 
 async fn messages(
-    State(api): State<Api>,
+    Caller(api): Caller,
     headers: HeaderMap,
     body: Fields,
 ) -> Result<Response, ApiError> {
@@ -57,7 +58,7 @@ async fn messages(
 }
 
 async fn count_tokens(
-    State(api): State<Api>,
+    Caller(api): Caller,
     headers: HeaderMap,
     body: Fields,
 ) -> Result<Json<Value>, ApiError> {

@@ -6,11 +6,12 @@
 
 use super::{named, request::prompts};
 use crate::{
+    entrance::Caller,
     error::ApiError,
     fields::{Fields, wrong},
 };
+use axum::Json;
 use axum::response::{IntoResponse, Response};
-use axum::{Json, extract::State};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::Serialize;
 use serde_json::Value;
@@ -36,7 +37,7 @@ struct Call {
     dimensions: Option<u32>,
 }
 
-pub(super) async fn embeddings(State(api): State<Api>, body: Fields) -> Result<Response, ApiError> {
+pub(super) async fn embeddings(Caller(api): Caller, body: Fields) -> Result<Response, ApiError> {
     let Call { request, format, dimensions } = read(body)?;
     if let Some(found) = dimensions {
         check_dimensions(&api, &request.model, found).await?;

@@ -26,6 +26,7 @@ mod tools;
 
 use crate::{
     answering::{created_now, marked, named, refused},
+    entrance::Caller,
     error::ApiError,
     fields::Fields,
 };
@@ -51,11 +52,11 @@ pub fn routes() -> Router<Api> {
         .merge(responses::routes())
 }
 
-async fn chat_completions(State(api): State<Api>, body: Fields) -> Result<Response, ApiError> {
+async fn chat_completions(Caller(api): Caller, body: Fields) -> Result<Response, ApiError> {
     answer_call(&api, request::chat(body)?).await
 }
 
-async fn completions(State(api): State<Api>, body: Fields) -> Result<Response, ApiError> {
+async fn completions(Caller(api): Caller, body: Fields) -> Result<Response, ApiError> {
     answer_call(&api, request::text(body)?).await
 }
 

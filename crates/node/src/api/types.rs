@@ -353,6 +353,9 @@ pub enum GenerateError {
     /// The member cannot pay the most that the request may cost.
     #[error("not enough credits: this request may cost up to {needed}, the balance is {held}")]
     InsufficientCredits { needed: Credits, held: Credits },
+    /// The caller's key cannot pay the most that the request may cost.
+    #[error(transparent)]
+    OverBudget(#[from] crate::core::keys::OverBudget),
     /// No chain of live stages covers the model.
     #[error("no complete route for {model}: layers {missing} are served by no reachable node")]
     NoRoute { model: String, missing: LayerSpan },

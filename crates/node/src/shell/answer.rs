@@ -3,7 +3,8 @@
 //! A caller who leaves, or whose grammar leads nowhere, pays for what was computed until then.
 
 use super::{
-    Shared,
+    Admission, Shared,
+    keys::KeyGuest,
     models::KnownModel,
     orders::cancel,
     resume::Record,
@@ -25,7 +26,7 @@ use std::{sync::Arc, time::Instant};
 use talka_engine::{
     ChoiceRules, Chooser, Grammar, GrammarState, Guesser, TextStream, Tool, ToolParser,
 };
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 
 /// Pieces of text that wait for a slow caller; then the generation waits too.
 pub(super) const EVENT_QUEUE: usize = 64;
@@ -35,24 +36,25 @@ pub(super) const EVENT_QUEUE: usize = 64;
 pub(crate) async fn start(
     shared: Arc<Shared>,
     request: GenerateRequest,
+    key: Option<KeyGuest>,
 ) -> Result<Generation, GenerateError> {
-    let permit = Arc::new(shared.admit()?);
+    let admission = Arc::new(shared.admit(key)?);
     match (&request.fallback, request.resume) {
         (Fallback::Only(_), Some(Resume { request, .. })) => {
             let reason = "upstreams begin anew; send the request without the name of the answer";
             return Err(GenerateError::NotResumable { request, reason });
         }
         (Fallback::Only(_), None) => {
-            return upstream::start(shared, request, permit, None).await;
+            return upstream::start(shared, request, admission, None).await;
         }
         _ => {}
     }
     let may_begin_anew = request.resume.is_none() && upstream::may_answer(&shared, &request);
     let spare = may_begin_anew.then(|| request.clone());
-    match start_here(&shared, request, spare.clone(), &permit).await {
+    match start_here(&shared, request, spare.clone(), &admission).await {
         Err(error @ (GenerateError::NoRoute { .. } | GenerateError::UnknownModel { .. })) => {
             match spare {
-                Some(request) => upstream::start(shared, request, permit, Some(error)).await,
+                Some(request) => upstream::start(shared, request, admission, Some(error)).await,
                 None => Err(error),
             }
         }
@@ -66,7 +68,7 @@ async fn start_here(
     shared: &Arc<Shared>,
     request: GenerateRequest,
     spare: Option<GenerateRequest>,
-    permit: &Arc<OwnedSemaphorePermit>,
+    admission: &Arc<Admission>,
 ) -> Result<Generation, GenerateError> {
     let chosen = shared.choose(&request.model)?;
     let known = Arc::clone(&chosen.known);
@@ -97,7 +99,8 @@ async fn start_here(
         Some(resume) => recall(shared, resume, asked, is_reported, &mut head).await?,
         None => Recalled::default(),
     };
-    let session = HeadSession::open(shared, &chosen, size.session(head.generated()), best).await?;
+    let to_hold = size.session(head.generated());
+    let session = HeadSession::open(shared, admission, &chosen, to_hold, best).await?;
 
     let opening = begun.opening(echo, resume);
     let name = resume.map_or(session.id(), |resume| resume.request);
@@ -115,7 +118,7 @@ async fn start_here(
         drafts,
         spare,
         told: false,
-        _permit: Arc::clone(permit),
+        admission: Arc::clone(admission),
     };
     tokio::spawn(run.run(head, opening));
     Ok(Generation { request: name, model, prompt_tokens, upstream: None, events: receiver })
@@ -344,7 +347,7 @@ struct Run {
     spare: Option<GenerateRequest>,
     told: bool,
     /// Given back when the request ends, however it does.
-    _permit: Arc<OwnedSemaphorePermit>,
+    admission: Arc<Admission>,
 }
 
 impl Run {
@@ -466,7 +469,7 @@ impl Run {
             return GenerateEvent::Failed(error);
         };
         let begun = tokio::select! {
-            begun = upstream::begin(&self.shared, &request, Some(error.clone())) => begun,
+            begun = upstream::begin(&self.shared, &self.admission, &request, Some(error.clone())) => begun,
             () = self.events.closed() => return GenerateEvent::Failed(error),
         };
         match begun {

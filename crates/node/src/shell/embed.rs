@@ -4,8 +4,9 @@
 //! whose texts cannot all be answered, pays for those that were.
 
 use super::{
-    Shared,
+    Admission, Shared,
     answer::tokens,
+    keys::KeyGuest,
     models::Chosen,
     session::{Bill, HeadSession, NoAnswer, SessionSize},
 };
@@ -33,8 +34,9 @@ struct Answered {
 pub(crate) async fn run(
     shared: Arc<Shared>,
     request: EmbedRequest,
+    key: Option<KeyGuest>,
 ) -> Result<Embeddings, GenerateError> {
-    let _permit = shared.admit()?;
+    let admission = Arc::new(shared.admit(key)?);
     let chosen = shared.choose(&request.model)?;
     let texts = request.texts.iter().map(|text| cut(&chosen, text, request.tokens_max));
     let texts: Vec<Vec<u32>> = texts.collect::<Result<_, _>>()?;
@@ -45,9 +47,10 @@ pub(crate) async fn run(
     let (sender, mut answers) = mpsc::channel(TOGETHER);
     let mut waiting = texts.into_iter().enumerate();
     let begin = |(at, text): (usize, Vec<u32>)| {
-        let (shared, chosen, sender) = (Arc::clone(&shared), chosen.clone(), sender.clone());
+        let (shared, admission) = (Arc::clone(&shared), Arc::clone(&admission));
+        let (chosen, sender) = (chosen.clone(), sender.clone());
         tokio::spawn(async move {
-            if let Some(answer) = one(&shared, &chosen, &text, &sender).await {
+            if let Some(answer) = one(&shared, &admission, &chosen, &text, &sender).await {
                 // A caller who leaves now has nothing more to be told.
                 let _ = sender.send((at, answer)).await;
             }
@@ -98,13 +101,14 @@ fn cut(chosen: &Chosen, text: &Prompt, tokens_max: Option<u32>) -> Result<Vec<u3
 /// The vector of one text; `None` if the caller left, which closes `caller`.
 async fn one(
     shared: &Arc<Shared>,
+    admission: &Admission,
     chosen: &Chosen,
     text: &[u32],
     caller: &mpsc::Sender<(usize, Answer)>,
 ) -> Option<Answer> {
     let length = text.len() as u32;
     let size = SessionSize { prompt_tokens: length, new_tokens: 0, positions_max: length };
-    let mut session = match HeadSession::open(shared, chosen, size, None).await {
+    let mut session = match HeadSession::open(shared, admission, chosen, size, None).await {
         Ok(session) => session,
         Err(error) => return Some(Err(error)),
     };

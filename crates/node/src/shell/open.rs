@@ -6,6 +6,7 @@ use super::{
     fetch::{self, Caller, give::TAKERS_MAX},
     hub::{Hub, HubInput, View},
     join,
+    keys::Keys,
     links::{Links, MEMBERSHIP_KEY},
     meter::{self, Meter},
     models::KnownModel,
@@ -67,6 +68,7 @@ pub(super) async fn open(
     let store = Arc::new(Store::open(&config.data_dir)?);
     let identity = Identity::load_or_create(&config.data_dir.join("identity.key"), random())?;
     let keys = identity.keypair().clone();
+    let callers = Keys::open(Arc::clone(&store))?;
     let answers = Answers::new(Journals::open(&config.data_dir)?);
     let kernels = Kernels::detect(ThreadPool::new(config.threads));
     let mut models = open_models(&config, &kernels)?;
@@ -121,6 +123,7 @@ pub(super) async fn open(
         models,
         upstreams,
         store,
+        callers,
         desk: RwLock::new(caller.desk),
         endpoint,
         links: Links::default(),

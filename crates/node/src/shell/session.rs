@@ -10,8 +10,9 @@
 //! nothing is paid twice.
 
 use super::{
-    Party, Shared,
+    Admission, Party, Shared,
     hub::HubInput,
+    keys::KeyHold,
     models::{Chosen, KnownModel},
     now,
     orders::{cancel, describe, order, refused_to_hold},
@@ -106,6 +107,8 @@ pub(super) struct HeadSession {
     grade: Option<Grade>,
     size: SessionSize,
     best: Option<Best>,
+    /// What the caller's key pays it from.
+    held: Option<KeyHold>,
     ticket: Signed<Entry>,
     route: Vec<Hop>,
     /// The first node of the route, as it was when the session was opened over it.
@@ -126,19 +129,21 @@ pub(super) struct HeadSession {
 }
 
 impl HeadSession {
-    /// Finds a route, has the founder hold what the session may cost, and opens it. Of logits `best` are
+    /// Finds a route, has the caller's key and the founder hold what the session may cost, and opens it. Of logits `best` are
     /// wanted.
     ///
     /// # Errors
     /// [`GenerateError`]; nothing was computed or charged.
     pub async fn open(
         shared: &Arc<Shared>,
+        admission: &Admission,
         chosen: &Chosen,
         size: SessionSize,
         best: Option<Best>,
     ) -> Result<Self, GenerateError> {
         let (route, grade) = find(shared, chosen).await?;
         let id = RequestId(random());
+        let held = admission.hold(quote(shared, &chosen.known, size))?;
         let ticket = reserve(shared, &chosen.known, id, size).await?;
         let session = Self {
             inbox: shared.open_inbox(id),
@@ -149,6 +154,7 @@ impl HeadSession {
             grade,
             size,
             best,
+            held,
             ticket,
             first_node: shared.party(route[0].node),
             route,
@@ -453,7 +459,11 @@ impl HeadSession {
         let event = Event::Settled { settlement: self.shared.keys.sign(settlement) };
         match order(&self.shared, event).await {
             Ok(_) | Err(Refusal::Duplicate { .. }) => {
-                Ok(Bill { cost: self.cost(flops), flops, receipts: reports })
+                let cost = self.cost(flops);
+                if let Some(held) = self.held.take() {
+                    held.pay(cost).await;
+                }
+                Ok(Bill { cost, flops, receipts: reports })
             }
             Err(refusal) => {
                 let reason = describe(&refusal);
@@ -549,6 +559,15 @@ async fn find(
             return Err(GenerateError::NoRoute { model: chosen.name(), missing });
         }
     }
+}
+
+/// The most that a session of `size` may cost.
+fn quote(shared: &Shared, known: &KnownModel, size: SessionSize) -> Credits {
+    let SessionSize { prompt_tokens, new_tokens, .. } = size;
+    let shape = known.model.shape();
+    shared
+        .desk()
+        .read(|ledger| talka_ledger::quote(shape, prompt_tokens, new_tokens, ledger.policy()))
 }
 
 async fn reserve(

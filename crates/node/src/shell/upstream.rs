@@ -5,8 +5,9 @@
 //! as long as nobody has seen anything of an answer; from then on a failure ends it, and costs nothing.
 
 use super::{
-    Shared,
+    Admission, Shared,
     answer::{EVENT_QUEUE, tokens},
+    keys::KeyHold,
     models::KnownModel,
     now,
     orders::{cancel, describe, order, refused_to_hold},
@@ -32,7 +33,7 @@ use talka_base::{Flops, RequestId};
 use talka_ledger::{Delivery, Event, Forwarding, Tariff};
 use talka_upstream::{Answer, AskError, Finish, Question, Said, Service, Usage};
 use tokio::{
-    sync::{OwnedSemaphorePermit, mpsc},
+    sync::mpsc,
     time::{Instant, timeout_at},
 };
 
@@ -127,10 +128,10 @@ fn choose(shared: &Shared, request: &GenerateRequest) -> Vec<(usize, String)> {
 pub(crate) async fn start(
     shared: Arc<Shared>,
     request: GenerateRequest,
-    permit: Arc<OwnedSemaphorePermit>,
+    admission: Arc<Admission>,
     why: Option<GenerateError>,
 ) -> Result<Generation, GenerateError> {
-    let forwarded = begin(&shared, &request, why).await?;
+    let forwarded = begin(&shared, &admission, &request, why).await?;
     let (events, receiver) = mpsc::channel(EVENT_QUEUE);
     let generation = Generation {
         request: forwarded.hold.id,
@@ -143,7 +144,7 @@ pub(crate) async fn start(
         let last = forwarded.relay(&events).await;
         // Whoever left does not hear it.
         let _ = events.send(last).await;
-        drop(permit);
+        drop(admission);
     });
     Ok(generation)
 }
@@ -154,6 +155,7 @@ pub(crate) async fn start(
 /// `why` if there is nobody to ask, else what the upstreams said. Nothing is charged.
 pub(crate) async fn begin(
     shared: &Arc<Shared>,
+    admission: &Admission,
     request: &GenerateRequest,
     why: Option<GenerateError>,
 ) -> Result<Forwarded, GenerateError> {
@@ -172,7 +174,7 @@ pub(crate) async fn begin(
         let tariff = upstream.price.tariff(size.known.as_ref().map(|known| *known.model.shape()));
         let held = match hold.take().filter(|hold| hold.tariff == tariff) {
             Some(hold) => hold,
-            None => Hold::new(shared, tariff, &size).await?,
+            None => Hold::new(shared, admission, tariff, &size).await?,
         };
         let text = size.text(&request.prompt);
         let question = question(request, &remote, text.as_deref(), size.max_new_tokens);
@@ -268,6 +270,8 @@ impl Size {
 /// Credits in the reserve for an answer from outside. Given back when dropped.
 struct Hold {
     shared: Arc<Shared>,
+    /// What the caller's key pays it from.
+    held: Option<KeyHold>,
     id: RequestId,
     tariff: Tariff,
     /// Later the founder may give the credits back, and the answer could not be paid.
@@ -276,10 +280,19 @@ struct Hold {
 }
 
 impl Hold {
-    async fn new(shared: &Arc<Shared>, tariff: Tariff, size: &Size) -> Result<Self, GenerateError> {
+    async fn new(
+        shared: &Arc<Shared>,
+        admission: &Admission,
+        tariff: Tariff,
+        size: &Size,
+    ) -> Result<Self, GenerateError> {
         let id = RequestId(random());
+        let desk = shared.desk();
+        let most = desk
+            .read(|ledger| tariff.price(size.prompt_tokens, size.max_new_tokens, ledger.policy()));
+        let held = admission.hold(most)?;
         let forwarding = Forwarding {
-            network: shared.desk().network(),
+            network: desk.network(),
             request: id,
             payer: shared.member(),
             head: shared.me,
@@ -288,10 +301,10 @@ impl Hold {
             max_new_tokens: size.max_new_tokens,
             at: now(),
         };
-        let open_ms = shared.desk().read(|ledger| ledger.policy().reservation_ms_max);
+        let open_ms = desk.read(|ledger| ledger.policy().reservation_ms_max);
         // A tenth is left for paying.
         let until = Instant::now() + Duration::from_millis(open_ms / 10 * 9);
-        let mut hold = Self { shared: Arc::clone(shared), id, tariff, until, is_open: true };
+        let mut hold = Self { shared: Arc::clone(shared), held, id, tariff, until, is_open: true };
         let event = Event::Forwarded { forwarding: shared.keys.sign(forwarding) };
         if let Err(refusal) = order(shared, event).await {
             // Where the founder did not answer it may hold them all the same.
@@ -317,7 +330,11 @@ impl Hold {
         match order(&self.shared, event).await {
             Ok(_) | Err(Refusal::Duplicate { .. }) => {
                 let policy = desk.read(|ledger| ledger.policy().clone());
-                Ok(self.tariff.price(prompt_tokens, new_tokens, &policy))
+                let cost = self.tariff.price(prompt_tokens, new_tokens, &policy);
+                if let Some(held) = self.held.take() {
+                    held.pay(cost).await;
+                }
+                Ok(cost)
             }
             Err(refusal) => {
                 let reason = describe(&refusal);

@@ -116,6 +116,12 @@ fn records_are_written_replaced_and_bounded() {
     let store = open(&dir);
     assert_eq!(store.get("invite/a").expect("reads"), Some(b"4".to_vec()));
     assert_eq!(store.get("invite/c").expect("reads"), None);
+    let invites = [("invite/a".to_owned(), b"4".to_vec()), ("invite/b".to_owned(), b"2".to_vec())];
+    assert_eq!(store.records("invite/").expect("reads"), invites);
+    store.remove("invite/a").expect("removes");
+    store.remove("invite/a").expect("has nothing to remove");
+    assert_eq!(store.records("invite/").expect("reads"), invites[1..]);
+    assert_eq!(store.records("nothing/").expect("reads"), []);
     let error = store.put(&"k".repeat(KEY_BYTES_MAX + 1), b"").expect_err("too long");
     assert!(matches!(error, StoreError::RecordSize { .. }));
     assert!(store.put("big", &vec![0; RECORD_BYTES_MAX + 1]).is_err());

@@ -302,6 +302,13 @@ impl Node {
         self.send(client().post(format!("{}{path}", self.http)).json(body))
     }
 
+    /// Posts `body` as whoever has `key`.
+    #[track_caller]
+    pub fn post_with_key(&self, path: &str, body: &Value, key: &str) -> Reply {
+        let request = client().post(format!("{}{path}", self.http)).json(body);
+        reply(request.bearer_auth(key)).expect("the node answers")
+    }
+
     /// Gets `path`.
     #[track_caller]
     pub fn get(&self, path: &str) -> Reply {

@@ -15,6 +15,7 @@ mod fetch;
 mod forecast;
 mod harness;
 mod hub;
+mod keys;
 mod live;
 mod models;
 mod owner;

@@ -13,13 +13,14 @@ pub mod tools;
 
 use crate::{
     answering::{self, created_now},
+    entrance::Caller,
     error::ApiError,
     fields::Fields,
 };
 use answer::Voice;
 use axum::{
     Json, Router,
-    extract::{Path, State},
+    extract::Path,
     response::Response,
     routing::{get, post},
 };
@@ -36,14 +37,14 @@ pub fn routes() -> Router<Api> {
         .route("/v1/responses/{id}/input_items", get(not_kept))
 }
 
-async fn responses(State(api): State<Api>, body: Fields) -> Result<Response, ApiError> {
+async fn responses(Caller(api): Caller, body: Fields) -> Result<Response, ApiError> {
     let (asked, settings) = request::response(body)?;
     answering::answer(&api, asked, |generation| Voice::new(generation, settings, created_now()))
         .await
 }
 
 /// How many tokens a request's input has.
-async fn input_tokens(State(api): State<Api>, body: Fields) -> Result<Json<Value>, ApiError> {
+async fn input_tokens(Caller(api): Caller, body: Fields) -> Result<Json<Value>, ApiError> {
     let (model, messages, tools) = request::input_tokens(body)?;
     let count = api.count_tokens(&model, Prompt::Chat(messages), tools).await?;
     Ok(Json(json!({"object": "response.input_tokens", "input_tokens": count})))

@@ -1,0 +1,67 @@
+//! Keys: made and removed by the command line, kept over restarts, held to their limits.
+
+use crate::harness::{Node, Reply, folder, up, up_with_key};
+use serde_json::{Value, json};
+
+/// Asks for `tokens` tokens with `key`.
+fn ask(node: &Node, key: &str, tokens: u32) -> Reply {
+    let body = json!({ "model": "bard", "prompt": "ROMEO:", "max_tokens": tokens });
+    node.post_with_key("/v1/completions", &body, key)
+}
+
+fn only_key(node: &Node) -> Value {
+    let keys = node.cli(&["keys", "--json"]).json();
+    assert_eq!(keys.as_array().map(Vec::len), Some(1), "{keys}");
+    keys[0].clone()
+}
+
+/// Goal: a key is charged what its requests really cost and never passes its budget, also after a restart; the
+/// ledger sees nothing of a request that was refused. Method: a budget that holds one answer, then is too small.
+#[test]
+fn a_budget_is_spent_and_outlives_a_restart() {
+    let place = folder();
+    let dir = place.path().join("data");
+    let mut node = up_with_key(&dir, "correct-horse");
+    let key = node.cli(&["keys", "add", "bob", "--budget", "0.1"]).done();
+    let key = key.trim();
+    assert!(key.starts_with("sk-talka-"), "{key}");
+
+    let answer = ask(&node, key, 2).done();
+    let cost = answer["talka"]["cost_micro_gft"].as_u64().expect("a cost");
+    let bob = only_key(&node);
+    assert_eq!((bob["name"].as_str(), bob["spent"].as_u64()), (Some("bob"), Some(cost)));
+    assert_eq!((bob["held"].as_u64(), bob["running"].as_u64()), (Some(0), Some(0)));
+    let before = node.cli(&["ledger", "verify", "--json"]).json();
+    ask(&node, key, 200).refused(402, "key_budget_exceeded", &["budget of 0.100000 GFT"]);
+    assert_eq!(node.cli(&["ledger", "verify", "--json"]).json(), before, "no entry, no work");
+
+    node.kill();
+    let node = up_with_key(&dir, "correct-horse");
+    assert_eq!(only_key(&node)["spent"], cost);
+    ask(&node, key, 200).refused(402, "key_budget_exceeded", &[]);
+    assert!(!node.log().contains(key), "no key is logged");
+
+    assert!(node.cli(&["keys", "rm", "bob"]).done().starts_with("removed bob ("));
+    ask(&node, key, 1).refused(401, "invalid_api_key", &["removed"]);
+    assert_eq!(node.cli(&["keys", "--json"]).json(), json!([]));
+}
+
+#[test]
+fn a_key_does_what_it_is_for_where_its_owner_needs_none() {
+    let place = folder();
+    let node = up(&place.path().join("data"), &[]);
+    let made = node.cli(&["keys", "add", "ops", "--scope", "admin", "--expires", "30d", "--json"]);
+    let made = made.json();
+    let key = made["secret"].as_str().expect("a secret");
+    assert_eq!(made["scopes"], json!(["admin"]));
+    ask(&node, key, 1).refused(403, "missing_scope", &["\"ops\"", "infer"]);
+    let order = json!({ "name": "ops" });
+    node.post_with_key("/api/keys", &order, key).refused(409, "key_exists", &["\"ops\""]);
+    node.cli(&["keys", "add", "x", "--scope", "root"]).refused(2, &["infer or admin"]);
+    node.cli(&["keys", "rm", "nobody"]).refused(1, &["nobody"]);
+
+    // A key of any other text is as good as none on this computer, as ever.
+    ask(&node, "anything", 1).done();
+    let id = made["id"].as_str().expect("an id");
+    assert_eq!(node.cli(&["keys", "rm", id, "--json"]).json()["name"], "ops");
+}

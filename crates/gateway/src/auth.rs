@@ -3,13 +3,18 @@
 //!
 //! What a key that the node made is good for is the node's to say; [`entrance`](crate::entrance) asks it.
 //!
+//! A browser that logged in ([`login`](crate::login)) shows a session instead of a key.
+//!
 //! Without a key the gateway listens on a loopback address only, and still has two enemies: a web
 //! page that makes the user's browser send requests here (cross-site request forgery), and one whose
 //! host name is rebound to 127.0.0.1 so that the browser takes us for its own site. The first
 //! carries a foreign `Origin`, the second a foreign `Host`; both are refused.
 
-use crate::error::ApiError;
-use axum::http::{HeaderMap, HeaderName, Uri, header, uri::Authority};
+use crate::{
+    error::ApiError,
+    login::{Cookie, LOGIN_PATH},
+};
+use axum::http::{HeaderMap, HeaderName, Method, Uri, header, uri::Authority};
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},
@@ -22,6 +27,9 @@ const OPEN_PATHS: [&str; 6] =
 
 /// Where Anthropic's clients put the key.
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+
+/// Says how a browser's request and the page that made it are related.
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// The longest key accepted, in bytes: a header must carry it.
 const KEY_BYTES_MAX: usize = 1024;
@@ -100,13 +108,24 @@ pub fn check_bind(address: SocketAddr, has_key: bool) -> Result<(), BindRefused>
     if has_key || address.ip().is_loopback() { Ok(()) } else { Err(BindRefused { address }) }
 }
 
-/// The rule at the entrance.
+/// Whom a node lets in.
 #[derive(Debug, Clone)]
-pub enum Door {
-    /// Whoever sends this key, the owner's, or one that the node made.
+pub enum Rule {
+    /// Whoever sends this key, the owner's, or one that the node made, and browsers that logged in.
     Keyed(ApiKey),
     /// Programs of this computer, and pages served from here.
     Loopback,
+}
+
+/// The rule at the entrance, and what belongs to it.
+#[derive(Debug, Clone)]
+pub struct Door {
+    /// Whom it opens to.
+    pub rule: Rule,
+    /// How the node's own pages are reached: `http` or `https`.
+    pub scheme: &'static str,
+    /// Where a browser keeps its session.
+    pub cookie: Cookie,
 }
 
 /// Who asks, by the outside of a request.
@@ -118,6 +137,8 @@ pub enum Pass<'a> {
     Owner,
     /// Whoever the node gave this key to, if it did.
     Key(&'a str),
+    /// A browser that logged in, if this is its session.
+    Session(&'a str),
 }
 
 impl Door {
@@ -125,21 +146,31 @@ impl Door {
     ///
     /// # Errors
     /// [`ApiError::KeyMissing`], [`ApiError::Host`] or [`ApiError::Origin`].
-    pub fn judge<'a>(&self, uri: &Uri, headers: &'a HeaderMap) -> Result<Pass<'a>, ApiError> {
-        let open = OPEN_PATHS.contains(&uri.path());
-        match self {
-            Self::Keyed(_) if open => Ok(Pass::Open),
-            Self::Keyed(owner) => {
-                let given = given_key(headers).ok_or(ApiError::KeyMissing)?.trim();
-                Ok(if owner.matches(given) { Pass::Owner } else { Pass::Key(given) })
-            }
-            Self::Loopback if uri.path() == "/health" => Ok(Pass::Open),
-            Self::Loopback => {
+    pub fn judge<'a>(
+        &self,
+        method: &Method,
+        uri: &Uri,
+        headers: &'a HeaderMap,
+    ) -> Result<Pass<'a>, ApiError> {
+        let open = OPEN_PATHS.contains(&uri.path()) || uri.path() == LOGIN_PATH;
+        match &self.rule {
+            Rule::Keyed(_) if open => Ok(Pass::Open),
+            Rule::Keyed(owner) => match given_key(headers).map(str::trim) {
+                Some(given) if owner.matches(given) => Ok(Pass::Owner),
+                Some(given) => Ok(Pass::Key(given)),
+                None => {
+                    let session = self.cookie.of(headers).ok_or(ApiError::KeyMissing)?;
+                    self.check_own_page(method, uri, headers)?;
+                    Ok(Pass::Session(session))
+                }
+            },
+            Rule::Loopback if uri.path() == "/health" => Ok(Pass::Open),
+            Rule::Loopback => {
                 let host = check_host(uri, headers)?;
                 if open {
                     return Ok(Pass::Open);
                 }
-                check_origin(&host, headers)?;
+                self.check_origin(host.as_str(), headers)?;
                 // Clients must send some key, so here any is as good as none. But one that the node made holds
                 // its bearer to its limits, and one that it no longer knows makes nobody the owner.
                 let given = given_key(headers).map(str::trim).filter(|given| Keys::is_one(given));
@@ -147,6 +178,44 @@ impl Door {
             }
         }
     }
+
+    /// Programs say of no page that they come from it; our own page says so.
+    fn check_origin(&self, host: &str, headers: &HeaderMap) -> Result<(), ApiError> {
+        let text = |name: HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
+        match (text(header::ORIGIN), text(SEC_FETCH_SITE)) {
+            (Some(found), _) => {
+                let own = format!("{}://{host}", self.scheme);
+                if found.eq_ignore_ascii_case(&own) { Ok(()) } else { Err(origin(found)) }
+            }
+            // Images and links of other pages name no origin, but browsers tell that they are others'.
+            (None, Some(site @ ("cross-site" | "same-site"))) => Err(origin(site)),
+            (None, _) => Ok(()),
+        }
+    }
+
+    /// A browser sends its cookie for whatever page of this host makes it ask, on any port. So what a session
+    /// changes is to be asked by our own page, and said to be so.
+    fn check_own_page(
+        &self,
+        method: &Method,
+        uri: &Uri,
+        headers: &HeaderMap,
+    ) -> Result<(), ApiError> {
+        self.check_origin(named_host(uri, headers), headers)?;
+        let is_told =
+            [header::ORIGIN, SEC_FETCH_SITE].iter().any(|name| headers.contains_key(name));
+        if method.is_safe() || is_told { Ok(()) } else { Err(origin("nowhere")) }
+    }
+}
+
+fn origin(found: &str) -> ApiError {
+    ApiError::Origin { found: found.chars().take(80).collect() }
+}
+
+/// The host asked for, as it is named.
+fn named_host<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> &'a str {
+    let named = headers.get(header::HOST).and_then(|value| value.to_str().ok());
+    uri.authority().map(Authority::as_str).or(named).unwrap_or_default()
 }
 
 /// The key as OpenAI's clients send it, else as Anthropic's do.
@@ -160,8 +229,7 @@ fn given_key(headers: &HeaderMap) -> Option<&str> {
 
 /// The host asked for, which must be a name or address of loopback. Any port: it may be forwarded.
 fn check_host(uri: &Uri, headers: &HeaderMap) -> Result<Authority, ApiError> {
-    let named = headers.get(header::HOST).and_then(|value| value.to_str().ok());
-    let found = uri.authority().map(Authority::as_str).or(named).unwrap_or_default();
+    let found = named_host(uri, headers);
     found
         .parse::<Authority>()
         .ok()
@@ -173,17 +241,6 @@ fn is_loopback(host: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     bare.eq_ignore_ascii_case("localhost")
         || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
-/// Programs send no origin; our own page sends ours.
-fn check_origin(host: &Authority, headers: &HeaderMap) -> Result<(), ApiError> {
-    let Some(value) = headers.get(header::ORIGIN) else { return Ok(()) };
-    let found = value.to_str().unwrap_or("?");
-    if found.eq_ignore_ascii_case(&format!("http://{host}")) {
-        Ok(())
-    } else {
-        Err(ApiError::Origin { found: found.chars().take(80).collect() })
-    }
 }
 
 #[cfg(test)]
@@ -204,11 +261,11 @@ mod tests {
             .map(|(name, value)| (name.clone(), HeaderValue::from_str(value).expect("a header")))
             .collect();
         let uri = path.parse().expect("a path");
-        let pass = door.judge(&uri, &headers).map_err(|error| error.row().code)?;
+        let pass = door.judge(&Method::POST, &uri, &headers).map_err(|error| error.row().code)?;
         Ok(match pass {
             Pass::Open => "open".into(),
             Pass::Owner => "owner".into(),
-            Pass::Key(given) => given.into(),
+            Pass::Key(given) | Pass::Session(given) => given.into(),
         })
     }
 
@@ -219,8 +276,16 @@ mod tests {
         }
     }
 
+    fn door(rule: Rule) -> Door {
+        Door { rule, scheme: "http", cookie: Cookie::new(4242, false) }
+    }
+
     fn keyed() -> Door {
-        Door::Keyed(ApiKey::new(KEY).expect("a key"))
+        door(Rule::Keyed(ApiKey::new(KEY).expect("a key")))
+    }
+
+    fn loopback() -> Door {
+        door(Rule::Loopback)
     }
 
     #[test]
@@ -284,8 +349,8 @@ mod tests {
             let headers = [(header::AUTHORIZATION, bearer.as_str()), (header::HOST, "127.0.0.1")];
             assert_eq!(judge(&keyed(), "/v1/models", &headers), Ok(given.into()));
             let expected = if given == made { &made } else { "owner" };
-            assert_eq!(judge(&Door::Loopback, "/v1/models", &headers), Ok(expected.into()));
-            assert_eq!(judge(&Door::Loopback, "/", &headers), Ok("open".into()));
+            assert_eq!(judge(&loopback(), "/v1/models", &headers), Ok(expected.into()));
+            assert_eq!(judge(&loopback(), "/", &headers), Ok("open".into()));
         }
     }
 
@@ -293,7 +358,7 @@ mod tests {
     fn a_rebound_host_name_is_refused() {
         let host = |name: &'static str| [(header::HOST, name)];
         for name in ["localhost:4242", "127.0.0.1:4242", "[::1]:4242", "LOCALHOST", "127.1.2.3"] {
-            assert_eq!(admit(&Door::Loopback, "/api/status", &host(name)), Ok(()), "{name}");
+            assert_eq!(admit(&loopback(), "/api/status", &host(name)), Ok(()), "{name}");
         }
         for name in [
             "evil.example",
@@ -303,25 +368,56 @@ mod tests {
             "",
             "::1",
         ] {
-            let found = admit(&Door::Loopback, "/api/status", &host(name));
+            let found = admit(&loopback(), "/api/status", &host(name));
             assert_eq!(found, Err("foreign_host"), "{name}");
-            assert_eq!(admit(&Door::Loopback, "/", &host(name)), Err("foreign_host"), "{name}");
-            assert_eq!(admit(&Door::Loopback, "/health", &host(name)), Ok(()));
+            assert_eq!(admit(&loopback(), "/", &host(name)), Err("foreign_host"), "{name}");
+            assert_eq!(admit(&loopback(), "/health", &host(name)), Ok(()));
         }
-        assert_eq!(admit(&Door::Loopback, "/api/status", &[]), Err("foreign_host"));
+        assert_eq!(admit(&loopback(), "/api/status", &[]), Err("foreign_host"));
+    }
+
+    /// Goal: a session is for our own page alone. Method: requests as browsers send them, from our page and others.
+    #[test]
+    fn a_session_is_used_by_our_own_page_alone() {
+        let judge = |method: Method, more: &[(HeaderName, &str)]| {
+            let own = [(header::COOKIE, "talka-4242=ab"), (header::HOST, "box.local:4242")];
+            let all = own.iter().chain(more).map(|(name, value)| {
+                (name.clone(), HeaderValue::from_str(value).expect("a header"))
+            });
+            let (uri, headers) = ("/api/keys".parse().expect("a path"), HeaderMap::from_iter(all));
+            match keyed().judge(&method, &uri, &headers) {
+                Ok(pass) => Ok(pass == Pass::Session("ab")),
+                Err(error) => Err(error.row().code),
+            }
+        };
+        let (own, site) = ("http://box.local:4242", SEC_FETCH_SITE);
+        assert_eq!(judge(Method::POST, &[(header::ORIGIN, own)]), Ok(true));
+        assert_eq!(judge(Method::DELETE, &[(site.clone(), "same-origin")]), Ok(true));
+        assert_eq!(judge(Method::GET, &[]), Ok(true));
+        let foreign = Err("foreign_origin");
+        assert_eq!(judge(Method::POST, &[]), foreign);
+        for origin in ["http://box.local:8000", "https://box.local:4242", "null"] {
+            assert_eq!(judge(Method::POST, &[(header::ORIGIN, origin)]), foreign, "{origin}");
+            assert_eq!(judge(Method::GET, &[(header::ORIGIN, origin)]), foreign, "{origin}");
+        }
+        for other in ["same-site", "cross-site"] {
+            assert_eq!(judge(Method::GET, &[(site.clone(), other)]), foreign);
+        }
+        let key = (header::AUTHORIZATION, "Bearer correct-horse");
+        assert_eq!(judge(Method::POST, &[key]), Ok(false), "a key comes first");
     }
 
     #[test]
     fn a_page_of_another_site_is_refused() {
         let from =
             |origin: &'static str| [(header::HOST, "127.0.0.1:4242"), (header::ORIGIN, origin)];
-        let own = admit(&Door::Loopback, "/v1/chat/completions", &from("http://127.0.0.1:4242"));
+        let own = admit(&loopback(), "/v1/chat/completions", &from("http://127.0.0.1:4242"));
         assert_eq!(own, Ok(()));
         for origin in
             ["https://evil.example", "null", "http://127.0.0.1:8000", "http://localhost:4242"]
         {
             for path in ["/api/invites", "/v1/chat/completions", "/api/status"] {
-                let found = admit(&Door::Loopback, path, &from(origin));
+                let found = admit(&loopback(), path, &from(origin));
                 assert_eq!(found, Err("foreign_origin"), "{origin} {path}");
             }
         }

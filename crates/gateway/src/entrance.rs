@@ -6,6 +6,7 @@
 use crate::{
     auth::{Door, Pass},
     error::ApiError,
+    login::Logins,
 };
 use axum::{
     extract::{FromRequestParts, Request, State},
@@ -23,13 +24,18 @@ pub struct Entrance {
     pub door: Door,
     /// The keys that the node made.
     pub keys: Keys,
+    /// The browsers that logged in.
+    pub logins: Logins,
 }
 
 impl Entrance {
     /// Lets a request in, or not; with a key that the node made, as its guest.
     fn admit(&self, request: &Request) -> Result<Option<KeyGuest>, ApiError> {
-        match self.door.judge(request.uri(), request.headers())? {
+        match self.door.judge(request.method(), request.uri(), request.headers())? {
             Pass::Open | Pass::Owner => Ok(None),
+            Pass::Session(session) if self.logins.visit(session) => Ok(None),
+            // A page whose session is over is to say that it wants to log in.
+            Pass::Session(_) => Err(ApiError::KeyMissing),
             Pass::Key(given) => Ok(Some(self.keys.enter(given, scope_of(request.uri().path()))?)),
         }
     }

@@ -79,15 +79,17 @@ pub enum ApiError {
         "this node wants an API key: send the header Authorization: Bearer KEY or x-api-key: KEY"
     )]
     KeyMissing,
-    /// Another key is required.
-    #[error("the API key is not this node's key")]
-    KeyWrong,
     /// A key that the node made does not let its bearer do this now.
     #[error(transparent)]
     KeyRefused(#[from] KeyRefused),
     /// A key was not made or removed.
     #[error(transparent)]
     Keys(#[from] KeysError),
+    /// A link that lets nobody in, or nobody any more.
+    #[error(
+        "this login link was used already, or is older than 10 minutes: get a fresh one with `talka login`"
+    )]
+    LoginLink,
     /// A name that is not this computer: a foreign page may have rebound it.
     #[error("host {found:?} is not this computer; use 127.0.0.1 or localhost, or start with a key")]
     Host { found: String },
@@ -139,9 +141,9 @@ impl ApiError {
             Self::Unknown { .. } => row(S::BAD_REQUEST, CALLER, "unknown_parameter"),
             Self::NotKept { .. } => row(S::NOT_FOUND, CALLER, "response_not_kept"),
             Self::KeyMissing => row(S::UNAUTHORIZED, "authentication_error", "missing_api_key"),
-            Self::KeyWrong => row(S::UNAUTHORIZED, "authentication_error", "invalid_api_key"),
             Self::KeyRefused(error) => keys::refused_row(error),
             Self::Keys(error) => keys::row_of(error),
+            Self::LoginLink => row(S::FORBIDDEN, "permission_error", "login_link_spent"),
             Self::Host { .. } => row(S::FORBIDDEN, "permission_error", "foreign_host"),
             Self::Origin { .. } => row(S::FORBIDDEN, "permission_error", "foreign_origin"),
         }
@@ -367,7 +369,7 @@ mod tests {
         check(ApiError::Path { path: "/x".into() }, 404, "unknown_path");
         check(ApiError::NotKept { id: "x".into() }, 404, "response_not_kept");
         check(ApiError::KeyMissing, 401, "missing_api_key");
-        check(ApiError::KeyWrong, 401, "invalid_api_key");
+        check(ApiError::LoginLink, 403, "login_link_spent");
         check(ApiError::Host { found: "x".into() }, 403, "foreign_host");
         check(ApiError::Interrupted, 503, "interrupted");
     }
@@ -397,7 +399,7 @@ mod tests {
         };
         let unknown = ApiError::Unknown { param: "x".into() };
         check(unknown, "invalid_request_error", "unknown_parameter", Some("x"));
-        check(ApiError::KeyWrong, "authentication_error", "invalid_api_key", None);
+        check(KeyRefused::Unknown.into(), "authentication_error", "invalid_api_key", None);
         check(ApiError::BodyTooLarge { max: 1 }, "request_too_large", "body_too_large", None);
         check(ApiError::Interrupted, "api_error", "interrupted", None);
         check(GenerateError::TakenOver.into(), "conflict_error", "taken_over", None);

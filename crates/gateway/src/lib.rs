@@ -5,9 +5,9 @@
 //! [`talka_node::api`], the only door used here. Sends nothing to any other host.
 //!
 //! Rooms: [`openai`] and [`anthropic`] `/v1`, [`admin`] and [`keys`] `/api` (its changes as they happen in `live`),
-//! [`dashboard`] `/`, [`auth`] and [`entrance`] who may ask, [`error`] the one table from errors to statuses,
-//! [`fields`] JSON objects read by name,
-//! [`asking`], [`functions`], [`blocks`] and [`answering`] what the dialects have in common.
+//! [`dashboard`] `/`, [`auth`], [`entrance`] and [`login`] who may ask, [`error`] the one table from errors to
+//! statuses, [`fields`] JSON objects read by name, [`asking`], [`functions`], [`blocks`] and [`answering`] what the
+//! dialects have in common.
 
 pub mod admin;
 pub mod answering;
@@ -22,10 +22,12 @@ pub mod fields;
 pub mod functions;
 pub mod keys;
 mod live;
+pub mod login;
 pub mod openai;
 mod server;
 #[cfg(test)]
 mod test_generation;
 
 pub use auth::{ApiKey, BindRefused, KeyError, check_bind};
+pub use login::{LoginLink, Logins};
 pub use server::{GatewayConfig, STOPPING_MAX, serve};

@@ -4,13 +4,14 @@ use crate::{
     admin,
     answering::X_REQUEST_ID,
     anthropic,
-    auth::{ApiKey, Door, check_bind},
+    auth::{ApiKey, Door, Rule, check_bind},
     dashboard,
     entrance::{self, Entrance},
     error::ApiError,
     fields::BODY_BYTES_MAX,
     keys,
     live::Closing,
+    login::{self, Cookie, Login, Logins},
     openai,
 };
 use axum::{
@@ -44,6 +45,8 @@ pub const STOPPING_MAX: Duration = Duration::from_secs(3);
 pub struct GatewayConfig {
     /// Whoever sends this key may use the node. Required to listen beyond loopback.
     pub key: Option<ApiKey>,
+    /// The links and sessions of browsers.
+    pub logins: Logins,
 }
 
 /// Answers HTTP on `listener` until `shutdown` ends and answers under way are done, or
@@ -72,9 +75,14 @@ async fn serve_routes(
     config: GatewayConfig,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    check_bind(listener.local_addr()?, config.key.is_some())
+    let address = listener.local_addr()?;
+    check_bind(address, config.key.is_some())
         .map_err(|refused| io::Error::new(io::ErrorKind::PermissionDenied, refused))?;
-    let entrance = Entrance { door: config.key.map_or(Door::Loopback, Door::Keyed), keys };
+    let (logins, cookie) = (config.logins, Cookie::new(address.port(), false));
+    let login = Login { logins: logins.clone(), cookie: cookie.clone() };
+    let rule = config.key.map_or(Rule::Loopback, Rule::Keyed);
+    let entrance = Entrance { door: Door { rule, scheme: "http", cookie }, keys, logins };
+    let routes = routes.merge(login::routes(login));
     let (stopping, stop_seen) = oneshot::channel();
     // Small events must leave at once, not wait for more to fill a packet.
     let listener = listener.tap_io(|stream| {

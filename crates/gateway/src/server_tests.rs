@@ -31,7 +31,10 @@ async fn start_with(key: Option<&str>, keys: Keys) -> (SocketAddr, oneshot::Send
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("an address");
     let routes = Router::new().route("/v1/echo", post(async |_: Fields| "read"));
-    let config = GatewayConfig { key: key.map(|text| ApiKey::new(text).expect("a key")) };
+    let config = GatewayConfig {
+        key: key.map(|text| ApiKey::new(text).expect("a key")),
+        ..GatewayConfig::default()
+    };
     let (stop, stopped) = oneshot::channel::<()>();
     tokio::spawn(serve_routes(listener, routes, keys, config, async {
         let _ = stopped.await;
@@ -202,6 +205,39 @@ async fn a_made_key_is_held_to_its_scope_and_rate() {
         let reply = post_json(address, &bearer, "{}").await;
         assert_eq!((reply.status, reply.error_code().as_str()), (401, "invalid_api_key"));
     }
+}
+
+/// Goal: a link lets one browser in, once, and what it gives is good for our page until it logs out. Method: what
+/// a browser sends, with the key that makes the link.
+#[tokio::test]
+async fn a_login_link_gives_a_browser_a_session_once() {
+    let (address, _stop) = start(Some("correct-horse")).await;
+    let json = "\r\nContent-Length: 2\r\nContent-Type: application/json";
+    let ask = format!("POST /api/login-links HTTP/1.1{json}");
+    assert_eq!(exchange(address, &ask, "{}").await.status, 401);
+    let made = exchange(address, &format!("{ask}\r\nx-api-key: correct-horse"), "{}").await;
+    let link: crate::LoginLink = serde_json::from_str(&made.body).expect("a link");
+
+    let open = format!("GET {} HTTP/1.1", link.path);
+    let ahead = exchange(address, &format!("{open}\r\nSec-Purpose: prefetch"), "").await;
+    assert_eq!(ahead.status, 403, "nobody opened it yet");
+    let opened = exchange(address, &open, "").await;
+    assert_eq!(opened.status, 303);
+    let set = opened.head.split("set-cookie: ").nth(1).expect("a cookie");
+    assert!(set.contains("; httponly; samesite=strict"), "{set}");
+    assert_eq!(exchange(address, &open, "").await.status, 403, "used");
+
+    let session = set.split(';').next().expect("a session");
+    let cookie = format!("\r\nCookie: {session}\r\nOrigin: http://{address}");
+    assert_eq!(post_json(address, &cookie, "{}").await.status, 200);
+    let foreign = format!("\r\nCookie: {session}\r\nOrigin: http://127.0.0.1:1");
+    let reply = post_json(address, &foreign, "{}").await;
+    assert_eq!((reply.status, reply.error_code().as_str()), (403, "foreign_origin"));
+    let leave = format!("POST /api/logout HTTP/1.1{json}{cookie}");
+    let left = exchange(address, &leave, "{}").await;
+    assert!(left.status == 200 && left.head.contains("max-age=0"), "{}", left.head);
+    let reply = post_json(address, &cookie, "{}").await;
+    assert_eq!((reply.status, reply.error_code().as_str()), (401, "missing_api_key"));
 }
 
 /// Goal: the page needs nothing but itself. Method: look for what would load or run something else.

@@ -59,6 +59,9 @@ pub enum Command {
     /// Makes, lists and removes keys that let callers in
     #[command(after_help = "Example: talka keys add bob --budget 5000 --expires 30d")]
     Keys(KeysArgs),
+    /// Prints a fresh link that lets a browser in, good once and for minutes
+    #[command(after_help = "Example: talka login")]
+    Login(NodeAt),
     /// Shows, checks or exports the ledger
     #[command(after_help = "Example: talka ledger verify")]
     Ledger(LedgerArgs),

@@ -106,6 +106,32 @@ pub struct Client {
     key: Option<String>,
 }
 
+/// The models that may be asked.
+#[derive(Debug, Deserialize)]
+struct ModelList {
+    data: Vec<Listed>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Listed {
+    id: String,
+    talka: Facts,
+}
+
+/// What is known of a model that the network has; nothing of one that only an upstream has.
+#[derive(Debug, Deserialize)]
+struct Facts {
+    complete: Option<bool>,
+    context: Option<u32>,
+    makes: Option<String>,
+}
+
+impl Facts {
+    fn answers(&self) -> bool {
+        self.complete == Some(true) && self.makes.as_deref() == Some("text")
+    }
+}
+
 /// The model a request goes to.
 #[derive(Debug)]
 pub struct Picked {
@@ -209,19 +235,14 @@ impl Client {
     /// # Errors
     /// [`ClientError::NoModel`] if none is chosen and none is known.
     pub async fn pick(&self, chosen: Option<&str>) -> Result<Picked, ClientError> {
-        let models = self.models().await?;
+        // Not the administration's list: whoever may ask a model may not ask for that.
+        let ModelList { data: models } = self.get("/v1/models").await?;
         let found = match chosen {
-            Some(name) => models.iter().find(|model| {
-                let adapter = name.strip_prefix(&model.name);
-                adapter.is_some_and(|adapter| adapter.is_empty() || adapter.starts_with(':'))
-            }),
-            None => {
-                let answers = |model: &&ModelReport| model.complete && !model.is_encoder;
-                models.iter().find(answers).or(models.first())
-            }
+            Some(name) => models.iter().find(|model| model.id == name),
+            None => models.iter().find(|model| model.talka.answers()).or(models.first()),
         };
-        let context = found.map(|model| model.shape.context);
-        let name = chosen.map(String::from).or_else(|| found.map(|model| model.name.clone()));
+        let context = found.and_then(|model| model.talka.context);
+        let name = chosen.map(String::from).or_else(|| found.map(|model| model.id.clone()));
         name.map(|name| Picked { name, context }).ok_or(ClientError::NoModel)
     }
 
@@ -330,7 +351,10 @@ fn address_kept(chosen: Option<&Path>) -> Result<String> {
 }
 
 /// `HOST:PORT` to connect to. A node bound to every address is reached at this computer's own.
-fn reachable(typed: &str) -> Result<String, UsageError> {
+///
+/// # Errors
+/// [`UsageError`] if `typed` is no such address.
+pub fn reachable(typed: &str) -> Result<String, UsageError> {
     let address = typed.strip_prefix("http://").unwrap_or(typed).trim_end_matches('/');
     let port = address.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
     if address.contains('/') || port.is_none_or(|port| port == 0) {

@@ -8,6 +8,7 @@ mod invite;
 mod join;
 mod keys;
 mod ledger;
+mod login;
 mod models;
 mod peers;
 mod requests;
@@ -34,6 +35,7 @@ pub async fn run(command: Command) -> anyhow::Result<Exit> {
         Command::Credits(at) => credits::run(at).await,
         Command::Keys(args) => keys::run(args).await,
         Command::Ledger(args) => ledger::run(args).await,
+        Command::Login(at) => login::run(at).await,
         Command::Bench(args) => bench::run(args).await,
         Command::Doctor(args) => doctor::run(args).await,
     }

@@ -30,8 +30,8 @@ impl Pace {
         let interval_us = MINUTE_US.div_ceil(u64::from(self.per_minute));
         let most_us = interval_us * u64::from(self.per_minute);
         // A clock that was set back must not shut a caller out for longer than a full bucket does.
-        let begun_us = self.spent_until_us.clamp(now_us, now_us.saturating_add(most_us));
-        let until_us = begun_us.saturating_add(interval_us);
+        self.spent_until_us = self.spent_until_us.clamp(now_us, now_us.saturating_add(most_us));
+        let until_us = self.spent_until_us.saturating_add(interval_us);
         match until_us.saturating_sub(now_us).checked_sub(most_us) {
             None | Some(0) => {
                 self.spent_until_us = until_us;

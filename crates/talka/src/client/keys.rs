@@ -1,7 +1,8 @@
-//! Asks a node about its keys.
+//! Asks a node about its keys, and for links that let browsers in.
 
 use super::{Client, ClientError};
 use reqwest::{Method, Url};
+use talka_gateway::LoginLink;
 use talka_node::api::{KeyOrder, KeyReport, NewKey};
 
 const KEYS: &str = "/api/keys";
@@ -15,6 +16,11 @@ impl Client {
     /// Makes a key.
     pub async fn add_key(&self, order: &KeyOrder) -> Result<NewKey, ClientError> {
         self.post(KEYS, order).await
+    }
+
+    /// A fresh link that lets a browser in.
+    pub async fn login_link(&self) -> Result<LoginLink, ClientError> {
+        self.post("/api/login-links", &serde_json::json!({})).await
     }
 
     /// Removes the key of this name or id.

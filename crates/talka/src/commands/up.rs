@@ -5,7 +5,7 @@
 
 use crate::{
     cli::{NodeArgs, UpArgs},
-    client::install_cryptography,
+    client::{self, install_cryptography},
     env,
     exit::{Exit, UsageError},
     files,
@@ -26,7 +26,7 @@ use std::{
     time::Duration,
 };
 use sysinfo::System;
-use talka_gateway::{ApiKey, GatewayConfig, check_bind};
+use talka_gateway::{ApiKey, GatewayConfig, Logins, check_bind};
 use talka_hub::HubRef;
 use talka_node::{MemoryShare, ModelChoice, Node, NodeConfig, Opening, api::ModelReport};
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
@@ -56,10 +56,11 @@ pub async fn run(args: UpArgs) -> Result<Exit> {
     let config = node_config(&args, join, data_dir.clone()).await?;
     install_cryptography();
     let node = Node::start(config).await?;
-    let gateway = Gateway::open(listener, &node, key);
+    let logins = Logins::default();
+    let gateway = Gateway::open(listener, &node, GatewayConfig { key, logins: logins.clone() });
     files::write_http(&data_dir, address)?;
 
-    let ended = gateway.until(live(&node, address, args.json)).await;
+    let ended = gateway.until(live(&node, address, &logins, args.json)).await;
     files::remove_http(&data_dir);
     node.shutdown().await;
     ended.map(|()| Exit::Done)
@@ -219,10 +220,10 @@ async fn bind(address: SocketAddr) -> Result<TcpListener> {
 }
 
 /// From a running node to the signal to stop: says `ready` as soon as it is.
-async fn live(node: &Node, address: SocketAddr, as_json: bool) -> Result<()> {
+async fn live(node: &Node, address: SocketAddr, logins: &Logins, as_json: bool) -> Result<()> {
     tokio::select! {
         signal = stop_signal() => return signal,
-        () = serving(node) => announce(node, address, as_json).await?,
+        () = serving(node) => announce(node, address, logins, as_json).await?,
     }
     stop_signal().await
 }
@@ -239,7 +240,7 @@ async fn serving(node: &Node) {
     }
 }
 
-async fn announce(node: &Node, address: SocketAddr, as_json: bool) -> Result<()> {
+async fn announce(node: &Node, address: SocketAddr, logins: &Logins, as_json: bool) -> Result<()> {
     let network = node.api().status().await.network_name;
     let (http, id) = (format!("http://{address}"), node.id().to_string());
     if as_json {
@@ -248,6 +249,12 @@ async fn announce(node: &Node, address: SocketAddr, as_json: bool) -> Result<()>
     } else {
         output::line(format!("ready http={http} node={id} network={network}"))?;
     }
+    // A node that is bound to every address is reached at this computer's own.
+    let reached = client::reachable(&address.to_string())?;
+    eprintln!(
+        "In a browser, once and within 10 minutes: http://{reached}{} (another link: talka login)",
+        logins.link().path
+    );
     Ok(())
 }
 
@@ -258,13 +265,12 @@ struct Gateway {
 }
 
 impl Gateway {
-    fn open(listener: TcpListener, node: &Node, key: Option<ApiKey>) -> Self {
+    fn open(listener: TcpListener, node: &Node, config: GatewayConfig) -> Self {
         let (stop, stopped) = oneshot::channel();
         let shutdown = async {
             // A dropped sender means the same: nobody needs the gateway any more.
             let _ = stopped.await;
         };
-        let config = GatewayConfig { key };
         let serving = tokio::spawn(talka_gateway::serve(listener, node.api(), config, shutdown));
         Self { stop, serving }
     }

@@ -309,6 +309,23 @@ impl Node {
         reply(request.bearer_auth(key)).expect("the node answers")
     }
 
+    /// Opens a login link; the cookie that it gives, if it is good.
+    #[track_caller]
+    pub fn open_link(&self, link: &str) -> Option<String> {
+        runtime().block_on(async {
+            let response = client().get(link).send().await.expect("the node answers");
+            let set = response.headers().get("set-cookie")?.to_str().expect("text");
+            set.split(';').next().map(str::to_owned)
+        })
+    }
+
+    /// Gets `path` as the node's own page does, with this cookie and no key.
+    #[track_caller]
+    pub fn get_with_cookie(&self, path: &str, cookie: &str) -> Reply {
+        let request = client().get(format!("{}{path}", self.http)).header("cookie", cookie);
+        reply(request).expect("the node answers")
+    }
+
     /// Gets `path`.
     #[track_caller]
     pub fn get(&self, path: &str) -> Reply {
@@ -531,6 +548,8 @@ fn client() -> &'static reqwest::Client {
         // The client wants cryptography even for plain HTTP; it may be there already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let builder = reqwest::Client::builder().no_proxy().timeout(PATIENCE);
+        // What a login link answers is read, not followed.
+        let builder = builder.redirect(reqwest::redirect::Policy::none());
         // A killed node's idle connections must not be taken for its successor's.
         builder.pool_max_idle_per_host(0).build().expect("an HTTP client")
     })

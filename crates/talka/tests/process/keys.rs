@@ -1,6 +1,6 @@
 //! Keys: made and removed by the command line, kept over restarts, held to their limits.
 
-use crate::harness::{Node, Reply, folder, up, up_with_key};
+use crate::harness::{Node, Reply, finish, folder, talka, up, up_with_key, wait_for};
 use serde_json::{Value, json};
 
 /// Asks for `tokens` tokens with `key`.
@@ -39,6 +39,11 @@ fn a_budget_is_spent_and_outlives_a_restart() {
     let node = up_with_key(&dir, "correct-horse");
     assert_eq!(only_key(&node)["spent"], cost);
     ask(&node, key, 200).refused(402, "key_budget_exceeded", &[]);
+    let shown = dir.to_str().expect("the path is text");
+    let run = ["run", "--max-tokens", "1", "--data-dir", shown, "ROMEO:"];
+    finish(talka(&run).env("TALKA_API_KEY", key), "").done();
+    let status = ["status", "--data-dir", shown];
+    finish(talka(&status).env("TALKA_API_KEY", key), "").refused(3, &["scope admin"]);
     assert!(!node.log().contains(key), "no key is logged");
 
     assert!(node.cli(&["keys", "rm", "bob"]).done().starts_with("removed bob ("));
@@ -64,4 +69,26 @@ fn a_key_does_what_it_is_for_where_its_owner_needs_none() {
     ask(&node, "anything", 1).done();
     let id = made["id"].as_str().expect("an id");
     assert_eq!(node.cli(&["keys", "rm", id, "--json"]).json()["name"], "ops");
+}
+
+/// Goal: the link that a starting node prints, and a fresh one, each let a browser in once, without a key. Method:
+/// open them as a browser does, with a client that keeps no cookies by itself.
+#[test]
+fn a_printed_link_lets_a_browser_in_once() {
+    let place = folder();
+    let node = up_with_key(&place.path().join("data"), "correct-horse");
+    let printed = wait_for("the link", || {
+        let log = node.log();
+        let start = log.find("http://127.0.0.1:").filter(|_| log.contains("/login?token="))?;
+        Some(log[start..].split_whitespace().next()?.to_owned())
+    });
+    let fresh = node.cli(&["login"]).done();
+    for link in [printed.as_str(), fresh.trim()] {
+        let cookie = node.open_link(link).expect("a session");
+        let reply = node.get_with_cookie("/api/status", &cookie);
+        assert_eq!(reply.done()["node"], node.id.as_str());
+        assert_eq!(node.open_link(link), None, "it is used up");
+    }
+    let over = node.get_with_cookie("/api/status", &format!("{}=00", "talka-1"));
+    over.refused(401, "missing_api_key", &[]);
 }

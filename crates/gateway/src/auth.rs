@@ -11,6 +11,7 @@
 //! carries a foreign `Origin`, the second a foreign `Host`; both are refused.
 
 use crate::{
+    cors::Friends,
     error::ApiError,
     login::{Cookie, LOGIN_PATH},
 };
@@ -126,6 +127,8 @@ pub struct Door {
     pub scheme: &'static str,
     /// Where a browser keeps its session.
     pub cookie: Cookie,
+    /// Origins whose pages may ask models here.
+    pub friends: Friends,
 }
 
 /// Who asks, by the outside of a request.
@@ -170,7 +173,10 @@ impl Door {
                 if open {
                     return Ok(Pass::Open);
                 }
-                self.check_origin(host.as_str(), headers)?;
+                let is_friend = self.friends.sent(headers) && uri.path().starts_with("/v1/");
+                if !is_friend {
+                    self.check_origin(host.as_str(), headers)?;
+                }
                 // Clients must send some key, so here any is as good as none. But one that the node made holds
                 // its bearer to its limits, and one that it no longer knows makes nobody the owner.
                 let given = given_key(headers).map(str::trim).filter(|given| Keys::is_one(given));
@@ -277,7 +283,8 @@ mod tests {
     }
 
     fn door(rule: Rule) -> Door {
-        Door { rule, scheme: "http", cookie: Cookie::new(4242, false) }
+        let cookie = Cookie::new(4242, false);
+        Door { rule, scheme: "http", cookie, friends: Friends::default() }
     }
 
     fn keyed() -> Door {
@@ -374,6 +381,18 @@ mod tests {
             assert_eq!(admit(&loopback(), "/health", &host(name)), Ok(()));
         }
         assert_eq!(admit(&loopback(), "/api/status", &[]), Err("foreign_host"));
+    }
+
+    #[test]
+    fn pages_of_a_named_origin_may_ask_models_and_no_more() {
+        let friends = ["https://chat.example".parse().expect("an origin")];
+        let door = Door { friends: friends.into_iter().collect(), ..loopback() };
+        let from = |origin| [(header::HOST, "127.0.0.1:4242"), (header::ORIGIN, origin)];
+        assert_eq!(admit(&door, "/v1/models", &from("https://chat.example")), Ok(()));
+        let refused = admit(&door, "/api/keys", &from("https://chat.example"));
+        assert_eq!(refused, Err("foreign_origin"));
+        let other = admit(&door, "/v1/models", &from("https://other.example"));
+        assert_eq!(other, Err("foreign_origin"));
     }
 
     /// Goal: a session is for our own page alone. Method: requests as browsers send them, from our page and others.

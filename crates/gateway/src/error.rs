@@ -40,6 +40,9 @@ pub enum ApiError {
     /// The body is longer than any sensible request.
     #[error("the request body has more than {max} bytes, the most this node reads")]
     BodyTooLarge { max: usize },
+    /// The body takes its time.
+    #[error("the request body was not there after {seconds} s")]
+    BodyLate { seconds: u64 },
     /// The body is not declared as JSON.
     #[error("content type {found:?}, expected \"application/json\"")]
     ContentType { found: String },
@@ -128,6 +131,7 @@ impl ApiError {
             Self::Json { .. } => row(S::BAD_REQUEST, CALLER, "invalid_json"),
             Self::Body { .. } => row(S::BAD_REQUEST, CALLER, "incomplete_body"),
             Self::BodyTooLarge { .. } => row(S::PAYLOAD_TOO_LARGE, CALLER, "body_too_large"),
+            Self::BodyLate { .. } => row(S::REQUEST_TIMEOUT, CALLER, "body_timeout"),
             Self::ContentType { .. } => {
                 row(S::UNSUPPORTED_MEDIA_TYPE, CALLER, "unsupported_content_type")
             }
@@ -303,6 +307,10 @@ impl IntoResponse for ApiError {
         let mut response = (status, Json(&document)).into_response();
         response.extensions_mut().insert(document);
         let headers = response.headers_mut();
+        if status == StatusCode::REQUEST_TIMEOUT {
+            // The rest of the body may still come, and is no new request.
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
@@ -356,6 +364,7 @@ mod tests {
     fn what_this_crate_refuses_keeps_its_status_and_code() {
         check(ApiError::Json { reason: "x".into() }, 400, "invalid_json");
         check(ApiError::BodyTooLarge { max: 1 }, 413, "body_too_large");
+        check(ApiError::BodyLate { seconds: 1 }, 408, "body_timeout");
         check(
             ApiError::ContentType { found: "text/plain".into() },
             415,

@@ -11,10 +11,16 @@ use axum::{
     http::{HeaderMap, StatusCode, header},
 };
 use serde_json::{Map, Value};
+use std::time::Duration;
+use tokio::time::timeout;
 
 /// The most bytes of a request body. A context of 128 Ki tokens is about 0.6 MB of text; a parsed
 /// body may take twenty times its length, so a much higher limit would let one caller fill memory.
 pub const BODY_BYTES_MAX: usize = 4 << 20;
+
+/// By when a body has to be there, since its headers. The server puts it beside each request.
+#[derive(Debug, Clone, Copy)]
+pub struct BodyTime(pub Duration);
 
 /// How much of a wrong value is shown back.
 const SHOWN_CHARS_MAX: usize = 80;
@@ -159,13 +165,13 @@ impl<S: Send + Sync> FromRequest<S> for Fields {
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         check_content_type(request.headers())?;
         check_declared_length(request.headers())?;
-        let body =
-            Bytes::from_request(request, state).await.map_err(|rejection| {
-                match rejection.status() {
-                    StatusCode::PAYLOAD_TOO_LARGE => ApiError::BodyTooLarge { max: BODY_BYTES_MAX },
-                    _ => ApiError::Body { reason: rejection.body_text() },
-                }
-            })?;
+        let time = request.extensions().get().map_or(Duration::MAX, |BodyTime(time)| *time);
+        let read = timeout(time, Bytes::from_request(request, state)).await;
+        let late = |_| ApiError::BodyLate { seconds: time.as_secs() };
+        let body = read.map_err(late)?.map_err(|rejection| match rejection.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => ApiError::BodyTooLarge { max: BODY_BYTES_MAX },
+            _ => ApiError::Body { reason: rejection.body_text() },
+        })?;
         Self::parse(&body)
     }
 }

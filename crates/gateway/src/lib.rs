@@ -15,19 +15,26 @@ pub mod anthropic;
 pub mod asking;
 pub mod auth;
 pub mod blocks;
+pub mod cors;
 pub mod dashboard;
 pub mod entrance;
 pub mod error;
 pub mod fields;
 pub mod functions;
 pub mod keys;
+mod listen;
 mod live;
 pub mod login;
 pub mod openai;
+mod patience;
 mod server;
 #[cfg(test)]
 mod test_generation;
+pub mod tls;
 
 pub use auth::{ApiKey, BindRefused, KeyError, check_bind};
+pub use cors::{Origin, OriginError};
+pub use listen::{Limits, STOPPING_MAX};
 pub use login::{LoginLink, Logins};
-pub use server::{GatewayConfig, STOPPING_MAX, serve};
+pub use server::{GatewayConfig, serve};
+pub use tls::{Tls, TlsError};

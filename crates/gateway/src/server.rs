@@ -5,14 +5,17 @@ use crate::{
     answering::X_REQUEST_ID,
     anthropic,
     auth::{ApiKey, Door, Rule, check_bind},
+    cors::{self, Friends, Origin},
     dashboard,
     entrance::{self, Entrance},
     error::ApiError,
-    fields::BODY_BYTES_MAX,
+    fields::{BODY_BYTES_MAX, BodyTime},
     keys,
+    listen::{Limits, listen},
     live::Closing,
     login::{self, Cookie, Login, Logins},
     openai,
+    tls::Tls,
 };
 use axum::{
     Extension, Json, Router,
@@ -21,7 +24,6 @@ use axum::{
     middleware::{self, Next},
     response::Response,
     routing::get,
-    serve::ListenerExt,
 };
 use serde_json::json;
 use std::{
@@ -30,15 +32,9 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
 };
 use talka_node::api::{Api, Keys};
-use tokio::{net::TcpListener, sync::oneshot};
-
-/// How long answers under way may go on once the node is told to stop.
-///
-/// Enough for a settlement to be written and an error to be sent; a person who pressed Ctrl-C waits.
-pub const STOPPING_MAX: Duration = Duration::from_secs(3);
+use tokio::net::TcpListener;
 
 /// What the caller of [`serve`] chooses.
 #[derive(Debug, Clone, Default)]
@@ -47,6 +43,12 @@ pub struct GatewayConfig {
     pub key: Option<ApiKey>,
     /// The links and sessions of browsers.
     pub logins: Logins,
+    /// The origins whose pages may read answers.
+    pub origins: Vec<Origin>,
+    /// What to encrypt connections with, if they are.
+    pub tls: Option<Arc<Tls>>,
+    /// What connections may take.
+    pub limits: Limits,
 }
 
 /// Answers HTTP on `listener` until `shutdown` ends and answers under way are done, or
@@ -78,38 +80,24 @@ async fn serve_routes(
     let address = listener.local_addr()?;
     check_bind(address, config.key.is_some())
         .map_err(|refused| io::Error::new(io::ErrorKind::PermissionDenied, refused))?;
-    let (logins, cookie) = (config.logins, Cookie::new(address.port(), false));
+    let GatewayConfig { key, logins, origins, tls, limits } = config;
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let cookie = Cookie::new(address.port(), tls.is_some());
     let login = Login { logins: logins.clone(), cookie: cookie.clone() };
-    let rule = config.key.map_or(Rule::Loopback, Rule::Keyed);
-    let entrance = Entrance { door: Door { rule, scheme: "http", cookie }, keys, logins };
-    let routes = routes.merge(login::routes(login));
-    let (stopping, stop_seen) = oneshot::channel();
-    // Small events must leave at once, not wait for more to fill a packet.
-    let listener = listener.tap_io(|stream| {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "TCP_NODELAY was not set");
-        }
-    });
+    let friends: Friends = origins.into_iter().collect();
+    let rule = key.map_or(Rule::Loopback, Rule::Keyed);
+    let door = Door { rule, scheme, cookie, friends: friends.clone() };
     let (open, closing) = Closing::new();
-    let routes = guarded(routes, entrance).layer(Extension(closing));
-    let server = axum::serve(listener, routes).with_graceful_shutdown(async move {
+    let routes = guarded(routes.merge(login::routes(login)), Entrance { door, keys, logins })
+        .layer(Extension(BodyTime(limits.body_time)))
+        .layer(Extension(closing))
+        .layer(middleware::from_fn_with_state(friends, cors::allow));
+    let shutdown = async move {
         shutdown.await;
         drop(open);
-        // Nobody listens once the server ended by itself.
-        let _ = stopping.send(());
-    });
-    tokio::select! {
-        ended = server => ended,
-        () = overdue(stop_seen) => Ok(()),
-    }
-}
-
-/// Ends [`STOPPING_MAX`] after the stop was seen; never if it never is.
-async fn overdue(stop_seen: oneshot::Receiver<()>) {
-    match stop_seen.await {
-        Ok(()) => tokio::time::sleep(STOPPING_MAX).await,
-        Err(_) => std::future::pending().await,
-    }
+    };
+    listen(listener, tls, routes, limits, shutdown).await;
+    Ok(())
 }
 
 /// `routes`, the page, `/health`, and the rules for every path, unknown ones included.
@@ -145,6 +133,9 @@ async fn stamp(request: Request, next: Next) -> Response {
     response
 }
 
+#[cfg(test)]
+#[path = "hostile_tests.rs"]
+mod hostile_tests;
 #[cfg(test)]
 #[path = "server_tests.rs"]
 mod tests;

@@ -21,7 +21,7 @@ async fn start(key: Option<&str>) -> (SocketAddr, oneshot::Sender<()>) {
 }
 
 /// Keys in a store that is gone with them.
-fn no_keys() -> Keys {
+pub(super) fn no_keys() -> Keys {
     let dir = tempfile::tempdir().expect("a folder");
     let store = Store::open(dir.path()).expect("a store");
     Keys::open(Arc::new(store)).expect("no keys")
@@ -42,21 +42,21 @@ async fn start_with(key: Option<&str>, keys: Keys) -> (SocketAddr, oneshot::Send
     (address, stop)
 }
 
-struct Reply {
-    status: u16,
-    head: String,
-    body: String,
+pub(super) struct Reply {
+    pub status: u16,
+    pub head: String,
+    pub body: String,
 }
 
 impl Reply {
-    fn error_code(&self) -> String {
+    pub fn error_code(&self) -> String {
         let document: Value = serde_json::from_str(&self.body).expect(&self.body);
         document["error"]["code"].as_str().expect("a code").to_owned()
     }
 }
 
 /// One exchange. `head` is the request line and the headers, host and connection excepted.
-async fn exchange(address: SocketAddr, head: &str, body: &str) -> Reply {
+pub(super) async fn exchange(address: SocketAddr, head: &str, body: &str) -> Reply {
     let mut stream = TcpStream::connect(address).await.expect("connects");
     let request = format!("{head}\r\nHost: {address}\r\nConnection: close\r\n\r\n{body}");
     stream.write_all(request.as_bytes()).await.expect("sends");
@@ -64,13 +64,18 @@ async fn exchange(address: SocketAddr, head: &str, body: &str) -> Reply {
     // A server that refuses a body may reset the connection once its answer is sent.
     let ended = stream.read_to_end(&mut reply).await;
     assert!(ended.is_ok() || !reply.is_empty(), "{ended:?}");
-    let reply = String::from_utf8(reply).expect("UTF-8");
+    read_reply(reply)
+}
+
+/// A reply as it came over the wire.
+pub(super) fn read_reply(bytes: Vec<u8>) -> Reply {
+    let reply = String::from_utf8(bytes).expect("UTF-8");
     let (head, body) = reply.split_once("\r\n\r\n").expect("a head");
     let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).expect("a status");
     Reply { status, head: head.to_lowercase(), body: body.to_owned() }
 }
 
-async fn post_json(address: SocketAddr, headers: &str, body: &str) -> Reply {
+pub(super) async fn post_json(address: SocketAddr, headers: &str, body: &str) -> Reply {
     let head = format!(
         "POST /v1/echo HTTP/1.1\r\nContent-Length: {}\r\nContent-Type: application/json{headers}",
         body.len()
@@ -258,6 +263,41 @@ async fn the_page_names_no_other_host_and_runs_nothing_inline() {
         let is_markup = path == "/" || path == "/icon.svg";
         assert!(!is_markup || !inline.iter().any(|word| text.contains(word)), "{path}");
     }
+}
+
+/// Goal: a page of an origin that the owner names may read answers, and no other's. Method: what a browser asks
+/// ahead, and then, with a key.
+#[tokio::test]
+async fn pages_of_named_origins_may_read_answers() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    let config = GatewayConfig {
+        key: Some(ApiKey::new("correct-horse").expect("a key")),
+        origins: vec!["https://chat.example".parse().expect("an origin")],
+        ..GatewayConfig::default()
+    };
+    let routes = Router::new().route("/v1/echo", post(async |_: Fields| "read"));
+    tokio::spawn(serve_routes(listener, routes, no_keys(), config, std::future::pending()));
+
+    let ahead = "OPTIONS /v1/echo HTTP/1.1\r\nAccess-Control-Request-Method: POST\r\nOrigin: ";
+    let reply = exchange(address, &format!("{ahead}https://chat.example"), "").await;
+    assert_eq!(reply.status, 204);
+    for line in [
+        "access-control-allow-origin: https://chat.example",
+        "access-control-allow-headers: authorization, *",
+        "vary: origin",
+    ] {
+        assert!(reply.head.contains(line), "{}", reply.head);
+    }
+    let reply = exchange(address, &format!("{ahead}https://other.example"), "").await;
+    assert!(reply.status == 401 && !reply.head.contains("allow-origin"), "{}", reply.head);
+    assert!(reply.head.contains("vary: origin"), "{}", reply.head);
+
+    let key = "\r\nx-api-key: correct-horse\r\nOrigin: https://chat.example";
+    let reply = post_json(address, key, "{}").await;
+    assert!(reply.status == 200 && reply.head.contains("allow-origin: https://chat.example"));
+    let reply = post_json(address, "\r\nOrigin: https://chat.example", "{}").await;
+    assert!(reply.status == 401 && reply.head.contains("allow-origin"), "it may read why");
 }
 
 #[tokio::test]

@@ -1,8 +1,10 @@
 //! Commands and flags as typed. Resolved where they are used; nothing is decided here.
 
 mod keys;
+mod listen;
 
 pub use keys::{KeysAction, KeysAddArgs, KeysArgs};
+pub use listen::ListenArgs;
 
 use crate::{
     env,
@@ -92,6 +94,8 @@ pub struct NodeArgs {
     /// Address for callers; any but this computer's own needs an API key; port 0 takes a free one
     #[arg(long, value_name = "ADDR", default_value = HTTP_DEFAULT)]
     pub http: SocketAddr,
+    #[command(flatten)]
+    pub listen: ListenArgs,
     /// UDP address for other nodes [default: any free port]
     #[arg(long, value_name = "ADDR")]
     pub p2p: Option<SocketAddr>,
@@ -192,9 +196,13 @@ pub struct NodeAt {
     /// Data directory of the node [default: this system's place for program data]
     #[arg(long, value_name = "DIR", env = env::DATA_DIR, global = true)]
     pub data_dir: Option<PathBuf>,
-    /// Address of the node, such as 127.0.0.1:4242 [default: as kept in the data directory]
+    /// Address of the node, such as 127.0.0.1:4242 or https://box.example:4242 [default: as kept in the data
+    /// directory]
     #[arg(long, value_name = "ADDR", global = true)]
     pub http: Option<String>,
+    /// File of certificates in PEM to trust besides this system's, for a node with one of its own making
+    #[arg(long, value_name = "PEM", global = true)]
+    pub tls_ca: Option<PathBuf>,
     #[command(flatten)]
     pub key: KeyArgs,
     /// Print one JSON document

@@ -5,19 +5,22 @@
 
 mod answer;
 mod keys;
+mod reach;
 
 pub use answer::Answer;
+pub use reach::{Reach, reachable};
 
 use crate::{
     cli::{HTTP_DEFAULT, NodeAt},
     exit::{Exit, UsageError},
-    files,
+    files::{self, Kept},
 };
 use anyhow::Result;
+use reach::Trust;
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::{path::Path, time::Duration};
 use talka_node::api::{
     CreditsReport, EntryReport, InviteOptions, InviteReport, JoinReport, ModelReport, PeerReport,
     ProofReport, RouteReport, Status, VerifyReport,
@@ -102,6 +105,8 @@ struct ErrorBody {
 #[derive(Debug)]
 pub struct Client {
     http: reqwest::Client,
+    /// Scheme and address, before every path.
+    base: String,
     address: String,
     key: Option<String>,
 }
@@ -154,21 +159,38 @@ impl Client {
     /// # Errors
     /// If the address is none, a file cannot be read, or the data directory names no address.
     pub fn find(at: &NodeAt) -> Result<Self> {
-        let address = match &at.http {
-            Some(typed) => typed.clone(),
-            None => address_kept(at.data_dir.as_deref())?,
-        };
-        Self::at(&address, files::api_key(&at.key)?)
+        let key = files::api_key(&at.key)?;
+        match (&at.http, &at.tls_ca) {
+            (Some(typed), ca) => Self::open(typed, Trust::of(ca.as_deref()), key),
+            (None, Some(ca)) => {
+                Self::open(&address_kept(at.data_dir.as_deref())?.address, Trust::Also(ca), key)
+            }
+            (None, None) => Self::kept(&address_kept(at.data_dir.as_deref())?, key),
+        }
     }
 
-    /// The node at `address`, `HOST:PORT` with or without `http://`.
+    /// The node that a data directory names. It shows the very certificate that the directory names, whatever name
+    /// that is for.
     ///
     /// # Errors
-    /// [`UsageError`] if the address is none.
-    pub fn at(address: &str, key: Option<String>) -> Result<Self> {
+    /// [`UsageError`] if the address is none, or what is wrong with the certificate.
+    pub fn kept(kept: &Kept, key: Option<String>) -> Result<Self> {
+        let trust = kept.cert.as_deref().map_or(Trust::System, Trust::Only);
+        Self::open(&kept.address, trust, key)
+    }
+
+    /// The node at `typed`, `HOST:PORT` with or without a scheme.
+    fn open(typed: &str, trust: Trust<'_>, key: Option<String>) -> Result<Self> {
         install_cryptography();
-        let http = reqwest::Client::builder().no_proxy().connect_timeout(CONNECT_MAX).build()?;
-        Ok(Self { http, address: reachable(address)?, key })
+        let Reach { scheme, address } = reachable(typed)?;
+        let builder = reqwest::Client::builder().no_proxy().connect_timeout(CONNECT_MAX);
+        let http = trust.apply(builder)?.build()?;
+        Ok(Self { http, base: format!("{scheme}://{address}"), address, key })
+    }
+
+    /// Scheme and address, as a browser wants them.
+    pub fn base(&self) -> &str {
+        &self.base
     }
 
     /// Where the node is, `HOST:PORT`.
@@ -284,7 +306,7 @@ impl Client {
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        let request = self.http.request(method, format!("http://{}{path}", self.address));
+        let request = self.http.request(method, format!("{}{path}", self.base));
         match &self.key {
             Some(key) => request.bearer_auth(key),
             None => request,
@@ -341,34 +363,13 @@ pub fn install_cryptography() {
 }
 
 /// The address in the data directory; for the default directory, else the default address.
-fn address_kept(chosen: Option<&Path>) -> Result<String> {
+fn address_kept(chosen: Option<&Path>) -> Result<Kept> {
     let data_dir = files::data_dir(chosen)?;
     match files::read_http(&data_dir)? {
-        Some(address) => Ok(address),
-        None if chosen.is_none() => Ok(HTTP_DEFAULT.into()),
+        Some(kept) => Ok(kept),
+        None if chosen.is_none() => Ok(Kept { address: HTTP_DEFAULT.into(), cert: None }),
         None => Err(ClientError::NotRunning { data_dir: data_dir.display().to_string() }.into()),
     }
-}
-
-/// `HOST:PORT` to connect to. A node bound to every address is reached at this computer's own.
-///
-/// # Errors
-/// [`UsageError`] if `typed` is no such address.
-pub fn reachable(typed: &str) -> Result<String, UsageError> {
-    let address = typed.strip_prefix("http://").unwrap_or(typed).trim_end_matches('/');
-    let port = address.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
-    if address.contains('/') || port.is_none_or(|port| port == 0) {
-        return Err(UsageError(format!(
-            "the address of a node is HOST:PORT such as {HTTP_DEFAULT}, found {typed:?}"
-        )));
-    }
-    Ok(match address.parse::<SocketAddr>() {
-        Ok(bound) if bound.ip().is_unspecified() && bound.is_ipv4() => {
-            format!("127.0.0.1:{}", bound.port())
-        }
-        Ok(bound) if bound.ip().is_unspecified() => format!("[::1]:{}", bound.port()),
-        _ => address.to_owned(),
-    })
 }
 
 /// The innermost reason: "connection refused" says more than "error sending request".
@@ -383,21 +384,6 @@ fn root_cause(error: &reqwest::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn addresses_are_taken_with_or_without_a_scheme() {
-        for (typed, expected) in [
-            ("127.0.0.1:4242", "127.0.0.1:4242"),
-            ("http://box.local:80/", "box.local:80"),
-            ("0.0.0.0:4242", "127.0.0.1:4242"),
-            ("[::]:9", "[::1]:9"),
-        ] {
-            assert_eq!(reachable(typed).expect(typed), expected);
-        }
-        for wrong in ["", "4242", "host", "https://host:1", "host:1/v1", "host:0", "host:x"] {
-            assert!(reachable(wrong).is_err(), "{wrong}");
-        }
-    }
 
     #[test]
     fn an_answer_is_bounded_by_half_the_context() {

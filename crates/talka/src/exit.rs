@@ -2,6 +2,7 @@
 
 use crate::client::ClientError;
 use std::{io, process::ExitCode};
+use talka_gateway::TlsError;
 use talka_hub::HubError;
 use talka_node::{StartError, api::AdminError};
 
@@ -65,7 +66,7 @@ fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
         // Whoever read our output has seen enough, as in `talka ledger export | head`.
         return (error.kind() == io::ErrorKind::BrokenPipe).then_some(Exit::Done);
     }
-    cause.is::<UsageError>().then_some(Exit::Usage)
+    (cause.is::<UsageError>() || cause.is::<TlsError>()).then_some(Exit::Usage)
 }
 
 /// What kept a model from coming: settings that are none, a repository that is not open to us.

@@ -29,13 +29,21 @@ pub fn data_dir(chosen: Option<&Path>) -> Result<PathBuf, UsageError> {
     Ok(dirs.data_dir().to_owned())
 }
 
-/// Leaves `address` in `data_dir`, so that clients find the node.
+/// Leaves in `data_dir` where clients find the node, and the file of the certificate that it shows, if it does.
 ///
 /// # Errors
 /// If the file cannot be written.
-pub fn write_http(data_dir: &Path, address: SocketAddr) -> Result<()> {
+pub fn write_http(data_dir: &Path, address: SocketAddr, cert: Option<&Path>) -> Result<()> {
     let path = data_dir.join(HTTP_FILE);
-    fs::write(&path, format!("{address}\n"))
+    let text = match cert {
+        None => format!("{address}\n"),
+        Some(cert) => {
+            let cert = std::path::absolute(cert)
+                .with_context(|| format!("cannot say where {} is", cert.display()))?;
+            format!("https://{address}\n{}\n", cert.display())
+        }
+    };
+    fs::write(&path, text)
         .with_context(|| format!("cannot write {}: is the folder writable?", path.display()))
 }
 
@@ -45,14 +53,27 @@ pub fn remove_http(data_dir: &Path) {
     let _ = fs::remove_file(data_dir.join(HTTP_FILE));
 }
 
-/// The address kept in `data_dir`, if there is one.
+/// Where the node of a data directory is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// Its address, with `https://` before it where it listens so.
+    pub address: String,
+    /// The file of the certificate that it shows.
+    pub cert: Option<PathBuf>,
+}
+
+/// What [`write_http`] left in `data_dir`, if it did.
 ///
 /// # Errors
 /// If the file is there but cannot be read.
-pub fn read_http(data_dir: &Path) -> Result<Option<String>> {
+pub fn read_http(data_dir: &Path) -> Result<Option<Kept>> {
     let path = data_dir.join(HTTP_FILE);
     match fs::read_to_string(&path) {
-        Ok(text) => Ok(Some(text.trim().to_owned())),
+        Ok(text) => {
+            let (address, cert) = text.trim().split_once('\n').unwrap_or((text.trim(), ""));
+            let cert = Some(PathBuf::from(cert)).filter(|_| !cert.is_empty());
+            Ok(Some(Kept { address: address.to_owned(), cert }))
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
     }

@@ -38,8 +38,8 @@ pub async fn run(args: JoinArgs) -> Result<Exit> {
 /// nodes cannot share one.
 async fn running(node: &NodeArgs) -> Result<Option<Client>> {
     let data_dir = files::data_dir(node.data_dir.as_deref())?;
-    let Some(address) = files::read_http(&data_dir)? else { return Ok(None) };
-    let client = Client::at(&address, files::api_key(&node.key)?)?;
+    let Some(kept) = files::read_http(&data_dir)? else { return Ok(None) };
+    let client = Client::kept(&kept, files::api_key(&node.key)?)?;
     match client.status().await {
         Ok(_) => Ok(Some(client)),
         // What an ended node left; whoever listens there now is not ours.

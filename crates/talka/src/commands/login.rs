@@ -7,7 +7,7 @@ use serde_json::json;
 pub async fn run(at: NodeAt) -> Result<Exit> {
     let client = Client::find(&at)?;
     let link = client.login_link().await?;
-    let address = format!("http://{}{}", client.address(), link.path);
+    let address = format!("{}{}", client.base(), link.path);
     if at.json {
         output::json(&json!({ "link": address, "expires_at": link.expires_at }))?;
     } else {

@@ -4,8 +4,8 @@
 //! before a model is loaded than after. `ready` is printed when a caller would be answered.
 
 use crate::{
-    cli::{NodeArgs, UpArgs},
-    client::{self, install_cryptography},
+    cli::{ListenArgs, NodeArgs, UpArgs},
+    client::{self, Reach, install_cryptography},
     env,
     exit::{Exit, UsageError},
     files,
@@ -23,10 +23,11 @@ use std::{
     net::SocketAddr,
     num::NonZero,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 use sysinfo::System;
-use talka_gateway::{ApiKey, GatewayConfig, Logins, check_bind};
+use talka_gateway::{ApiKey, GatewayConfig, Logins, Tls, check_bind};
 use talka_hub::HubRef;
 use talka_node::{MemoryShare, ModelChoice, Node, NodeConfig, Opening, api::ModelReport};
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
@@ -49,6 +50,7 @@ pub async fn run(args: UpArgs) -> Result<Exit> {
     start_log()?;
     let key = files::api_key(&args.key)?.map(|text| ApiKey::new(&text)).transpose()?;
     check_bind(args.http, key.is_some()).map_err(|error| UsageError(error.to_string()))?;
+    let gateway_config = gateway_config(&args.listen)?;
     let data_dir = files::data_dir(args.data_dir.as_deref())?;
 
     let listener = bind(args.http).await?;
@@ -56,14 +58,27 @@ pub async fn run(args: UpArgs) -> Result<Exit> {
     let config = node_config(&args, join, data_dir.clone()).await?;
     install_cryptography();
     let node = Node::start(config).await?;
+    let scheme = if gateway_config.tls.is_some() { "https" } else { "http" };
+    let origin = format!("{scheme}://{address}");
     let logins = Logins::default();
-    let gateway = Gateway::open(listener, &node, GatewayConfig { key, logins: logins.clone() });
-    files::write_http(&data_dir, address)?;
+    let config = GatewayConfig { key, logins: logins.clone(), ..gateway_config };
+    let gateway = Gateway::open(listener, &node, config);
+    files::write_http(&data_dir, address, args.listen.tls_cert.as_deref())?;
 
-    let ended = gateway.until(live(&node, address, &logins, args.json)).await;
+    let ended = gateway.until(live(&node, &origin, &logins, args.json)).await;
     files::remove_http(&data_dir);
     node.shutdown().await;
     ended.map(|()| Exit::Done)
+}
+
+/// How callers are listened to.
+fn gateway_config(args: &ListenArgs) -> Result<GatewayConfig> {
+    let tls = match (&args.tls_cert, &args.tls_key) {
+        (Some(cert), Some(key)) => Some(Tls::open(cert, key)?),
+        _ => None,
+    };
+    let origins = args.cors_origins.clone();
+    Ok(GatewayConfig { tls: tls.map(Arc::new), origins, ..GatewayConfig::default() })
 }
 
 /// Log lines go to standard error.
@@ -220,10 +235,10 @@ async fn bind(address: SocketAddr) -> Result<TcpListener> {
 }
 
 /// From a running node to the signal to stop: says `ready` as soon as it is.
-async fn live(node: &Node, address: SocketAddr, logins: &Logins, as_json: bool) -> Result<()> {
+async fn live(node: &Node, origin: &str, logins: &Logins, as_json: bool) -> Result<()> {
     tokio::select! {
         signal = stop_signal() => return signal,
-        () = serving(node) => announce(node, address, logins, as_json).await?,
+        () = serving(node) => announce(node, origin, logins, as_json).await?,
     }
     stop_signal().await
 }
@@ -240,9 +255,9 @@ async fn serving(node: &Node) {
     }
 }
 
-async fn announce(node: &Node, address: SocketAddr, logins: &Logins, as_json: bool) -> Result<()> {
+async fn announce(node: &Node, origin: &str, logins: &Logins, as_json: bool) -> Result<()> {
     let network = node.api().status().await.network_name;
-    let (http, id) = (format!("http://{address}"), node.id().to_string());
+    let (http, id) = (origin, node.id().to_string());
     if as_json {
         // One line, although a document: the reader must not wait for an end that never comes.
         output::line(json!({ "http": http, "node": id, "network": network }).to_string())?;
@@ -250,9 +265,9 @@ async fn announce(node: &Node, address: SocketAddr, logins: &Logins, as_json: bo
         output::line(format!("ready http={http} node={id} network={network}"))?;
     }
     // A node that is bound to every address is reached at this computer's own.
-    let reached = client::reachable(&address.to_string())?;
+    let Reach { scheme, address } = client::reachable(origin)?;
     eprintln!(
-        "In a browser, once and within 10 minutes: http://{reached}{} (another link: talka login)",
+        "In a browser, once and within 10 minutes: {scheme}://{address}{} (another link: talka login)",
         logins.link().path
     );
     Ok(())

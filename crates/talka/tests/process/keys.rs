@@ -1,7 +1,8 @@
 //! Keys: made and removed by the command line, kept over restarts, held to their limits.
 
-use crate::harness::{Node, Reply, finish, folder, talka, up, up_with_key, wait_for};
+use crate::harness::{Node, Reply, cannot_start, finish, folder, talka, up, up_with_key, wait_for};
 use serde_json::{Value, json};
+use std::fs;
 
 /// Asks for `tokens` tokens with `key`.
 fn ask(node: &Node, key: &str, tokens: u32) -> Reply {
@@ -91,4 +92,32 @@ fn a_printed_link_lets_a_browser_in_once() {
     }
     let over = node.get_with_cookie("/api/status", &format!("{}=00", "talka-1"));
     over.refused(401, "missing_api_key", &[]);
+}
+
+/// Goal: a node with a certificate of its own making is reached over HTTPS alone, by its data directory without a
+/// word, by its name with the certificate. Method: the command line, and the link for browsers.
+#[test]
+fn a_node_with_a_certificate_is_reached_over_https() {
+    let place = folder();
+    let file = |name: &str| place.path().join(name).to_str().expect("the path is text").to_owned();
+    let (cert, key) = (file("cert.pem"), file("key.pem"));
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    fs::write(&cert, made.cert.pem()).expect("written");
+    fs::write(&key, made.signing_key.serialize_pem()).expect("written");
+    let node = up(&place.path().join("data"), &["--tls-cert", &cert, "--tls-key", &key]);
+    assert!(node.http.starts_with("https://127.0.0.1:"), "{}", node.http);
+
+    node.cli(&["run", "--max-tokens", "1", "ROMEO:"]).done();
+    assert!(node.cli(&["login"]).done().starts_with(&node.http));
+    let by_name = node.http.replace("127.0.0.1", "localhost");
+    let ask = |more: &[&str]| finish(&mut talka(&[&["status", "--http"], more].concat()), "");
+    ask(&[&by_name, "--tls-ca", &cert]).done();
+    ask(&[&by_name]).refused(4, &["no node answers", "certificate"]);
+    ask(&[by_name.trim_start_matches("https://")]).refused(4, &["no node answers"]);
+
+    let dir = place.path().join("other");
+    let none = ["--tls-cert", cert.as_str(), "--tls-key", cert.as_str()];
+    cannot_start(&["up"], &dir, &none).refused(2, &["cert.pem", "no private key"]);
+    cannot_start(&["up"], &dir, &["--tls-cert", &cert]).refused(2, &["--tls-key"]);
+    cannot_start(&["up"], &dir, &["--cors-origin", "*"]).refused(2, &["https://chat.example"]);
 }

@@ -8,7 +8,7 @@ use axum::{
     body::Body,
     extract::{Request, State},
     http::{
-        HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri,
+        HeaderMap, HeaderValue, Method, StatusCode, Uri,
         header::{
             ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
             ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE,
@@ -105,7 +105,7 @@ pub async fn allow(State(friends): State<Friends>, request: Request, next: Next)
         headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED_HEADERS);
     }
     if !friends.0.is_empty() {
-        response.headers_mut().append(VARY, HeaderValue::from(HeaderName::from_static("origin")));
+        response.headers_mut().append(VARY, HeaderValue::from_static("origin"));
     }
     response
 }

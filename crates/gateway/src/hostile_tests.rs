@@ -8,11 +8,11 @@ use super::{
 use crate::fields::Fields;
 use axum::{body::Body, routing::post};
 use futures_util::stream;
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    sync::mpsc,
+    sync::{mpsc, oneshot},
 };
 
 /// Long enough for a test that sends at once, short enough to wait for.
@@ -128,12 +128,13 @@ fn endless() -> (Router, mpsc::UnboundedReceiver<usize>) {
     const PIECE: usize = 64 << 10;
     let (made, count) = mpsc::unbounded_channel();
     let made = Arc::new(std::sync::Mutex::new(Some(made)));
-    let answer = async move || {
+    let answer = move || {
         let made = made.lock().expect("nobody panics").take().expect("asked once");
-        Body::from_stream(stream::unfold(made, |made| async move {
+        let pieces = stream::unfold(made, |made| async move {
             let _ = made.send(PIECE);
             Some((Ok::<_, io::Error>(vec![0_u8; PIECE]), made))
-        }))
+        });
+        std::future::ready(Body::from_stream(pieces))
     };
     (Router::new().route("/v1/endless", axum::routing::get(answer)), count)
 }

@@ -35,11 +35,9 @@ use tokio::{
 /// Enough for a settlement to be written and an error to be sent; a person who pressed Ctrl-C waits.
 pub const STOPPING_MAX: Duration = Duration::from_secs(3);
 
-/// The most bytes of a request's line and headers: a key has up to 1 KiB, cookies of a host at most a few.
+/// The most bytes of a request's line and headers: a key has up to 1 KiB, cookies of a host at most a few. Their
+/// number is bounded by hyper's own limit, 100.
 const HEAD_BYTES_MAX: usize = 64 << 10;
-
-/// The most headers of a request. Clients send about twenty.
-const HEADERS_MAX: usize = 100;
 
 /// Requests at once on one connection of HTTP/2.
 const STREAMS_MAX: u32 = 256;
@@ -158,7 +156,7 @@ impl Connection {
         let io = TokioIo::new(Patient::new(io, self.limits.stall_time));
         let builder = self.builder();
         if let Err(error) = watcher.watch(builder.serve_connection(io, service)).await {
-            tracing::debug!(error, "a connection ended");
+            tracing::debug!(%error, "a connection ended");
         }
     }
 
@@ -168,8 +166,7 @@ impl Connection {
             .http1()
             .timer(TokioTimer::new())
             .header_read_timeout(self.limits.head_time)
-            .max_buf_size(HEAD_BYTES_MAX)
-            .max_headers(HEADERS_MAX);
+            .max_buf_size(HEAD_BYTES_MAX);
         builder
             .http2()
             .timer(TokioTimer::new())

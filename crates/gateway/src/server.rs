@@ -52,7 +52,7 @@ pub struct GatewayConfig {
 }
 
 /// Answers HTTP on `listener` until `shutdown` ends and answers under way are done, or
-/// [`STOPPING_MAX`] later.
+/// [`STOPPING_MAX`](crate::STOPPING_MAX) later.
 ///
 /// # Errors
 /// [`io::ErrorKind::PermissionDenied`] with [`crate::BindRefused`] inside if others can reach the

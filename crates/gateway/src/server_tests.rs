@@ -13,6 +13,7 @@ use talka_node::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
+    sync::oneshot,
 };
 
 /// A gateway over one call that reads a JSON object. Dropping the sender stops it.

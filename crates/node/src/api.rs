@@ -5,18 +5,18 @@ mod forecast;
 mod routes;
 mod types;
 
-use entries::Reader;
 pub use crate::core::keys::{
     KeyId, KeyLimits, KeyOrder, KeyOrderError, KeyRefused, KeyReport, OverBudget, Scope,
     UnknownScope,
 };
 pub use crate::shell::keys::{KeyGuest, KeySecret, Keys, KeysError, NewKey};
+use entries::Reader;
 pub use forecast::*;
 pub use routes::*;
 pub use types::*;
 
 use crate::shell::{
-    Shared, answer, count, desk::Desk, embed, hub::HubInput, join, now, open, random,
+    Patience, Shared, answer, count, desk::Desk, embed, hub::HubInput, join, now, open, random,
     upstream::Upstream,
 };
 use crate::wire::Machine;
@@ -63,12 +63,32 @@ impl Api {
         &self.shared.callers
     }
 
-    /// Starts answering `request`: checks it, reserves its greatest possible cost, finds a route.
+    /// Starts answering `request`: waits for its turn, checks it, reserves its greatest possible cost, finds a route.
     ///
     /// # Errors
     /// [`GenerateError`]; nothing was computed or charged.
     pub async fn generate(&self, request: GenerateRequest) -> Result<Generation, GenerateError> {
-        answer::start(Arc::clone(&self.shared), request, self.key.clone()).await
+        self.begin(request, Patience::Waits).await
+    }
+
+    /// The same for one more answer of a call that has some already: it waits for no turn, since others may wait
+    /// for those.
+    ///
+    /// # Errors
+    /// [`GenerateError`]; nothing was computed or charged.
+    pub async fn generate_more(
+        &self,
+        request: GenerateRequest,
+    ) -> Result<Generation, GenerateError> {
+        self.begin(request, Patience::Never).await
+    }
+
+    async fn begin(
+        &self,
+        request: GenerateRequest,
+        patience: Patience,
+    ) -> Result<Generation, GenerateError> {
+        answer::start(Arc::clone(&self.shared), request, self.key.clone(), patience).await
     }
 
     /// How many tokens `prompt` has for the model called `name`, as a request for text that may call `tools` would
@@ -115,7 +135,8 @@ impl Api {
             started_at: shared.started_at,
             nodes_alive,
             nodes_known,
-            requests_running: crate::shell::REQUESTS_MAX - shared.admitted.available_permits(),
+            requests_running: shared.places.running(),
+            requests_waiting: shared.places.waiting(),
             sessions_held: shared.stages.sessions_held(),
             tokens_chosen: shared.meter.tokens_chosen(),
             busy_ms: shared.stages.busy().as_millis() as u64,

@@ -5,6 +5,7 @@ use crate::{
         fallback::{UpstreamModel, UpstreamPrice},
         owner::Opening,
     },
+    shell::admission::Load,
     wire::Grade,
 };
 use std::{
@@ -151,6 +152,8 @@ pub struct NodeConfig {
     pub p2p_address: Option<SocketAddr>,
     /// The only address told to other nodes; this machine's own if absent.
     pub p2p_announced: Option<SocketAddr>,
+    /// How many requests of callers it takes in.
+    pub load: Load,
     /// Services to fall back on, in the order in which they are asked.
     pub upstreams: Vec<UpstreamChoice>,
     /// What each member is granted, if this start founds a network; the policy's default if absent.

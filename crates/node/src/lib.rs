@@ -18,7 +18,7 @@ pub use core::{
     fallback::{UpstreamModel, UpstreamPrice},
     owner::{Hours, HoursError, Opening},
 };
-pub use shell::{FetchError, Node};
+pub use shell::{FetchError, Node, REQUESTS_MAX, admission::Load};
 pub use talka_base as base;
 pub use talka_engine::{BundledModel, ModelError, ModelProfile, ModelSource, quant::Encoding};
 pub use talka_plan::residency::Policy;

@@ -1,13 +1,14 @@
 //! The world around [`core`](crate::core): clock, entropy, sockets, files, threads. No policy.
 //!
 //! `hub` is the task that owns the core and performs its effects; `links` opens and reads links;
-//! `stages` is the thread that computes; `answer` and `embed` run one request from prompt to bill, over
+//! `stages` is the thread that computes; `admission` lets requests in; `answer` and `embed` run one request from prompt to bill, over
 //! sessions (`session`); `count` only measures a prompt; `routes` finds ways for sessions; `resume` keeps answers
 //! that may be gone on with; `fetch` brings weights from other nodes, or from a hub, and gives them; `upstream` asks
 //! services outside the network; `probe` asks whether a node is there; `meter` knows how fast this one is; `forecast`
 //! says what joining would come to; `models` knows what requests may ask for; `keys` lets callers in; `desk` keeps the ledger, `orders` adds
 //! to it. They meet in [`Shared`].
 
+pub(crate) mod admission;
 pub(crate) mod answer;
 pub(crate) mod count;
 pub(crate) mod desk;
@@ -31,7 +32,6 @@ pub(crate) mod stages;
 pub(crate) mod upstream;
 
 use crate::{
-    api::GenerateError,
     config::{NodeConfig, StartError},
     core::{
         faults::{Fault, Faults},
@@ -39,10 +39,11 @@ use crate::{
     },
     wire::{Control, Flow, Payload, Step},
 };
+use admission::Places;
+pub(crate) use admission::{Admission, Patience};
 use desk::Desk;
 pub use fetch::FetchError;
 use hub::{HubInput, View};
-use keys::{KeyGuest, KeyHold};
 use links::Links;
 use models::KnownModel;
 use session::HeadEvent;
@@ -52,16 +53,16 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
     time::{SystemTime, UNIX_EPOCH},
 };
-use talka_base::{Credits, Keypair, MemberId, NodeId, RequestId, Tick};
+use talka_base::{Keypair, MemberId, NodeId, RequestId, Tick};
 use talka_engine::PagePool;
 use talka_net::Endpoint;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
-/// Requests this node answers at once as their head.
-pub const REQUESTS_MAX: usize = 64;
+/// Most requests that a node answers at once as their head, however many its owner asks for.
+pub const REQUESTS_MAX: usize = 1_024;
 
-/// Requests and sessions that are over and still known: ten times as many as run at once.
-pub(crate) const SESSIONS_REMEMBERED: usize = 10 * REQUESTS_MAX;
+/// Requests and sessions that are over and still known: as many as may run at once.
+pub(crate) const SESSIONS_REMEMBERED: usize = REQUESTS_MAX;
 
 /// Messages to the hub that may wait.
 const HUB_QUEUE: usize = 1_024;
@@ -99,7 +100,7 @@ pub(crate) struct Shared {
     /// Stages that hold weights differently may make one route.
     pub(crate) mixes_precision: bool,
     pub(crate) answers: resume::Answers,
-    pub(crate) admitted: Arc<Semaphore>,
+    pub(crate) places: Places,
     /// Tells this process from others with the same key.
     pub(crate) instance: u64,
     pub(crate) faults: Mutex<Faults>,
@@ -107,20 +108,6 @@ pub(crate) struct Shared {
     pub(crate) outlines: std::path::PathBuf,
     /// Links that fetch from this node.
     pub(crate) takers: Semaphore,
-}
-
-/// What a request has while it is answered; given back when it is dropped.
-pub(crate) struct Admission {
-    /// The key that let its caller in, and whose budget pays, if one did.
-    key: Option<KeyGuest>,
-    _place: OwnedSemaphorePermit,
-}
-
-impl Admission {
-    /// Sets aside the most that a part of the request may cost, if a key pays.
-    pub(crate) fn hold(&self, most: Credits) -> Result<Option<KeyHold>, GenerateError> {
-        Ok(self.key.as_ref().map(|key| key.hold(most)).transpose()?)
-    }
 }
 
 /// A node that has a part in a session. One that was started anew has none: it would take what is meant for
@@ -147,13 +134,6 @@ impl Shared {
 
     pub(crate) fn replace_desk(&self, desk: Desk) {
         *self.desk.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(desk);
-    }
-
-    /// A place among the requests that are answered at once, for whoever `key` let in.
-    pub(crate) fn admit(&self, key: Option<KeyGuest>) -> Result<Admission, GenerateError> {
-        let place = Arc::clone(&self.admitted).try_acquire_owned();
-        let place = place.map_err(|_| GenerateError::Overloaded { running: REQUESTS_MAX })?;
-        Ok(Admission { key, _place: place })
     }
 
     /// This node's first words on a link.

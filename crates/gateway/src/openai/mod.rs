@@ -64,8 +64,12 @@ async fn answer_call(api: &Api, call: Call) -> Result<Response, ApiError> {
     let Call { surface, requests, per_prompt, form, stream } = call;
     let mut generations = Vec::with_capacity(requests.len());
     for request in requests {
+        let begun = match generations.is_empty() {
+            true => api.generate(request).await,
+            false => api.generate_more(request).await,
+        };
         // Those started before are dropped with the error, and so cancelled.
-        generations.push(api.generate(request).await.map_err(|error| refused(error, &form))?);
+        generations.push(begun.map_err(|error| refused(error, &form))?);
     }
     let id = generations[0].request.to_string();
     let upstream = generations.iter().find_map(|generation| generation.upstream.clone());

@@ -388,8 +388,10 @@ pub enum GenerateError {
     /// No answer can be gone on with under this name.
     #[error("the answer {request} cannot be gone on with: {reason}")]
     NotResumable { request: RequestId, reason: &'static str },
-    /// As many requests run as this node admits.
-    #[error("{running} requests are running, the most this node admits; try again shortly")]
+    /// As many requests run as this node answers at once, and no more may wait.
+    #[error(
+        "{running} requests are running, the most this node answers at once, and no more can wait; try again shortly"
+    )]
     Overloaded { running: usize },
 }
 
@@ -426,6 +428,9 @@ pub struct Status {
     pub nodes_known: usize,
     /// Requests being answered by this node now.
     pub requests_running: usize,
+    /// Requests that wait for their turn here.
+    #[serde(default)]
+    pub requests_waiting: usize,
     /// Sessions of any head that a stage of this node holds now.
     pub sessions_held: usize,
     /// Tokens of answers that this node chose as their head since it started.

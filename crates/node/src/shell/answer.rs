@@ -3,7 +3,7 @@
 //! A caller who leaves, or whose grammar leads nowhere, pays for what was computed until then.
 
 use super::{
-    Admission, Shared,
+    Admission, Patience, Shared,
     keys::KeyGuest,
     models::KnownModel,
     orders::cancel,
@@ -22,14 +22,21 @@ use crate::{
         resume::{Begun, Chosen, question, usable},
     },
 };
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use talka_engine::{
     ChoiceRules, Chooser, Grammar, GrammarState, Guesser, TextStream, Tool, ToolParser,
 };
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::sleep};
 
 /// Pieces of text that wait for a slow caller; then the generation waits too.
 pub(super) const EVENT_QUEUE: usize = 64;
+
+/// A caller that takes nothing of a full queue for so long reads no more, whatever its connection says: its session
+/// is somebody else's.
+const STALL_TIME_MAX: Duration = Duration::from_secs(120);
 
 /// Checks, prices and starts a request. An upstream answers if the request asks for it, and if there is
 /// no way to have it answered here.
@@ -37,8 +44,9 @@ pub(crate) async fn start(
     shared: Arc<Shared>,
     request: GenerateRequest,
     key: Option<KeyGuest>,
+    patience: Patience,
 ) -> Result<Generation, GenerateError> {
-    let admission = Arc::new(shared.admit(key)?);
+    let admission = Arc::new(shared.places.admit(key, patience).await?);
     match (&request.fallback, request.resume) {
         (Fallback::Only(_), Some(Resume { request, .. })) => {
             let reason = "upstreams begin anew; send the request without the name of the answer";
@@ -374,7 +382,10 @@ impl Run {
                 self.elsewhere(error).await
             }
         };
-        let _ = self.events.send(last).await;
+        // Whoever hears the end may ask again at once, so that its place must be free by then.
+        let events = self.events.clone();
+        drop(self);
+        let _ = events.send(last).await;
     }
 
     /// Hands on `piece`, unless it says nothing; whether somebody still listens.
@@ -384,8 +395,11 @@ impl Run {
         }
         self.told = true;
         tokio::select! {
+            // Who reads as fast as it comes costs no timer.
+            biased;
             sent = self.events.send(GenerateEvent::Piece(piece)) => sent.is_ok(),
             () = self.record.taken_over() => false,
+            () = sleep(STALL_TIME_MAX) => false,
         }
     }
 

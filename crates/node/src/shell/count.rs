@@ -1,6 +1,6 @@
 //! How long a prompt is, without an answer to it.
 
-use super::{Shared, answer::tokens, keys::KeyGuest};
+use super::{Patience, Shared, answer::tokens, keys::KeyGuest};
 use crate::api::{GenerateError, Prompt, Tool};
 
 /// Tokens of `prompt`, where `tools` may be called, for the model called `name`. Counting takes a place like a request, so that long texts
@@ -12,7 +12,7 @@ pub(crate) async fn tokens_of(
     tools: Vec<Tool>,
     key: Option<KeyGuest>,
 ) -> Result<u32, GenerateError> {
-    let _admission = shared.admit(key)?;
+    let _admission = shared.places.admit(key, Patience::Waits).await?;
     let known = shared.choose(name)?.known;
     if !known.model.is_decoder() {
         return Err(GenerateError::Encoder { model: known.name.clone() });

@@ -4,7 +4,7 @@
 //! whose texts cannot all be answered, pays for those that were.
 
 use super::{
-    Admission, Shared,
+    Admission, Patience, Shared,
     answer::tokens,
     keys::KeyGuest,
     models::Chosen,
@@ -36,7 +36,7 @@ pub(crate) async fn run(
     request: EmbedRequest,
     key: Option<KeyGuest>,
 ) -> Result<Embeddings, GenerateError> {
-    let admission = Arc::new(shared.admit(key)?);
+    let admission = Arc::new(shared.places.admit(key, Patience::Waits).await?);
     let chosen = shared.choose(&request.model)?;
     let texts = request.texts.iter().map(|text| cut(&chosen, text, request.tokens_max));
     let texts: Vec<Vec<u32>> = texts.collect::<Result<_, _>>()?;

@@ -1,7 +1,8 @@
 //! From a configuration to a node ready to run.
 
 use super::{
-    HUB_QUEUE, REQUESTS_MAX, Shared,
+    HUB_QUEUE, Shared,
+    admission::Places,
     desk::{Desk, DeskError},
     fetch::{self, Caller, give::TAKERS_MAX},
     hub::{Hub, HubInput, View},
@@ -139,7 +140,7 @@ pub(super) async fn open(
         decisions: Decisions::default(),
         mixes_precision: config.mixes_precision,
         answers,
-        admitted: Arc::new(Semaphore::new(REQUESTS_MAX)),
+        places: Places::new(config.load),
         instance,
         faults: Mutex::new(faults),
         outlines: config.data_dir.join("outlines"),

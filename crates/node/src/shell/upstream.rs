@@ -142,9 +142,9 @@ pub(crate) async fn start(
     };
     tokio::spawn(async move {
         let last = forwarded.relay(&events).await;
-        // Whoever left does not hear it.
-        let _ = events.send(last).await;
+        // Whoever hears the end may ask again at once, so that its place must be free by then.
         drop(admission);
+        let _ = events.send(last).await;
     });
     Ok(generation)
 }

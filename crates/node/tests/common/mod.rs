@@ -41,6 +41,7 @@ pub async fn node(dir: &Path, span: LayerSpan) -> Node {
         join: None,
         p2p_address: Some("127.0.0.1:0".parse().expect("an address")),
         p2p_announced: None,
+        load: talka_node::Load::default(),
         upstreams: Vec::new(),
         policy: Policy::default(),
         mixes_precision: false,

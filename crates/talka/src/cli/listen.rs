@@ -3,6 +3,7 @@
 use clap::Args;
 use std::path::PathBuf;
 use talka_gateway::Origin;
+use talka_node::REQUESTS_MAX;
 
 #[derive(Debug, Args)]
 pub struct ListenArgs {
@@ -16,4 +17,10 @@ pub struct ListenArgs {
     /// [default: none]
     #[arg(long = "cors-origin", value_name = "ORIGIN")]
     pub cors_origins: Vec<Origin>,
+    /// Requests answered at once [default: 64]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=REQUESTS_MAX as i64))]
+    pub max_concurrent: Option<u16>,
+    /// Requests that wait for their turn, half a minute at most; the rest get 429 [default: 64]
+    #[arg(long, value_name = "N")]
+    pub max_queue: Option<u16>,
 }

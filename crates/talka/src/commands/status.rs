@@ -27,8 +27,8 @@ pub async fn run(at: NodeAt) -> Result<Exit> {
         (
             "requests",
             format!(
-                "{} running here, {} tokens since the start",
-                status.requests_running, status.tokens_chosen
+                "{} running here, {} waiting, {} tokens since the start",
+                status.requests_running, status.requests_waiting, status.tokens_chosen
             ),
         ),
         ("sessions", format!("{} held by stages here", status.sessions_held)),

@@ -29,7 +29,7 @@ use std::{
 use sysinfo::System;
 use talka_gateway::{ApiKey, GatewayConfig, Logins, Tls, check_bind};
 use talka_hub::HubRef;
-use talka_node::{MemoryShare, ModelChoice, Node, NodeConfig, Opening, api::ModelReport};
+use talka_node::{Load, MemoryShare, ModelChoice, Node, NodeConfig, Opening, api::ModelReport};
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 use tracing_subscriber::EnvFilter;
 
@@ -102,6 +102,7 @@ pub(super) async fn node_config(
     let name = node_name(args.name.as_deref())?;
     let models = models(args, &data_dir, join.is_some()).await?;
     let upstreams = args.upstreams.iter().map(UpstreamFlag::resolve).collect::<Result<_>>()?;
+    let load = Load::default();
     let processors = || std::thread::available_parallelism().map_or(1, NonZero::get);
     Ok(NodeConfig {
         data_dir,
@@ -117,6 +118,10 @@ pub(super) async fn node_config(
         join,
         p2p_address: args.p2p,
         p2p_announced: args.announce,
+        load: Load {
+            running: args.listen.max_concurrent.map_or(load.running, usize::from),
+            waiting: args.listen.max_queue.map_or(load.waiting, usize::from),
+        },
         upstreams,
         grant: args.grant,
     })

@@ -447,12 +447,16 @@ impl Node {
     }
 }
 
-/// Posts `body` with `"stream": true` and leaves after the first piece.
-pub fn try_stream_once(http: &str, path: &str, body: &Value) {
+/// Posts `body` with `"stream": true`, with `key` if one is given, and leaves after the first piece.
+pub fn try_stream_once(http: &str, path: &str, body: &Value, key: Option<&str>) {
     let mut body = body.clone();
     body["stream"] = true.into();
     runtime().block_on(async {
         let request = client().post(format!("{http}{path}")).json(&body);
+        let request = match key {
+            Some(key) => request.bearer_auth(key),
+            None => request,
+        };
         let mut response = request.send().await.expect("the node answers");
         response.chunk().await.expect("a piece");
     });

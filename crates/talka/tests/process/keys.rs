@@ -1,6 +1,8 @@
 //! Keys: made and removed by the command line, kept over restarts, held to their limits.
 
-use crate::harness::{Node, Reply, cannot_start, finish, folder, talka, up, up_with_key, wait_for};
+use crate::harness::{
+    Node, Reply, cannot_start, finish, folder, talka, try_stream_once, up, up_with_key, wait_for,
+};
 use serde_json::{Value, json};
 use std::fs;
 
@@ -120,4 +122,36 @@ fn a_node_with_a_certificate_is_reached_over_https() {
     cannot_start(&["up"], &dir, &none).refused(2, &["cert.pem", "no private key"]);
     cannot_start(&["up"], &dir, &["--tls-cert", &cert]).refused(2, &["--tls-key"]);
     cannot_start(&["up"], &dir, &["--cors-origin", "*"]).refused(2, &["https://chat.example"]);
+}
+
+/// Goal: whoever leaves in the middle gives back the place and the credits, and pays for what was computed. Method: a
+/// stream that is left after its first piece, with a key for one call at once.
+#[test]
+fn a_caller_who_leaves_gives_back_what_it_held() {
+    let place = folder();
+    let node = up(&place.path().join("data"), &[]);
+    let add = ["keys", "add", "bob", "--concurrent", "1", "--budget", "100"];
+    let key = node.cli(&add).done();
+    let body = json!({ "model": "bard", "prompt": "ROMEO:", "max_tokens": 200 });
+    for _ in 0..3 {
+        try_stream_once(&node.http, "/v1/completions", &body, Some(key.trim()));
+        wait_for("the call to end", || (only_key(&node)["running"] == 0).then_some(()));
+        assert_eq!(only_key(&node)["held"], 0);
+    }
+    ask(&node, key.trim(), 1).done();
+}
+
+#[test]
+fn a_node_answers_as_many_at_once_as_its_owner_says() {
+    let place = folder();
+    let node = up(&place.path().join("data"), &["--max-concurrent", "1", "--max-queue", "3"]);
+    let body = |n: u32| json!({ "model": "bard", "prompt": "ROMEO:", "max_tokens": 2, "n": n });
+    // The second answer of one call does not wait for the first.
+    let reply = node.post("/v1/completions", &body(2));
+    reply.refused(429, "overloaded", &["1 requests are running"]);
+    node.post("/v1/completions", &body(1)).done();
+    let status = node.cli(&["status", "--json"]).json();
+    assert_eq!((&status["requests_running"], &status["requests_waiting"]), (&json!(0), &json!(0)));
+    let dir = place.path().join("other");
+    cannot_start(&["up"], &dir, &["--max-concurrent", "0"]).refused(2, &["1..=1024"]);
 }

@@ -274,7 +274,7 @@ fn a_caller_who_leaves_pays_for_what_came() {
     let flag = format!("slow={server}/slow/v1,model=endless,price=1");
     let node = up(&place.path().join("node"), &["--model", "bard", "--upstream", &flag]);
     let body = json!({"model": "endless", "prompt": "count", "max_tokens": 1000});
-    try_stream_once(&node.http, "/v1/completions", &body);
+    try_stream_once(&node.http, "/v1/completions", &body, None);
     wait_for("the payment", || (kinds(&node) == ["forwarded", "delivered"]).then_some(()));
     let (spent, _) = purse(&node);
     // At least one piece; the prompt has two tokens, and a GFT pays for a thousand.

@@ -333,9 +333,10 @@ async fn a_stopped_gateway_ends_endless_streams() {
     };
     let routes = Router::new().route("/endless", get(endless));
     let (stop, stopped) = oneshot::channel::<()>();
-    let server = tokio::spawn(serve_routes(listener, routes, GatewayConfig::default(), async {
-        let _ = stopped.await;
-    }));
+    let server =
+        tokio::spawn(serve_routes(listener, routes, no_keys(), GatewayConfig::default(), async {
+            let _ = stopped.await;
+        }));
     let mut stream = TcpStream::connect(address).await.expect("connects");
     let request = format!("GET /endless HTTP/1.1\r\nHost: {address}\r\n\r\n");
     stream.write_all(request.as_bytes()).await.expect("sends");

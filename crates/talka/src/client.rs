@@ -12,7 +12,7 @@ pub use reach::{Reach, reachable};
 
 use crate::{
     cli::{HTTP_DEFAULT, NodeAt},
-    exit::{Exit, UsageError},
+    exit::Exit,
     files::{self, Kept},
 };
 use anyhow::Result;
@@ -161,9 +161,9 @@ impl Client {
     pub fn find(at: &NodeAt) -> Result<Self> {
         let key = files::api_key(&at.key)?;
         match (&at.http, &at.tls_ca) {
-            (Some(typed), ca) => Self::open(typed, Trust::of(ca.as_deref()), key),
+            (Some(typed), ca) => Self::towards(typed, Trust::of(ca.as_deref()), key),
             (None, Some(ca)) => {
-                Self::open(&address_kept(at.data_dir.as_deref())?.address, Trust::Also(ca), key)
+                Self::towards(&address_kept(at.data_dir.as_deref())?.address, Trust::Also(ca), key)
             }
             (None, None) => Self::kept(&address_kept(at.data_dir.as_deref())?, key),
         }
@@ -173,14 +173,14 @@ impl Client {
     /// that is for.
     ///
     /// # Errors
-    /// [`UsageError`] if the address is none, or what is wrong with the certificate.
+    /// [`UsageError`](crate::exit::UsageError) if the address is none, or what is wrong with the certificate.
     pub fn kept(kept: &Kept, key: Option<String>) -> Result<Self> {
         let trust = kept.cert.as_deref().map_or(Trust::System, Trust::Only);
-        Self::open(&kept.address, trust, key)
+        Self::towards(&kept.address, trust, key)
     }
 
     /// The node at `typed`, `HOST:PORT` with or without a scheme.
-    fn open(typed: &str, trust: Trust<'_>, key: Option<String>) -> Result<Self> {
+    fn towards(typed: &str, trust: Trust<'_>, key: Option<String>) -> Result<Self> {
         install_cryptography();
         let Reach { scheme, address } = reachable(typed)?;
         let builder = reqwest::Client::builder().no_proxy().connect_timeout(CONNECT_MAX);

@@ -1,5 +1,5 @@
 //! `cargo xtask bench`: how fast the engine is on this machine, beside llama.cpp, and what cutting a model
-//! over nodes costs ([`swarm`]), beside what it costs there ([`rpc`]).
+//! over nodes costs ([`swarm`]), beside what it costs there ([`rpc`]); what callers cost is [`gateway`]'s.
 //!
 //! Both run the same GGUF files of random weights, on the same number of threads, in turns, so that a busy
 //! neighbour hits both; medians are compared. Random weights because speed does not depend on them, and nothing
@@ -9,6 +9,7 @@
 //! machine. Where that fails our own numbers are printed and the missing peer is named.
 
 mod files;
+mod gateway;
 mod network;
 mod peer;
 mod rpc;
@@ -64,6 +65,8 @@ enum Measurement {
     Engine,
     /// Decoding of the 135 M model cut over nodes, and over slow links
     Swarm,
+    /// What the way over HTTP adds, and what many, vanished and slow callers do; needs wrk
+    Gateway,
 }
 
 /// Runs the measurement that the arguments name.
@@ -80,6 +83,7 @@ pub fn run(arguments: &[String]) -> Result<()> {
     match arguments.measurement.unwrap_or(Measurement::Engine) {
         Measurement::Engine => engine(&arguments),
         Measurement::Swarm => swarm::run(&arguments),
+        Measurement::Gateway => gateway::run(),
     }
 }
 

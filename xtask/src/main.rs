@@ -4,12 +4,15 @@
 //! typos, Node and a browser for the dashboard) are used when they are installed and named when they are not; on Debian
 //! the last two are installed.
 
+mod api;
 mod apt;
 mod bench;
 mod cargo;
 mod clients;
 mod fuzz;
 mod layering;
+mod node;
+mod python;
 mod test;
 mod web;
 
@@ -33,6 +36,8 @@ enum Command {
         #[arg(long)]
         fast: bool,
     },
+    /// Compare a running node's answers with /openapi.json by Schemathesis, which comes from PyPI
+    Api,
     /// Compare the code with the crate table and the rules of ARCHITECTURE.md
     Layering,
     /// Rewrite the golden files from the code, to be reviewed like code
@@ -67,6 +72,11 @@ enum Command {
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Test { fast } => test::run(fast),
+        Command::Api => api::run().map(|skipped| {
+            if let Some(why) = skipped {
+                println!("skipped: {why}");
+            }
+        }),
         Command::Layering => layering::run(),
         Command::Bless => test::bless(),
         Command::Web { write, shots } => web::command(write, shots),

@@ -5,6 +5,7 @@
 //! tests share the dev profile).
 
 use crate::{
+    api,
     cargo::{cargo, succeeds, tool},
     clients, layering, web,
 };
@@ -54,6 +55,7 @@ pub fn run(fast: bool) -> Result<()> {
         ("clients of other makers", client_step as fn() -> Outcome),
         ("tests", tests),
         ("documentation tests", doc_tests),
+        ("answers beside /openapi.json", api_step),
         ("dashboard in a browser", browser),
     ]);
 
@@ -204,6 +206,14 @@ fn doc_tests() -> Outcome {
         cargo(&["test", "--workspace", "--doc", "--no-fail-fast"]),
         "see the failing examples above",
     )
+}
+
+fn api_step() -> Outcome {
+    match api::run() {
+        Ok(None) => Outcome::Passed,
+        Ok(Some(why)) => Outcome::Skipped(why),
+        Err(error) => Outcome::Failed(format!("{error:#}")),
+    }
 }
 
 /// Makes sure that a component of the toolchain is there. `None` is good news.

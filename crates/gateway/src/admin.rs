@@ -73,7 +73,7 @@ async fn invite(State(api): State<Api>, body: Fields) -> Result<Json<InviteRepor
     Ok(Json(api.invite(invite_options(body)?).await?))
 }
 
-fn invite_options(mut body: Fields) -> Result<InviteOptions, ApiError> {
+pub(crate) fn invite_options(mut body: Fields) -> Result<InviteOptions, ApiError> {
     let reusable = body.optional("reusable")?.unwrap_or(false);
     let valid_ms = body.required("valid_ms")?;
     body.finish()?;
@@ -84,7 +84,7 @@ async fn join(State(api): State<Api>, body: Fields) -> Result<Json<JoinReport>, 
     Ok(Json(api.join(&invitation(body)?).await?))
 }
 
-fn invitation(mut body: Fields) -> Result<String, ApiError> {
+pub(crate) fn invitation(mut body: Fields) -> Result<String, ApiError> {
     let text = body.required("invite")?;
     body.finish()?;
     Ok(text)

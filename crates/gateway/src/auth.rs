@@ -13,6 +13,7 @@
 use crate::{
     cors::Friends,
     error::ApiError,
+    health::is_health,
     login::{Cookie, LOGIN_PATH},
 };
 use axum::http::{HeaderMap, HeaderName, Method, Uri, header, uri::Authority};
@@ -24,7 +25,7 @@ use talka_node::api::Keys;
 
 /// Paths that hold no data: open to whoever reaches the port. Everything else is guarded.
 const OPEN_PATHS: [&str; 6] =
-    ["/", "/health", "/talka.css", "/talka.js", "/icon.svg", "/licences.md"];
+    ["/", "/openapi.json", "/talka.css", "/talka.js", "/icon.svg", "/licences.md"];
 
 /// Where Anthropic's clients put the key.
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
@@ -155,7 +156,8 @@ impl Door {
         uri: &Uri,
         headers: &'a HeaderMap,
     ) -> Result<Pass<'a>, ApiError> {
-        let open = OPEN_PATHS.contains(&uri.path()) || uri.path() == LOGIN_PATH;
+        let open =
+            OPEN_PATHS.contains(&uri.path()) || uri.path() == LOGIN_PATH || is_health(uri.path());
         match &self.rule {
             Rule::Keyed(_) if open => Ok(Pass::Open),
             Rule::Keyed(owner) => match given_key(headers).map(str::trim) {
@@ -167,7 +169,7 @@ impl Door {
                     Ok(Pass::Session(session))
                 }
             },
-            Rule::Loopback if uri.path() == "/health" => Ok(Pass::Open),
+            Rule::Loopback if is_health(uri.path()) => Ok(Pass::Open),
             Rule::Loopback => {
                 let host = check_host(uri, headers)?;
                 if open {

@@ -92,6 +92,8 @@ impl Fields {
 
     /// The field as it came; `null` counts as absent, as in OpenAI's own clients.
     pub fn take(&mut self, name: &str) -> Option<Value> {
+        #[cfg(test)]
+        TAKEN.with_borrow_mut(|taken| taken.insert(self.path(name)));
         self.left.remove(name).filter(|value| !value.is_null())
     }
 
@@ -139,6 +141,20 @@ impl Fields {
             Some(name) => Err(ApiError::Unknown { param: self.path(name) }),
         }
     }
+}
+
+#[cfg(test)]
+thread_local! {
+    /// Full names of all fields that this thread asked for, there or not.
+    static TAKEN: std::cell::RefCell<std::collections::BTreeSet<String>> = Default::default();
+}
+
+/// Full names of the fields that `read` asks for, there or not: what a description of its object has to name.
+#[cfg(test)]
+pub fn taken(read: impl FnOnce()) -> std::collections::BTreeSet<String> {
+    TAKEN.take();
+    read();
+    TAKEN.take()
 }
 
 /// The error for a value of another type or range, shown back cut to a readable length.

@@ -175,7 +175,7 @@ async fn an_answer_ends_with_its_caller() {
 async fn connections_are_bounded_and_the_next_one_waits_its_turn() {
     let (address, _stop) = start(echo(), Limits { connections: 1, ..SHORT_LIMITS }).await;
     let idle = TcpStream::connect(address).await.expect("connects");
-    let reply = exchange(address, "GET /health HTTP/1.1", "").await;
+    let reply = exchange(address, "GET /health/live HTTP/1.1", "").await;
     assert_eq!(reply.status, 200, "answered once the idle one is closed");
     drop(idle);
 }

@@ -42,7 +42,7 @@ async fn remove(
     Ok(Json(api.keys().remove(key).await?))
 }
 
-fn order(mut body: Fields) -> Result<KeyOrder, ApiError> {
+pub(crate) fn order(mut body: Fields) -> Result<KeyOrder, ApiError> {
     let order = KeyOrder {
         name: body.required("name")?,
         scopes: scopes(&mut body)?,

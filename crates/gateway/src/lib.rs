@@ -7,7 +7,8 @@
 //! Rooms: [`openai`] and [`anthropic`] `/v1`, [`admin`] and [`keys`] `/api` (its changes as they happen in `live`),
 //! [`dashboard`] `/`, [`auth`], [`entrance`] and [`login`] who may ask, [`error`] the one table from errors to
 //! statuses, [`fields`] JSON objects read by name, [`asking`], [`functions`], [`blocks`] and [`answering`] what the
-//! dialects have in common.
+//! dialects have in common, `watch` what holds for every request, `health` and [`metrics`] what watches a node from
+//! outside, `openapi` all of it as a document.
 
 pub mod admin;
 pub mod answering;
@@ -21,16 +22,20 @@ pub mod entrance;
 pub mod error;
 pub mod fields;
 pub mod functions;
+mod health;
 pub mod keys;
 mod listen;
 mod live;
 pub mod login;
+pub mod metrics;
 pub mod openai;
+mod openapi;
 mod patience;
 mod server;
 #[cfg(test)]
 mod test_generation;
 pub mod tls;
+mod watch;
 
 pub use auth::{ApiKey, BindRefused, KeyError, check_bind};
 pub use cors::{Origin, OriginError};

@@ -1,38 +1,29 @@
 //! The listening side: routes put together, the rules that hold for every request, start and stop.
 
 use crate::{
-    admin,
-    answering::X_REQUEST_ID,
-    anthropic,
+    admin, anthropic,
     auth::{ApiKey, Door, Rule, check_bind},
     cors::{self, Friends, Origin},
     dashboard,
     entrance::{self, Entrance},
     error::ApiError,
     fields::{BODY_BYTES_MAX, BodyTime},
-    keys,
+    health, keys,
     listen::{Limits, listen},
     live::Closing,
     login::{self, Cookie, Login, Logins},
-    openai,
+    metrics::{self, http::HttpCounts},
+    openai, openapi,
     tls::Tls,
+    watch,
 };
 use axum::{
-    Extension, Json, Router,
-    extract::{DefaultBodyLimit, Request},
-    http::{HeaderValue, Method, Uri, header},
-    middleware::{self, Next},
-    response::Response,
-    routing::get,
+    Extension, Router,
+    extract::DefaultBodyLimit,
+    http::{Method, Uri},
+    middleware,
 };
-use serde_json::json;
-use std::{
-    io,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-};
+use std::{io, sync::Arc};
 use talka_node::api::{Api, Keys};
 use tokio::net::TcpListener;
 
@@ -65,6 +56,7 @@ pub async fn serve(
 ) -> io::Result<()> {
     let calls = openai::routes().merge(anthropic::routes());
     let calls = calls.merge(admin::routes()).merge(keys::routes());
+    let calls = calls.merge(health::routes()).merge(metrics::routes());
     let keys = api.keys().clone();
     serve_routes(listener, calls.with_state(api), keys, config, shutdown).await
 }
@@ -100,11 +92,13 @@ async fn serve_routes(
     Ok(())
 }
 
-/// `routes`, the page, `/health`, and the rules for every path, unknown ones included.
+/// `routes`, the page, `/health/live`, and the rules for every path, unknown ones included.
 fn guarded(routes: Router, entrance: Entrance) -> Router {
+    let counts = Arc::new(HttpCounts::default());
     routes
         .merge(dashboard::routes())
-        .route("/health", get(async || Json(json!({"status": "ok"}))))
+        .merge(health::live_route())
+        .merge(openapi::routes())
         .fallback(async |uri: Uri| ApiError::Path { path: uri.path().chars().take(80).collect() })
         .method_not_allowed_fallback(async |method: Method, uri: Uri| ApiError::Method {
             method: method.to_string(),
@@ -112,25 +106,9 @@ fn guarded(routes: Router, entrance: Entrance) -> Router {
         })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(middleware::from_fn_with_state(Arc::new(entrance), entrance::guard))
-        .layer(middleware::from_fn(stamp))
+        .layer(Extension(Arc::clone(&counts)))
+        .layer(middleware::from_fn_with_state(counts, watch::watch))
         .layer(middleware::from_fn(anthropic::word))
-}
-
-/// Gives every answer a request id and forbids guessing at its type. Logs no header and no body.
-async fn stamp(request: Request, next: Next) -> Response {
-    static SERIAL: AtomicU64 = AtomicU64::new(1);
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let mut response = next.run(request).await;
-    let status = response.status().as_u16();
-    let headers = response.headers_mut();
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    // Generations bring their own, which the ledger knows; the rest is numbered for the log.
-    let id = headers.entry(X_REQUEST_ID).or_insert_with(|| {
-        let serial = format!("http-{}", SERIAL.fetch_add(1, Ordering::Relaxed));
-        HeaderValue::try_from(serial).expect("letters and digits fit a header")
-    });
-    tracing::debug!(%method, path, status, id = ?id, "answered");
-    response
 }
 
 #[cfg(test)]

@@ -90,7 +90,7 @@ async fn every_answer_is_stamped_and_unknown_paths_and_methods_are_json() {
     for (line, status, code) in [
         ("GET /v1/nothing HTTP/1.1", 404, "unknown_path"),
         ("GET /v1/echo HTTP/1.1", 405, "method_not_allowed"),
-        ("DELETE /health HTTP/1.1", 405, "method_not_allowed"),
+        ("DELETE /health/live HTTP/1.1", 405, "method_not_allowed"),
     ] {
         let reply = exchange(address, line, "").await;
         assert_eq!((reply.status, reply.error_code().as_str()), (status, code), "{line}");
@@ -176,7 +176,7 @@ async fn a_key_guards_every_call_and_leaves_the_page_open() {
     let reply = post_json(address, "\r\nAuthorization: Bearer correct-horse", "{}").await;
     assert_eq!(reply.status, 200);
     assert_eq!(exchange(address, "GET /unknown HTTP/1.1", "").await.status, 401);
-    assert_eq!(exchange(address, "GET /health HTTP/1.1", "").await.status, 200);
+    assert_eq!(exchange(address, "GET /health/live HTTP/1.1", "").await.status, 200);
 
     let page = exchange(address, "GET / HTTP/1.1", "").await;
     assert_eq!(page.status, 200);

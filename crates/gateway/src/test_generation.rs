@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 use talka_node::api::{
-    CallPart, FinishReason, GenerateEvent, Generation, Piece, Summary, TokenReport,
+    CallPart, EventSender, FinishReason, GenerateEvent, Generation, Piece, Summary, TokenReport,
+    event_channel,
 };
-use tokio::sync::mpsc;
 
 /// The request's id.
 pub const REQUEST: &str = "000102030405060708090a0b0c0d0e0f";
@@ -21,8 +21,8 @@ pub fn summary(finish: FinishReason) -> Summary {
 }
 
 /// A generation whose events the test writes.
-pub fn generation() -> (mpsc::Sender<GenerateEvent>, Generation) {
-    let (sender, events) = mpsc::channel(8);
+pub fn generation() -> (EventSender, Generation) {
+    let (sender, events) = event_channel(8);
     let request = serde_json::from_value(json!(REQUEST)).expect("an id");
     (sender, Generation { request, model: "bard".into(), prompt_tokens: 3, upstream: None, events })
 }

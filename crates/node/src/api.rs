@@ -1,5 +1,6 @@
 //! The handle that front ends use: every question and order a person or program may put to a node.
 
+mod counts;
 mod entries;
 mod forecast;
 mod routes;
@@ -9,7 +10,9 @@ pub use crate::core::keys::{
     KeyId, KeyLimits, KeyOrder, KeyOrderError, KeyRefused, KeyReport, OverBudget, Scope,
     UnknownScope,
 };
+pub use crate::shell::events::{CallerLeft, EventSender, Events, event_channel};
 pub use crate::shell::keys::{KeyGuest, KeySecret, Keys, KeysError, NewKey};
+pub use counts::*;
 use entries::Reader;
 pub use forecast::*;
 pub use routes::*;
@@ -24,6 +27,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     sync::{Arc, PoisonError},
+    time::Instant,
 };
 use talka_base::{Credits, LayerSpan, NodeId, Signed, encode, hex};
 use talka_ledger::{Entry, Ledger};
@@ -88,7 +92,11 @@ impl Api {
         request: GenerateRequest,
         patience: Patience,
     ) -> Result<Generation, GenerateError> {
-        answer::start(Arc::clone(&self.shared), request, self.key.clone(), patience).await
+        let asked_at = Instant::now();
+        let begun = answer::start(Arc::clone(&self.shared), request, self.key.clone(), patience);
+        let mut generation = begun.await?;
+        generation.events.watched(&self.shared.tally, asked_at);
+        Ok(generation)
     }
 
     /// How many tokens `prompt` has for the model called `name`, as a request for text that may call `tools` would
@@ -110,7 +118,9 @@ impl Api {
     /// # Errors
     /// [`GenerateError`], for any of the texts; those that were answered are paid for.
     pub async fn embed(&self, request: EmbedRequest) -> Result<Embeddings, GenerateError> {
-        embed::run(Arc::clone(&self.shared), request, self.key.clone()).await
+        let embeddings = embed::run(Arc::clone(&self.shared), request, self.key.clone()).await?;
+        self.shared.tally.embedded(embeddings.prompt_tokens);
+        Ok(embeddings)
     }
 
     /// The node at a glance.

@@ -4,7 +4,8 @@
 //! `stages` is the thread that computes; `admission` lets requests in; `answer` and `embed` run one request from prompt to bill, over
 //! sessions (`session`); `count` only measures a prompt; `routes` finds ways for sessions; `resume` keeps answers
 //! that may be gone on with; `fetch` brings weights from other nodes, or from a hub, and gives them; `upstream` asks
-//! services outside the network; `probe` asks whether a node is there; `meter` knows how fast this one is; `forecast`
+//! services outside the network; `probe` asks whether a node is there; `meter` knows how fast this one is; `events`
+//! carries answers to their callers and `tally` counts them; `forecast`
 //! says what joining would come to; `models` knows what requests may ask for; `keys` lets callers in; `desk` keeps the ledger, `orders` adds
 //! to it. They meet in [`Shared`].
 
@@ -13,6 +14,7 @@ pub(crate) mod answer;
 pub(crate) mod count;
 pub(crate) mod desk;
 pub(crate) mod embed;
+pub mod events;
 pub(crate) mod fetch;
 pub(crate) mod forecast;
 pub(crate) mod hub;
@@ -29,6 +31,7 @@ pub(crate) mod resume;
 pub(crate) mod routes;
 pub(crate) mod session;
 pub(crate) mod stages;
+pub(crate) mod tally;
 pub(crate) mod upstream;
 
 use crate::{
@@ -96,6 +99,7 @@ pub(crate) struct Shared {
     pub(crate) invites: Mutex<()>,
     pub(crate) probes: probe::Probes,
     pub(crate) meter: meter::Meter,
+    pub(crate) tally: Arc<tally::Tally>,
     pub(crate) decisions: routes::Decisions,
     /// Stages that hold weights differently may make one route.
     pub(crate) mixes_precision: bool,

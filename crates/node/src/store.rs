@@ -123,7 +123,7 @@ impl Store {
             let table = transaction.open_table(ENTRIES)?;
             let rows = table.range((&network.0, height)..=(&network.0, u64::MAX))?;
             let mut entries = Vec::new();
-            for (expected, row) in (height..).zip(rows.take(limit)) {
+            for (expected, row) in (height..=u64::MAX).zip(rows.take(limit)) {
                 let (key, value) = row?;
                 let found = key.value().1;
                 if found != expected {

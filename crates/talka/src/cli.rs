@@ -8,6 +8,7 @@ pub use listen::ListenArgs;
 
 use crate::{
     env,
+    log::LogArgs,
     model_ref::{AdapterChoice, DraftChoice, LayerChoice, ModelRef, PrecisionChoice},
     quantity::{self, Size},
     upstream::UpstreamFlag,
@@ -167,6 +168,8 @@ pub struct NodeArgs {
     /// When founding a network: what every member starts with
     #[arg(long, value_name = "GFT", value_parser = quantity::credits)]
     pub grant: Option<Credits>,
+    #[command(flatten)]
+    pub log: LogArgs,
     #[command(flatten)]
     pub key: KeyArgs,
     /// Print the ready line as one JSON document

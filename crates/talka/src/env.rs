@@ -12,6 +12,9 @@ pub const API_KEY: &str = "TALKA_API_KEY";
 /// What is logged, in the syntax of `tracing`, such as `debug` or `info,talka_net=trace`.
 pub const LOG: &str = "TALKA_LOG";
 
+/// Instead of `--otlp`: the name that OpenTelemetry gave it.
+pub const OTLP_ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+
 /// Any value but the empty one turns colours off (<https://no-color.org>).
 pub const NO_COLOR: &str = "NO_COLOR";
 

@@ -11,6 +11,7 @@ mod env;
 mod exit;
 mod files;
 mod hub;
+mod log;
 mod model_ref;
 mod output;
 mod progress;

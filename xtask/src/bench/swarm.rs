@@ -10,9 +10,8 @@ use super::{
     network::{Line, Network, World},
     peer, rpc,
     shape::SHAPES,
-    target_folder,
 };
-use crate::cargo::cargo;
+use crate::cargo::{cargo, target_folder};
 use anyhow::{Context, Result, ensure};
 use std::{
     path::{Path, PathBuf},

@@ -31,7 +31,7 @@ enum Format {
 
 /// A checked request.
 #[derive(Debug)]
-struct Call {
+pub(crate) struct Call {
     request: EmbedRequest,
     format: Format,
     dimensions: Option<u32>,
@@ -48,7 +48,7 @@ pub(super) async fn embeddings(Caller(api): Caller, body: Fields) -> Result<Resp
 }
 
 /// A body of `/v1/embeddings`.
-fn read(mut body: Fields) -> Result<Call, ApiError> {
+pub(crate) fn read(mut body: Fields) -> Result<Call, ApiError> {
     let input: Value = body.required("input")?;
     let texts = prompts("input", input, TEXTS_MAX)?;
     let request =

@@ -16,7 +16,7 @@
 //! node (modules `tools` and `messages` read what a request says of them). The older `functions` are refused.
 
 pub mod answer;
-mod embeddings;
+pub(crate) mod embeddings;
 pub(crate) mod form;
 mod logprobs;
 mod messages;

@@ -3,7 +3,7 @@
 //! Reports serialise to the JSON that the admin endpoints and `--json` show; ids are hexadecimal,
 //! credits are µGFT, times are milliseconds since 1970 UTC.
 
-use super::RouteDecision;
+use super::{Events, RouteDecision};
 pub use crate::core::faults::{Counts, Fault};
 use serde::{Deserialize, Serialize};
 use talka_base::{
@@ -15,7 +15,6 @@ pub use talka_engine::{
     ToolUse,
 };
 use talka_engine::{Parsed, TokenLogProbs, Tokenizer};
-use tokio::sync::mpsc;
 
 /// What to continue.
 #[derive(Debug, Clone, PartialEq)]
@@ -138,7 +137,7 @@ pub struct Generation {
     /// The upstream that answers, if that is known already: one that stands in for lost stages is not.
     pub upstream: Option<String>,
     /// Any number of [`GenerateEvent::Piece`], then exactly one other event.
-    pub events: mpsc::Receiver<GenerateEvent>,
+    pub events: Events,
 }
 
 /// What happens during a generation.

@@ -102,6 +102,16 @@ impl Places {
         self.load.running - self.running.available_permits()
     }
 
+    /// Requests that may be answered at once.
+    pub(crate) fn most(&self) -> usize {
+        self.load.running
+    }
+
+    /// Whether another request would be taken in, to be answered or to wait.
+    pub(crate) fn have_room(&self) -> bool {
+        self.running.available_permits() > 0 || self.waiting.available_permits() > 0
+    }
+
     /// Requests that wait for their turn.
     pub(crate) fn waiting(&self) -> usize {
         self.load.waiting - self.waiting.available_permits()

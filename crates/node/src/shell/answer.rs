@@ -4,6 +4,7 @@
 
 use super::{
     Admission, Patience, Shared,
+    events::{EventSender, event_channel},
     keys::KeyGuest,
     models::KnownModel,
     orders::cancel,
@@ -29,7 +30,8 @@ use std::{
 use talka_engine::{
     ChoiceRules, Chooser, Grammar, GrammarState, Guesser, TextStream, Tool, ToolParser,
 };
-use tokio::{sync::mpsc, time::sleep};
+use tokio::time::sleep;
+use tracing::Instrument;
 
 /// Pieces of text that wait for a slow caller; then the generation waits too.
 pub(super) const EVENT_QUEUE: usize = 64;
@@ -108,13 +110,14 @@ async fn start_here(
         None => Recalled::default(),
     };
     let to_hold = size.session(head.generated());
-    let session = HeadSession::open(shared, admission, &chosen, to_hold, best).await?;
+    let opening = HeadSession::open(shared, admission, &chosen, to_hold, best);
+    let session = opening.instrument(tracing::info_span!("route", model = chosen.name())).await?;
 
     let opening = begun.opening(echo, resume);
     let name = resume.map_or(session.id(), |resume| resume.request);
     let begin = Begun { question: asked, session: session.id() };
     let record = Record::begin(shared, name, &begin, &begun.chosen);
-    let (events, receiver) = mpsc::channel(EVENT_QUEUE);
+    let (events, receiver) = event_channel(EVENT_QUEUE);
     let (model, prompt_tokens) = (chosen.name(), size.prompt_tokens);
     let drafts = known.drafts();
     let run = Run {
@@ -128,7 +131,9 @@ async fn start_here(
         told: false,
         admission: Arc::clone(admission),
     };
-    tokio::spawn(run.run(head, opening));
+    // Every line that is logged of an answer names it.
+    let span = tracing::error_span!("answer", request = %name, session = %run.session.id());
+    tokio::spawn(run.run(head, opening).instrument(span));
     Ok(Generation { request: name, model, prompt_tokens, upstream: None, events: receiver })
 }
 
@@ -348,7 +353,7 @@ struct Run {
     shared: Arc<Shared>,
     session: HeadSession,
     record: Record,
-    events: mpsc::Sender<GenerateEvent>,
+    events: EventSender,
     prompt_tokens: u32,
     drafts: bool,
     /// For an upstream, as long as the caller got nothing.

@@ -17,6 +17,7 @@ use crate::{
 use std::sync::Arc;
 use talka_base::{Credits, Flops};
 use tokio::sync::mpsc;
+use tracing::Instrument;
 
 /// Texts of one request under way at once.
 const TOGETHER: usize = 16;
@@ -49,12 +50,13 @@ pub(crate) async fn run(
     let begin = |(at, text): (usize, Vec<u32>)| {
         let (shared, admission) = (Arc::clone(&shared), Arc::clone(&admission));
         let (chosen, sender) = (chosen.clone(), sender.clone());
-        tokio::spawn(async move {
+        let answering = async move {
             if let Some(answer) = one(&shared, &admission, &chosen, &text, &sender).await {
                 // A caller who leaves now has nothing more to be told.
                 let _ = sender.send((at, answer)).await;
             }
-        });
+        };
+        tokio::spawn(answering.in_current_span());
     };
     waiting.by_ref().take(TOGETHER).for_each(&begin);
     let mut vectors = vec![Vec::new(); count];

@@ -137,6 +137,7 @@ pub(super) async fn open(
         invites: Mutex::default(),
         probes: Probes::default(),
         meter,
+        tally: Arc::default(),
         decisions: Decisions::default(),
         mixes_precision: config.mixes_precision,
         answers,

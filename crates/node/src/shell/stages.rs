@@ -10,7 +10,7 @@
 mod check;
 mod pass;
 
-use super::{Party, SESSIONS_REMEMBERED, Shared, models::KnownModel, now};
+use super::{Party, REQUESTS_MAX, SESSIONS_REMEMBERED, Shared, models::KnownModel, now};
 use crate::{
     core::{faults::Fault, head::chunk_rows, recent::Recent},
     wire::{Flow, Leg, Open, Payload, RouteHop, Step, Wanted},
@@ -31,8 +31,8 @@ use talka_engine::{CacheOptions, KvCache, LogitsWanted, PagePool, Stage, TRUNCAT
 use talka_ledger::Event;
 use talka_net::WireType;
 
-/// Sessions held at once.
-const SESSIONS_MAX: usize = 256;
+/// Sessions held at once: those of a head that answers as much as it may, and as many whose end is on its way.
+const SESSIONS_MAX: usize = 2 * REQUESTS_MAX;
 /// A session without a step for this long is dropped: its reservation has expired by then.
 const SESSION_IDLE_MS_MAX: u64 = 15 * 60_000;
 /// A session whose route broke waits this long for its head to open it anew.
@@ -159,6 +159,8 @@ struct Session {
     width: u32,
     vocab: u32,
     used_at: Tick,
+    /// As long as it is open: where the time of a request went.
+    _span: tracing::Span,
 }
 
 impl Session {
@@ -405,6 +407,7 @@ impl Worker {
             width: shape.hidden,
             vocab: shape.vocab,
             used_at: now(),
+            _span: tracing::info_span!(parent: None, "stage", session = %open.session, layers = %span),
             open,
         })
     }

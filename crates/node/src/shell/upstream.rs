@@ -7,6 +7,7 @@
 use super::{
     Admission, Shared,
     answer::{EVENT_QUEUE, tokens},
+    events::{EventSender, event_channel},
     keys::KeyHold,
     models::KnownModel,
     now,
@@ -32,10 +33,8 @@ use std::{
 use talka_base::{Flops, RequestId};
 use talka_ledger::{Delivery, Event, Forwarding, Tariff};
 use talka_upstream::{Answer, AskError, Finish, Question, Said, Service, Usage};
-use tokio::{
-    sync::mpsc,
-    time::{Instant, timeout_at},
-};
+use tokio::time::{Instant, timeout_at};
+use tracing::Instrument;
 
 /// An upstream that failed is asked after the others for so long: what is down stays down for minutes, but
 /// one that is only busy should not wait for long.
@@ -132,7 +131,7 @@ pub(crate) async fn start(
     why: Option<GenerateError>,
 ) -> Result<Generation, GenerateError> {
     let forwarded = begin(&shared, &admission, &request, why).await?;
-    let (events, receiver) = mpsc::channel(EVENT_QUEUE);
+    let (events, receiver) = event_channel(EVENT_QUEUE);
     let generation = Generation {
         request: forwarded.hold.id,
         model: request.model,
@@ -140,12 +139,13 @@ pub(crate) async fn start(
         upstream: Some(forwarded.upstream().name().into()),
         events: receiver,
     };
-    tokio::spawn(async move {
+    let relaying = async move {
         let last = forwarded.relay(&events).await;
         // Whoever hears the end may ask again at once, so that its place must be free by then.
         drop(admission);
         let _ = events.send(last).await;
-    });
+    };
+    tokio::spawn(relaying.in_current_span());
     Ok(generation)
 }
 
@@ -383,7 +383,7 @@ impl Forwarded {
     }
 
     /// Passes the answer on to `events`; returns the last event, which is for the caller to send.
-    pub(crate) async fn relay(mut self, events: &mpsc::Sender<GenerateEvent>) -> GenerateEvent {
+    pub(crate) async fn relay(mut self, events: &EventSender) -> GenerateEvent {
         match self.pass_on(events).await {
             Ending::Complete(finish, usage) => self.settle(finish, usage).await,
             Ending::Abandoned => self.settle(Finish::Stop, None).await,
@@ -397,7 +397,7 @@ impl Forwarded {
         }
     }
 
-    async fn pass_on(&mut self, events: &mpsc::Sender<GenerateEvent>) -> Ending {
+    async fn pass_on(&mut self, events: &EventSender) -> Ending {
         let begun = Instant::now();
         loop {
             let said = tokio::select! {

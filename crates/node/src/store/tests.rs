@@ -62,6 +62,8 @@ fn what_was_appended_is_there_after_opening_again() {
     assert_eq!(store.entry_count(&network).expect("counts"), 20);
     assert_eq!(store.entries_from(&network, 5, 3).expect("reads"), entries[5..8]);
     assert_eq!(store.entries_from(&network, 20, 3).expect("reads"), vec![]);
+    // The last height that there could be: nothing counts on from it.
+    assert_eq!(store.entries_from(&network, u64::MAX, 3).expect("reads"), vec![]);
     assert_eq!(store.ledger(&network).expect("replays"), Some(ledger));
     let all: Result<Vec<_>, _> = store.entries(&network).collect();
     assert_eq!(all.expect("reads"), entries);

@@ -6,10 +6,10 @@
 use crate::{
     cli::{ListenArgs, NodeArgs, UpArgs},
     client::{self, Reach, install_cryptography},
-    env,
     exit::{Exit, UsageError},
     files,
     hub::{self, Access},
+    log,
     model_ref::{self, Located, ModelRef, Wishes},
     output,
     quantity::Size,
@@ -31,10 +31,6 @@ use talka_gateway::{ApiKey, GatewayConfig, Logins, Tls, check_bind};
 use talka_hub::HubRef;
 use talka_node::{Load, MemoryShare, ModelChoice, Node, NodeConfig, Opening, api::ModelReport};
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
-use tracing_subscriber::EnvFilter;
-
-/// What is logged unless [`env::LOG`] says otherwise: us, and of the libraries what went wrong.
-const LOG_DEFAULT: &str = "warn,talka=info,talka_node=info,talka_gateway=info,talka_net=info";
 
 /// The longest name of a node, in bytes; the network refuses longer ones.
 const NAME_BYTES_MAX: usize = 64;
@@ -47,7 +43,7 @@ const SERVING_POLL: Duration = Duration::from_millis(20);
 
 pub async fn run(args: UpArgs) -> Result<Exit> {
     let UpArgs { node: args, join } = args;
-    start_log()?;
+    let traces = log::start(&args.log)?;
     let key = files::api_key(&args.key)?.map(|text| ApiKey::new(&text)).transpose()?;
     check_bind(args.http, key.is_some()).map_err(|error| UsageError(error.to_string()))?;
     let gateway_config = gateway_config(&args.listen)?;
@@ -68,6 +64,9 @@ pub async fn run(args: UpArgs) -> Result<Exit> {
     let ended = gateway.until(live(&node, &origin, &logins, args.json)).await;
     files::remove_http(&data_dir);
     node.shutdown().await;
+    if let Some(traces) = traces {
+        traces.finish().await;
+    }
     ended.map(|()| Exit::Done)
 }
 
@@ -79,18 +78,6 @@ fn gateway_config(args: &ListenArgs) -> Result<GatewayConfig> {
     };
     let origins = args.cors_origins.clone();
     Ok(GatewayConfig { tls: tls.map(Arc::new), origins, ..GatewayConfig::default() })
-}
-
-/// Log lines go to standard error.
-pub(super) fn start_log() -> Result<()> {
-    let chosen = env::read(env::LOG).unwrap_or_else(|| LOG_DEFAULT.into());
-    let filter = EnvFilter::try_new(&chosen).map_err(|error| {
-        UsageError(format!("{}={chosen:?}: {error}, expected such as info", env::LOG))
-    })?;
-    let colours = io::stderr().is_terminal() && env::read(env::NO_COLOR).is_none();
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours);
-    log.with_writer(io::stderr).compact().init();
-    Ok(())
 }
 
 /// What a node is told that is started with `args`; models that are on a hub are fetched.

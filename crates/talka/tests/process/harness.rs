@@ -332,6 +332,17 @@ impl Node {
         self.send(client().get(format!("{}{path}", self.http)))
     }
 
+    /// Gets `path`, which may be anything: its status, its request id and its text.
+    #[track_caller]
+    pub fn text(&self, path: &str) -> (u16, String, String) {
+        let request = client().get(format!("{}{path}", self.http));
+        runtime().block_on(async {
+            let response = request.send().await.expect("the node answers");
+            let id = response.headers()["x-request-id"].to_str().expect("text").to_owned();
+            (response.status().as_u16(), id, response.text().await.expect("a body"))
+        })
+    }
+
     #[track_caller]
     fn send(&self, request: reqwest::RequestBuilder) -> Reply {
         let request = match &self.key {

@@ -5,7 +5,7 @@ use crate::{
     cli::NodeArgs,
     client::install_cryptography,
     exit::Exit,
-    files, output,
+    files, log, output,
     quantity::{Size, show_us},
 };
 use anyhow::Result;
@@ -13,7 +13,7 @@ use std::io;
 use talka_node::api::{ForecastReport, ModelForecastReport, WayReport};
 
 pub async fn run(invite: String, node: &NodeArgs) -> Result<Exit> {
-    up::start_log()?;
+    log::start(&node.log)?;
     let data_dir = files::data_dir(node.data_dir.as_deref())?;
     let config = up::node_config(node, Some(invite), data_dir).await?;
     install_cryptography();

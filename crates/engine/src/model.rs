@@ -256,7 +256,25 @@ impl Model {
     /// [`ModelError`] names the first tensor that is missing, mis-shaped (with both shapes) or of a
     /// type no kernel reads, or the span that the model lacks.
     pub fn stage(&self, span: LayerSpan, kernels: &Kernels) -> Result<Stage, ModelError> {
-        Stage::load(&self.0.architecture, &self.0.table, span, kernels)
+        self.stage_watched(span, kernels, &mut |_| {})
+    }
+
+    /// The same; `seen` is told after each layer how many of the bytes of [`Model::span_bytes`] are loaded.
+    ///
+    /// # Errors
+    /// As [`Model::stage`].
+    pub fn stage_watched(
+        &self,
+        span: LayerSpan,
+        kernels: &Kernels,
+        seen: &mut dyn FnMut(u64),
+    ) -> Result<Stage, ModelError> {
+        let bytes = self.span_bytes(span);
+        let mut part = |layers: u32| {
+            let part = u128::from(bytes) * u128::from(layers) / u128::from(span.len());
+            seen(part as u64);
+        };
+        Stage::load(&self.0.architecture, &self.0.table, span, kernels, &mut part)
     }
 }
 

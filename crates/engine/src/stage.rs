@@ -162,11 +162,13 @@ impl Tail {
 }
 
 impl Stage {
+    /// `seen` is told the number of layers that are loaded, after each.
     pub(crate) fn load(
         architecture: &Arc<Architecture>,
         table: &TensorTable,
         span: LayerSpan,
         kernels: &Kernels,
+        seen: &mut dyn FnMut(u32),
     ) -> Result<Self, ModelError> {
         let layers = architecture.shape.layers;
         if span.end() > layers {
@@ -174,8 +176,11 @@ impl Stage {
         }
         let entry =
             (span.start() == 0).then(|| Entry::load(table, architecture, kernels)).transpose()?;
-        let blocks = span.layers().map(|layer| Block::load(table, architecture, layer, kernels));
-        let blocks = blocks.collect::<Result<_, _>>()?;
+        let mut blocks = Vec::with_capacity(span.len() as usize);
+        for layer in span.layers() {
+            blocks.push(Block::load(table, architecture, layer, kernels)?);
+            seen(layer + 1 - span.start());
+        }
         let tail = (span.end() == layers)
             .then(|| Tail::load(table, architecture, kernels, entry.as_ref()))
             .transpose()?;

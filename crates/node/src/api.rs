@@ -152,6 +152,7 @@ impl Api {
             busy_ms: shared.stages.busy().as_millis() as u64,
             flops_per_second,
             memory_bytes_per_second,
+            addresses: shared.endpoint.addresses(),
             closed: closed.map(|why| why.to_string()),
             models: self.reports(),
             routes: shared.decisions.all(),
@@ -196,6 +197,7 @@ impl Api {
                 is_encoder: !known.model.is_decoder(),
                 share_bytes: view.shares.get(&known.id).copied(),
                 load_ms: self.shared.meter.load_ms(known.id),
+                underway: known.underway.report(),
                 adapters: known.adapters.iter().map(|known| known.name.clone()).collect(),
             }
         };
@@ -226,6 +228,7 @@ impl Api {
                 link_bytes_per_second: None,
                 flops_per_second: 0,
                 memory_bytes_per_second: 0,
+                clock_ms: None,
                 closed: None,
                 serves: Vec::new(),
                 layer_us: Vec::new(),
@@ -240,6 +243,7 @@ impl Api {
             report.silent_ms = seen.heard_at.map(|at| now.since_ms(at));
             report.memory_bytes = seen.memory_bytes;
             report.load = seen.load;
+            report.clock_ms = seen.clock_ms;
             report.closed = seen.closed.map(|why| why.to_string());
             report.round_trip_us = seen.round_trip_us;
             report.link_bytes_per_second = seen.throughput_kib.map(|kib| u64::from(kib) << 10);

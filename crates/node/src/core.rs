@@ -535,6 +535,7 @@ impl Core {
     fn heartbeat(&self, now: Tick) -> Heartbeat {
         Heartbeat {
             name: self.name.clone(),
+            at: now,
             memory_bytes: self.memory_bytes,
             addresses: self.addresses.clone(),
             ledger_height: self.ledger_height,

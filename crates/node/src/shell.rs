@@ -1,13 +1,13 @@
 //! The world around [`core`](crate::core): clock, entropy, sockets, files, threads. No policy.
 //!
 //! `hub` is the task that owns the core and performs its effects; `links` opens and reads links;
-//! `stages` is the thread that computes; `admission` lets requests in; `answer` and `embed` run one request from prompt to bill, over
-//! sessions (`session`); `count` only measures a prompt; `routes` finds ways for sessions; `resume` keeps answers
-//! that may be gone on with; `fetch` brings weights from other nodes, or from a hub, and gives them; `upstream` asks
-//! services outside the network; `probe` asks whether a node is there; `meter` knows how fast this one is; `events`
-//! carries answers to their callers and `tally` counts them; `forecast`
-//! says what joining would come to; `models` knows what requests may ask for; `keys` lets callers in; `desk` keeps the ledger, `orders` adds
-//! to it. They meet in [`Shared`].
+//! `stages` is the thread that computes; `admission` lets requests in; `answer` and `embed` run one request from prompt
+//! to bill, over sessions (`session`); `count` only measures a prompt; `routes` finds ways for sessions; `resume`
+//! keeps answers that may be gone on with; `fetch` brings weights from other nodes, or from a hub, and gives them;
+//! `upstream` asks services outside the network; `probe` asks whether a node is there; `meter` knows how fast this
+//! one is, `underway` how far a load is; `events` carries answers to their callers and `tally` counts them;
+//! `forecast` says what joining would come to; `models` knows what requests may ask for; `keys` lets callers in;
+//! `desk` keeps the ledger, `orders` adds to it. They meet in [`Shared`].
 
 pub(crate) mod admission;
 pub(crate) mod answer;
@@ -32,6 +32,7 @@ pub(crate) mod routes;
 pub(crate) mod session;
 pub(crate) mod stages;
 pub(crate) mod tally;
+pub(crate) mod underway;
 pub(crate) mod upstream;
 
 use crate::{

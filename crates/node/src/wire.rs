@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use std::{fmt, net::SocketAddr};
 use talka_base::{
     AdapterId, CodecError, Encoded, LayerSpan, Membership, ModelId, NetworkId, NodeId, Precision,
-    Receipt, RequestId, Signed, decode, encode, model::ShapeError,
+    Receipt, RequestId, Signed, Tick, decode, encode, model::ShapeError,
 };
 use talka_engine::{LogitsWanted, Pooling, quant::Encoding};
 use talka_ledger::{Entry, Event};
@@ -86,6 +86,8 @@ pub struct Admission {
 pub struct Heartbeat {
     /// What people call it.
     pub name: String,
+    /// What its clock said when it sent this.
+    pub at: Tick,
     /// Memory it offers for weights, in bytes.
     pub memory_bytes: u64,
     /// Where it can be reached.
@@ -612,6 +614,7 @@ mod tests {
     fn too_many_of_anything_is_refused() {
         let heartbeat = Heartbeat {
             name: "n".into(),
+            at: Tick(0),
             memory_bytes: 1,
             addresses: vec![([127, 0, 0, 1], 1).into(); ADDRESSES_MAX + 1],
             ledger_height: 0,

@@ -2,9 +2,11 @@
 
 mod keys;
 mod listen;
+mod terminal;
 
 pub use keys::{KeysAction, KeysAddArgs, KeysArgs};
 pub use listen::ListenArgs;
+pub use terminal::{CompletionsArgs, ManArgs, ServiceAction, ServiceArgs, TopArgs};
 
 use crate::{
     env,
@@ -56,6 +58,9 @@ pub enum Command {
     /// Shows this node at a glance
     #[command(after_help = "Example: talka status --json")]
     Status(NodeAt),
+    /// Watches the network: nodes, links, tokens, sessions and credits, as they are now
+    #[command(after_help = "Example: talka top --interval 5s")]
+    Top(TopArgs),
     /// Shows who earned and who spent
     #[command(after_help = "Example: talka credits")]
     Credits(NodeAt),
@@ -74,6 +79,15 @@ pub enum Command {
     /// Looks for what keeps Talka from working and says what to do
     #[command(after_help = "Example: talka doctor --data-dir /srv/talka")]
     Doctor(DoctorArgs),
+    /// Keeps a node running from login on, as a service of this user
+    #[command(after_help = "Example: talka service install -- --model bard --threads 4")]
+    Service(ServiceArgs),
+    /// Prints what lets a shell complete commands and flags
+    #[command(after_help = "Example: talka completions bash > talka.bash")]
+    Completions(CompletionsArgs),
+    /// Prints the manual page, or writes those of all commands into a folder
+    #[command(after_help = "Example: talka man ~/.local/share/man/man1")]
+    Man(ManArgs),
 }
 
 /// A node to start.
@@ -81,7 +95,7 @@ pub enum Command {
 pub struct UpArgs {
     #[command(flatten)]
     pub node: NodeArgs,
-    /// Join the network of this invitation
+    /// Join the network of this invitation, or of the one in @FILE
     #[arg(long, value_name = "INVITE")]
     pub join: Option<String>,
 }
@@ -259,13 +273,17 @@ pub struct InviteArgs {
     /// How long it is valid: 90s, 30m, 24h, 7d
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = quantity::duration)]
     pub valid: Duration,
+    /// Write it to a file that only this user can read, instead of printing it
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
     #[command(flatten)]
     pub at: NodeAt,
 }
 
 #[derive(Debug, Args)]
 pub struct JoinArgs {
-    /// What `talka invite` printed on another node
+    /// What `talka invite` printed on another node, or @FILE to read it from a file: other users can see what is
+    /// typed here
     pub invite: String,
     /// Only say what joining with these flags would come to: layers, tokens/s, bytes a token, credits; joins
     /// nothing and keeps nothing
@@ -469,6 +487,22 @@ mod tests {
             let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
             assert!(help.starts_with("Example: talka "), "{}", command.get_name());
             commands.extend(command.get_subcommands());
+        }
+    }
+
+    #[test]
+    fn every_command_speaks_json_but_what_is_made_for_shells() {
+        let mut root = Cli::command();
+        root.build();
+        let mut commands: Vec<_> = root.get_subcommands().collect();
+        while let Some(command) = commands.pop() {
+            let speaks = command.get_arguments().any(|flag| flag.get_long() == Some("json"));
+            let name = command.get_name();
+            let leads_on = command.has_subcommands() || name == "help" || name == "completions";
+            assert!(speaks || leads_on, "{name}");
+            if name != "help" {
+                commands.extend(command.get_subcommands());
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod bench;
 mod chat;
+mod completions;
 mod credits;
 mod doctor;
 mod invite;
@@ -9,11 +10,14 @@ mod join;
 mod keys;
 mod ledger;
 mod login;
+mod man;
 mod models;
 mod peers;
 mod requests;
 mod run;
+mod service;
 mod status;
+mod top;
 mod up;
 
 use crate::{cli::Command, exit::Exit};
@@ -38,5 +42,9 @@ pub async fn run(command: Command) -> anyhow::Result<Exit> {
         Command::Login(at) => login::run(at).await,
         Command::Bench(args) => bench::run(args).await,
         Command::Doctor(args) => doctor::run(args).await,
+        Command::Top(args) => top::run(args).await,
+        Command::Service(args) => service::run(args),
+        Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => man::run(&args),
     }
 }

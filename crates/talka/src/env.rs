@@ -18,6 +18,9 @@ pub const OTLP_ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 /// Any value but the empty one turns colours off (<https://no-color.org>).
 pub const NO_COLOR: &str = "NO_COLOR";
 
+/// What kind of terminal this is; nothing can be drawn on a `dumb` one.
+pub const TERM: &str = "TERM";
+
 /// Address of the hub that `hf:` models come from, instead of <https://huggingface.co>.
 pub const HF_ENDPOINT: &str = "HF_ENDPOINT";
 
@@ -35,6 +38,9 @@ pub const HF_HUB_OFFLINE: &str = "HF_HUB_OFFLINE";
 
 /// Where a user's caches are, if not in `.cache`.
 pub const XDG_CACHE_HOME: &str = "XDG_CACHE_HOME";
+
+/// Where a user's settings are, if not in `.config`.
+pub const XDG_CONFIG_HOME: &str = "XDG_CONFIG_HOME";
 
 /// The variable's value; `None` if it is unset, empty or not text.
 pub fn read(name: &str) -> Option<String> {

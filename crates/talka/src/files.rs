@@ -4,7 +4,8 @@ use crate::{cli::KeyArgs, env, exit::UsageError};
 use anyhow::{Context, Result};
 use directories::ProjectDirs;
 use std::{
-    fs, io,
+    fs,
+    io::{self, Write as _},
     net::SocketAddr,
     path::{Path, PathBuf},
 };
@@ -95,4 +96,34 @@ pub fn api_key(args: &KeyArgs) -> Result<Option<String>> {
         return Err(UsageError(format!("{path} is empty, expected an API key")).into());
     }
     Ok(Some(key.to_owned()))
+}
+
+/// The invitation as typed, or that in the file that `@FILE` names.
+///
+/// # Errors
+/// If the file cannot be read.
+pub fn invitation(typed: String) -> Result<String> {
+    let Some(path) = typed.strip_prefix('@') else { return Ok(typed) };
+    let text = fs::read_to_string(path)
+        .with_context(|| format!("cannot read the invitation in the file {path}"))?;
+    Ok(text.trim().to_owned())
+}
+
+/// Leaves `invite` in a file for its owner alone: whoever reads it may join.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn write_invitation(path: &Path, invite: &str) -> Result<()> {
+    let failed = || format!("cannot write the invitation to {}", path.display());
+    // One that is there may be open to others, and stays so however it is written.
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).with_context(failed)?,
+        _ => {}
+    }
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(path).with_context(failed)?;
+    writeln!(file, "{invite}").with_context(failed)
 }

@@ -8,7 +8,7 @@ mod otlp;
 
 pub use otlp::Exporter;
 
-use crate::{env, exit::UsageError};
+use crate::{env, exit::UsageError, progress::AboveBars};
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use std::io::{self, IsTerminal};
@@ -87,11 +87,11 @@ pub fn start(args: &LogArgs) -> Result<Option<Exporter>> {
         LogFormat::Text => {
             let colours = io::stderr().is_terminal() && env::read(env::NO_COLOR).is_none();
             let lines = tracing_subscriber::fmt::layer().with_ansi(colours);
-            lines.with_writer(io::stderr).compact().boxed()
+            lines.with_writer(|| AboveBars).compact().boxed()
         }
         LogFormat::Json => {
             let lines = tracing_subscriber::fmt::layer().json().flatten_event(true);
-            lines.with_current_span(false).with_writer(io::stderr).boxed()
+            lines.with_current_span(false).with_writer(|| AboveBars).boxed()
         }
     };
     let collector = args.otlp.as_deref().filter(|endpoint| !endpoint.is_empty());

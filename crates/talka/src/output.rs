@@ -65,9 +65,10 @@ impl<const N: usize> Table<N> {
         Self { headings, rows: Vec::new() }
     }
 
-    /// Adds a row below the others.
+    /// Adds a row below the others. Names come from other people's computers: what would order a terminal about
+    /// shows as a mark.
     pub fn row(&mut self, cells: [String; N]) {
-        self.rows.push(cells);
+        self.rows.push(cells.map(|cell| shown(&cell)));
     }
 
     /// Prints headings and rows.
@@ -93,6 +94,11 @@ impl<const N: usize> Table<N> {
     }
 }
 
+/// `text` without what a terminal would take for an order.
+pub fn shown(text: &str) -> String {
+    text.replace(char::is_control, "\u{fffd}")
+}
+
 /// What a node did wrong, the commonest first: `late 12, shape 1`.
 pub fn faults(counts: &Counts) -> String {
     let mut counts: Vec<_> = counts.iter().collect();
@@ -111,5 +117,12 @@ mod tests {
         table.row(["küche".into(), "0..16".into()]);
         table.row(["x".into(), String::new()]);
         assert_eq!(table.lines(), ["NAME   LAYERS", "küche  0..16", "x"]);
+    }
+
+    #[test]
+    fn a_name_cannot_give_orders_to_the_terminal() {
+        let mut table = Table::new(["NAME"]);
+        table.row(["\x1b[2Jx\n".into()]);
+        assert_eq!(table.lines(), ["NAME", "\u{fffd}[2Jx\u{fffd}"]);
     }
 }

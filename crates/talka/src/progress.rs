@@ -1,18 +1,52 @@
-//! How a fetch is shown: a bar for people, now and then a line for logs, nothing for programs.
+//! How a fetch or a load is shown: a bar for people, now and then a line for logs, nothing for programs.
+//!
+//! Bars stand below what is logged, which goes through [`AboveBars`].
 
 use crate::quantity::Size;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::{
-    io::{self, IsTerminal},
-    sync::Mutex,
+    collections::BTreeMap,
+    io::{self, IsTerminal, Write},
+    sync::{LazyLock, Mutex},
+    time::{Duration, Instant},
 };
 use talka_hub::Event;
+use talka_node::api::{ModelReport, UnderwayReport};
 
 /// Lines in a log from the first byte to the last.
 const LINES: u64 = 10;
 
 const BAR: &str =
-    "{msg} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}";
+    "{msg} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta} left";
+
+/// A load that is over sooner gets no bar: it would only flicker.
+const LOAD_SHOWN_AFTER: Duration = Duration::from_millis(400);
+
+/// Every bar of this program. It hides itself where standard error is no terminal.
+static BARS: LazyLock<MultiProgress> =
+    LazyLock::new(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr()));
+
+/// Standard error for what is logged: bars make room for each line.
+#[derive(Debug, Clone, Copy)]
+pub struct AboveBars;
+
+impl Write for AboveBars {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        BARS.suspend(|| io::stderr().write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
+
+fn bar(what: String) -> ProgressBar {
+    let bar = BARS.add(ProgressBar::new(0));
+    let style = ProgressStyle::with_template(BAR);
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.set_message(what);
+    bar
+}
 
 /// Shows the events of one fetch on standard error.
 #[derive(Debug)]
@@ -40,11 +74,7 @@ impl Progress {
         if !io::stderr().is_terminal() {
             return Self::Lines { what: what.into(), counted: Mutex::default() };
         }
-        let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
-        let style = ProgressStyle::with_template(BAR);
-        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-        bar.set_message(what.to_owned());
-        Self::Bar(bar)
+        Self::Bar(bar(what.to_owned()))
     }
 
     /// Shows what happened.
@@ -74,6 +104,61 @@ impl Progress {
     pub fn end(&self) {
         if let Self::Bar(bar) = self {
             bar.finish_and_clear();
+        }
+    }
+}
+
+/// Shows how far a node's models are on their way into memory.
+#[derive(Debug, Default)]
+pub struct Loads {
+    quiet: bool,
+    /// Since when each is under way, and its bar once it has one.
+    seen: BTreeMap<String, (Instant, Option<ProgressBar>)>,
+}
+
+impl Loads {
+    /// None yet; nothing is ever shown if `quiet`.
+    pub fn new(quiet: bool) -> Self {
+        Self { quiet, seen: BTreeMap::new() }
+    }
+
+    /// Shows what the node says now.
+    pub fn show(&mut self, models: &[ModelReport]) {
+        if self.quiet {
+            return;
+        }
+        for model in models {
+            match &model.underway {
+                Some(underway) => self.go_on(&model.name, underway),
+                None => self.end(&model.name),
+            }
+        }
+    }
+
+    fn go_on(&mut self, name: &str, underway: &UnderwayReport) {
+        let begun = || (Instant::now(), None);
+        let (since, shown) = self.seen.entry(name.to_owned()).or_insert_with(begun);
+        if shown.is_none() && since.elapsed() < LOAD_SHOWN_AFTER {
+            return;
+        }
+        let what = if underway.fetching { "fetching" } else { "loading" };
+        let shown = shown.get_or_insert_with(|| bar(String::new()));
+        shown.set_message(format!("{what} {name}"));
+        shown.set_length(underway.bytes);
+        shown.set_position(underway.bytes_here);
+    }
+
+    fn end(&mut self, name: &str) {
+        if let Some((_, Some(bar))) = self.seen.remove(name) {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl Drop for Loads {
+    fn drop(&mut self) {
+        for (_, bar) in std::mem::take(&mut self.seen).into_values() {
+            bar.inspect(ProgressBar::finish_and_clear);
         }
     }
 }
@@ -118,6 +203,29 @@ fn note(event: Event<'_>) -> Option<String> {
     }
 }
 
+/// How far layers are, in a few words: `loading, 40 %`.
+pub fn told(underway: &UnderwayReport) -> String {
+    let UnderwayReport { fetching, bytes_here, bytes } = *underway;
+    let percent = u128::from(bytes_here.min(bytes)) * 100 / u128::from(bytes.max(1));
+    format!("{}, {percent} %", if fetching { "fetching" } else { "loading" })
+}
+
 fn tenths(done: u64, total: u64) -> u64 {
     (u128::from(done) * u128::from(LINES) / u128::from(total.max(1))) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_load_is_told_in_hundredths() {
+        let check = |fetching, bytes_here, bytes, expected: &str| {
+            assert_eq!(told(&UnderwayReport { fetching, bytes_here, bytes }), expected);
+        };
+        check(false, 2, 5, "loading, 40 %");
+        check(true, u64::MAX, u64::MAX, "fetching, 100 %");
+        check(true, 9, 8, "fetching, 100 %");
+        check(false, 0, 0, "loading, 0 %");
+    }
 }

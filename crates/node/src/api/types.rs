@@ -6,6 +6,7 @@
 use super::{Events, RouteDecision};
 pub use crate::core::faults::{Counts, Fault};
 use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
 use talka_base::{
     Credits, EntryHash, Flops, LayerSpan, MemberId, ModelId, ModelShape, NetworkId, NodeId,
     RequestId, StateHash, Tick,
@@ -440,6 +441,9 @@ pub struct Status {
     pub flops_per_second: u64,
     /// Bytes of weights that it reads a second, which is what single tokens wait for.
     pub memory_bytes_per_second: u64,
+    /// Where it tells others that it can be reached.
+    #[serde(default)]
+    pub addresses: Vec<SocketAddr>,
     /// Why this node gives no work to others, if it does not, for people.
     pub closed: Option<String>,
     /// Models known here.
@@ -477,8 +481,22 @@ pub struct ModelReport {
     pub share_bytes: Option<u64>,
     /// How long its layers took to load when they last were, in milliseconds.
     pub load_ms: Option<u64>,
+    /// What of it is on its way into this node's memory, if anything is.
+    #[serde(default)]
+    pub underway: Option<UnderwayReport>,
     /// Adapters of this node: requests ask for `MODEL:ADAPTER`.
     pub adapters: Vec<String>,
+}
+
+/// Layers on their way into memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnderwayReport {
+    /// They are being fetched from elsewhere; else they are read from the disk.
+    pub fetching: bool,
+    /// How much of them is here.
+    pub bytes_here: u64,
+    /// How much there is.
+    pub bytes: u64,
 }
 
 /// A service outside the network, and what became of its answers since this node started.
@@ -528,6 +546,9 @@ pub struct PeerReport {
     pub flops_per_second: u64,
     /// Bytes of weights that it reads a second, by its own word.
     pub memory_bytes_per_second: u64,
+    /// Milliseconds that its clock is ahead of that of the node asked, or behind if negative; nothing until it was heard.
+    #[serde(default)]
+    pub clock_ms: Option<i64>,
     /// Why it gives no work to others, if it does not, for people.
     pub closed: Option<String>,
     /// What it serves: model name and span.

@@ -5,6 +5,9 @@ use std::{collections::BTreeMap, net::SocketAddr};
 use talka_base::{AdapterId, LayerSpan, ModelId, NodeId, Tick};
 use talka_plan::{Candidate, Links};
 
+/// What is told of another node's clock changes in steps no smaller: below is how long its words were under way.
+const CLOCK_STEP_MS: u64 = 500;
+
 /// The nodes of a network but this one.
 #[derive(Debug, Default)]
 pub struct Directory {
@@ -20,6 +23,8 @@ pub struct Known {
     pub heard_at: Option<Tick>,
     /// The last thing it said.
     pub heartbeat: Option<Heartbeat>,
+    /// Milliseconds that its clock is ahead of this one's, or behind if negative; off by the time that its words take.
+    pub clock_ms: Option<i64>,
     addresses: Vec<SocketAddr>,
     next_dial: Tick,
     redial_ms: u64,
@@ -176,6 +181,10 @@ impl Directory {
                 && old.round_trips_us == new.round_trips_us
                 && old.throughputs_kib == new.throughputs_kib
         });
+        let clock_ms = ahead_ms(heartbeat.at, now);
+        if known.clock_ms.is_none_or(|told| told.abs_diff(clock_ms) > CLOCK_STEP_MS) {
+            known.clock_ms = Some(clock_ms);
+        }
         known.heartbeat = Some(heartbeat);
         !is_same
     }
@@ -235,3 +244,48 @@ const PROBE_MS: u64 = 5_000;
 
 /// No second dial while one may still be under way, in milliseconds.
 const DIAL_MS_MAX: u64 = 15_000;
+
+/// How far a clock that says `at` is ahead of one that says `now`.
+fn ahead_ms(at: Tick, now: Tick) -> i64 {
+    let ms = i128::from(at.0) - i128::from(now.0);
+    i64::try_from(ms).unwrap_or(if ms < 0 { i64::MIN } else { i64::MAX })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn heartbeat(at: u64) -> Heartbeat {
+        Heartbeat {
+            name: "n".into(),
+            at: Tick(at),
+            memory_bytes: 0,
+            addresses: Vec::new(),
+            ledger_height: 0,
+            load: 0,
+            is_busy: false,
+            asked: Vec::new(),
+            round_trips_us: Vec::new(),
+            throughputs_kib: Vec::new(),
+            machine: crate::wire::Machine::default(),
+            closed: None,
+            offers: Vec::new(),
+            peers: Vec::new(),
+        }
+    }
+
+    /// Goal: another clock is told by what its owner says, in steps that a slow link alone does not make.
+    #[test]
+    fn clocks_are_compared_in_steps() {
+        let (mut directory, node) = (Directory::default(), NodeId([1; 32]));
+        let mut hear = |at, now| {
+            directory.heard(node, heartbeat(at), Tick(now));
+            directory.nodes().next().and_then(|(_, known)| known.clock_ms)
+        };
+        assert_eq!(hear(10_000, 10_050), Some(-50));
+        assert_eq!(hear(11_000, 11_500), Some(-50), "half a second on the way");
+        assert_eq!(hear(72_000, 12_000), Some(60_000), "the clock was set");
+        assert_eq!(hear(u64::MAX, 0), Some(i64::MAX));
+        assert_eq!(hear(0, u64::MAX), Some(i64::MIN));
+    }
+}

@@ -171,11 +171,13 @@ pub(crate) async fn bring(
     let numbers: Vec<_> = names.iter().filter_map(|n| partial.outline().number(n)).collect();
     let model = Arc::clone(partial);
     let opened = spawn_blocking(move || Pieces::open(model, numbers)).await;
-    let pieces = opened.expect("looking does not panic").map_err(disk)?;
+    let mut pieces = opened.expect("looking does not panic").map_err(disk)?;
     let (here, all) = pieces.progress();
     if here == all {
         return Ok(());
     }
+    let load = known.underway.fetching(span, here, all);
+    pieces.watch(load.counter());
     let (here, all) = (Mebibytes(here), Mebibytes(all));
     tracing::info!(model = known.name, %span, "fetching {all}, of which {here} are here");
     match &known.remote {

@@ -122,6 +122,8 @@ pub(crate) struct NodeView {
     /// KiB a second between this node and that one, by the word of the end that gets less.
     pub(crate) throughput_kib: Option<u32>,
     pub(crate) machine: Machine,
+    /// Milliseconds that its clock is ahead of this one's.
+    pub(crate) clock_ms: Option<i64>,
     /// Why it gives no work to others, if it does not.
     pub(crate) closed: Option<Closed>,
 }
@@ -306,6 +308,7 @@ impl Hub {
             round_trip_us: None,
             throughput_kib: None,
             machine: self.core.machine(),
+            clock_ms: None,
             closed: self.core.closed(),
         };
         let round_trips: BTreeMap<_, _> = self.core.round_trips_us().collect();
@@ -321,6 +324,7 @@ impl Hub {
                 round_trip_us: round_trips.get(&node).copied(),
                 throughput_kib: self.core.links().throughput_kib(shared.me, node),
                 machine: heartbeat.map(|h| h.machine).unwrap_or_default(),
+                clock_ms: known.clock_ms,
                 closed: heartbeat.and_then(|h| h.closed),
             }
         });
@@ -398,7 +402,9 @@ impl Hub {
 /// Loads a stage whose tensors are here and says whether it runs.
 fn install(shared: &Shared, known: &KnownModel, span: LayerSpan, kernels: &Kernels) -> bool {
     let begun = Instant::now();
-    let stage = known.model.stage(span, kernels);
+    let load = known.underway.loading(span, known.model.span_bytes(span));
+    let stage = known.model.stage_watched(span, kernels, &mut |bytes| load.reached(bytes));
+    drop(load);
     shared.meter.loaded(known.id, begun.elapsed());
     match stage {
         Ok(mut stage) => {

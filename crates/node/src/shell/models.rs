@@ -4,6 +4,7 @@ use super::{
     Shared,
     fetch::{give::Telling, ranges::Remote},
     meter::{read_us, try_out},
+    underway::Underway,
     upstream::unknown_model,
 };
 use crate::{
@@ -45,6 +46,8 @@ pub(crate) struct KnownModel {
     pub(crate) telling: Telling,
     /// Held while tensors of it are fetched.
     pub(crate) fetching: tokio::sync::Mutex<()>,
+    /// Spans of it that are on their way into memory.
+    pub(crate) underway: Underway,
     /// Nodes that sent wrong pieces of it.
     pub(crate) liars: Mutex<BTreeSet<NodeId>>,
     /// Made when a request first brings a grammar.
@@ -147,6 +150,7 @@ impl KnownModel {
             draft,
             telling: Telling::default(),
             fetching: tokio::sync::Mutex::default(),
+            underway: Underway::default(),
             liars: Mutex::default(),
             grammars: OnceLock::new(),
         })

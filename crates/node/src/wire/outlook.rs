@@ -103,6 +103,7 @@ mod tests {
         let round_trips_us = vec![(NodeId([9; 32]), 50_000); super::super::ROUND_TRIPS_MAX];
         let heartbeat = Heartbeat {
             name: format!("n{n}"),
+            at: talka_base::Tick(0),
             memory_bytes: 1 << 34,
             addresses: vec![],
             ledger_height: 5,

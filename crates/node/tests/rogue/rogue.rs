@@ -112,6 +112,7 @@ impl Rogue {
         };
         Control::Heartbeat(Heartbeat {
             name: "rogue".into(),
+            at: Tick(0),
             memory_bytes: 1 << 30,
             addresses: Vec::new(),
             ledger_height: 0,

@@ -14,6 +14,7 @@ use anyhow::Result;
 
 pub async fn run(args: JoinArgs) -> Result<Exit> {
     let JoinArgs { invite, dry_run, node } = args;
+    let invite = files::invitation(invite)?;
     if dry_run {
         return forecast::run(invite, &node).await;
     }

@@ -12,6 +12,7 @@ use crate::{
     log,
     model_ref::{self, Located, ModelRef, Wishes},
     output,
+    progress::Loads,
     quantity::Size,
     suggest::{self, Suggestion},
     upstream::UpstreamFlag,
@@ -43,6 +44,7 @@ const SERVING_POLL: Duration = Duration::from_millis(20);
 
 pub async fn run(args: UpArgs) -> Result<Exit> {
     let UpArgs { node: args, join } = args;
+    let join = join.map(files::invitation).transpose()?;
     let traces = log::start(&args.log)?;
     let key = files::api_key(&args.key)?.map(|text| ApiKey::new(&text)).transpose()?;
     check_bind(args.http, key.is_some()).map_err(|error| UsageError(error.to_string()))?;
@@ -230,19 +232,24 @@ async fn bind(address: SocketAddr) -> Result<TcpListener> {
 async fn live(node: &Node, origin: &str, logins: &Logins, as_json: bool) -> Result<()> {
     tokio::select! {
         signal = stop_signal() => return signal,
-        () = serving(node) => announce(node, origin, logins, as_json).await?,
+        () = serving(node, Loads::new(as_json)) => announce(node, origin, logins, as_json).await?,
     }
     stop_signal().await
 }
 
-/// Waits until every model is served: all of it by the network, or this node's part of it.
-async fn serving(node: &Node) {
+/// Waits until every model is served: all of it by the network, or this node's part of it. Shows how far it is.
+async fn serving(node: &Node, mut loads: Loads) {
     let (api, me) = (node.api(), node.id());
     let is_served = |model: &ModelReport| {
         let waits_on_disk = model.share_bytes == Some(0);
         model.complete || waits_on_disk || model.coverage.iter().any(|stage| stage.node == me)
     };
-    while !api.models().await.iter().all(is_served) {
+    loop {
+        let models = api.models().await;
+        if models.iter().all(is_served) {
+            return;
+        }
+        loads.show(&models);
         tokio::time::sleep(SERVING_POLL).await;
     }
 }
@@ -302,7 +309,7 @@ impl Gateway {
 
 /// Ctrl-C, or being asked to end by the system.
 #[cfg(unix)]
-async fn stop_signal() -> Result<()> {
+pub(super) async fn stop_signal() -> Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
     tokio::select! {
@@ -313,6 +320,6 @@ async fn stop_signal() -> Result<()> {
 
 /// Ctrl-C.
 #[cfg(not(unix))]
-async fn stop_signal() -> Result<()> {
+pub(super) async fn stop_signal() -> Result<()> {
     tokio::signal::ctrl_c().await.context("cannot watch for Ctrl-C")
 }

@@ -238,6 +238,14 @@ pub fn up_with_env(dir: &Path, more: &[&str], variables: &[(&str, &str)]) -> Nod
     Node::start(command, dir, None)
 }
 
+/// `talka` with exactly these arguments, which start a node on `dir` for callers with `key`, ready.
+#[track_caller]
+pub fn started(args: &[&str], dir: &Path, key: &str) -> Node {
+    let mut command = talka(args);
+    command.env("TALKA_DATA_DIR", dir).env("TALKA_API_KEY", key);
+    Node::start(command, dir, Some(key.into()))
+}
+
 /// `talka join` on `dir`, where no node runs, ready.
 #[track_caller]
 pub fn join(invite: &str, dir: &Path, more: &[&str]) -> Node {

@@ -8,9 +8,11 @@ mod asking;
 mod beside;
 mod clients;
 mod collector;
+mod container;
 mod crash;
 mod death;
 mod dialects;
+mod doctor;
 mod faults;
 mod fetch;
 mod forecast;
@@ -22,9 +24,15 @@ mod models;
 mod ops;
 mod owner;
 mod parts;
+#[cfg(unix)]
+mod pty;
 mod refusals;
 mod resume;
+#[cfg(unix)]
+mod service;
 mod survive;
+#[cfg(unix)]
+mod terminal;
 mod together;
 mod tools;
 mod upstream;

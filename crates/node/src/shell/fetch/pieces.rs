@@ -8,7 +8,10 @@ use std::{
     fs::{self, File},
     io::{self, Read as _, Seek as _, SeekFrom, Write as _},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 use talka_engine::{PIECE_BYTES, PartialModel};
 
@@ -24,6 +27,8 @@ pub(super) struct Pieces {
     /// Bytes of all tensors wanted, and those of them that are here.
     bytes: u64,
     bytes_here: u64,
+    /// Where the latter are written for others to see.
+    seen: Arc<AtomicU64>,
 }
 
 impl Pieces {
@@ -35,7 +40,8 @@ impl Pieces {
         model: Arc<PartialModel>,
         numbers: impl IntoIterator<Item = usize>,
     ) -> io::Result<Self> {
-        let mut pieces = Self { model, left: BTreeMap::new(), bytes: 0, bytes_here: 0 };
+        let mut pieces =
+            Self { model, left: BTreeMap::new(), bytes: 0, bytes_here: 0, seen: Arc::default() };
         for number in numbers {
             pieces.look(number)?;
         }
@@ -102,6 +108,11 @@ impl Pieces {
         (self.bytes_here, self.bytes)
     }
 
+    /// Has the bytes that are here written to `seen` whenever they become more.
+    pub(super) fn watch(&mut self, seen: Arc<AtomicU64>) {
+        self.seen = seen;
+    }
+
     /// What is not here.
     pub(super) fn left(&self) -> Vec<PieceId> {
         let ids =
@@ -133,6 +144,7 @@ impl Pieces {
             hashes.write_all(blake3::hash(bytes).as_bytes())?;
         }
         self.bytes_here += bytes.len() as u64;
+        self.seen.store(self.bytes_here, Ordering::Relaxed);
         let Some(left) = self.left.get_mut(&id.tensor) else { return Ok(()) };
         left.remove(&id.piece);
         if left.is_empty() {

@@ -6,6 +6,7 @@ use crate::{
     exit::Exit,
     hub::Access,
     output::{self, Table},
+    progress,
     quantity::{Size, show_ms},
 };
 use anyhow::Result;
@@ -66,6 +67,9 @@ fn print_served(models: &[ModelReport]) -> Result<()> {
 
 /// What the node asked holds of it in memory, and how long loading took.
 fn here(model: &ModelReport) -> String {
+    if let Some(underway) = &model.underway {
+        return progress::told(underway);
+    }
     let took = model.load_ms.map(|ms| format!(", loads in {}", show_ms(ms))).unwrap_or_default();
     match model.share_bytes {
         None => String::new(),

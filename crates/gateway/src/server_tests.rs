@@ -2,7 +2,10 @@
 
 use super::*;
 use crate::fields::Fields;
-use axum::{body::Body, routing::post};
+use axum::{
+    body::Body,
+    routing::{get, post},
+};
 use futures_util::{StreamExt, stream};
 use serde_json::Value;
 use std::net::SocketAddr;

@@ -59,8 +59,8 @@ export interface ServerEvent {
   data: string;
 }
 
-/** The events of a response until it ends; comments, which only keep the line open, are left out. */
-export async function* events(response: Response): AsyncGenerator<ServerEvent> {
+/** The events of a response until it ends. Comments only keep the line open: `heard` is told of them, as of all that comes. */
+export async function* events(response: Response, heard = () => {}): AsyncGenerator<ServerEvent> {
   if (!response.body) return;
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let pending = "";
@@ -68,6 +68,7 @@ export async function* events(response: Response): AsyncGenerator<ServerEvent> {
   for (;;) {
     const { done, value } = await reader.read();
     if (done) return;
+    heard();
     const lines = (pending + value).split("\n");
     pending = lines.pop() ?? "";
     for (const line of lines) {

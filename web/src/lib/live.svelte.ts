@@ -102,12 +102,12 @@ class Live {
     let silence = setTimeout(() => stop.abort(), SILENCE_MS_MAX);
     try {
       const response = await call("/api/live", { signal: stop.signal });
-      for await (const event of events(response)) {
+      const spoke = () => {
         clearTimeout(silence);
         silence = setTimeout(() => stop.abort(), SILENCE_MS_MAX);
         heard();
-        this.#take(event.name, event.data);
-      }
+      };
+      for await (const event of events(response, spoke)) this.#take(event.name, event.data);
     } finally {
       clearTimeout(silence);
     }

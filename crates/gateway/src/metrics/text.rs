@@ -189,7 +189,9 @@ mod tests {
     #[test]
     fn a_histogram_tells_how_many_are_at_most_each_bound() {
         let mut histogram = Histogram::new(&[1_000, 500_000]);
-        [900, 1_000, 2_000, 900_000].map(|value| histogram.add(value));
+        for value in [900, 1_000, 2_000, 900_000] {
+            histogram.add(value);
+        }
         let mut page = Page::default();
         page.histogram("wait_seconds", "Waits.", &histogram, 6);
         assert_eq!(

@@ -117,6 +117,7 @@ fn snapshot(ms: u64) -> Snapshot {
         nodes_alive: 3,
         nodes_known: 3,
         requests_running: 2,
+        requests_waiting: 1,
         sessions_held: 4,
         tokens_chosen: ms / 50,
         busy_ms: ms / 4,

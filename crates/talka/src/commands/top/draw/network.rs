@@ -10,10 +10,7 @@ use crate::{
     progress::told,
     quantity::{Size, per_second, show_ms, show_us},
 };
-use ratatui::{
-    style::Style,
-    text::{Line, Span},
-};
+use ratatui::text::{Line, Span};
 use talka_node::api::{ModelReport, PeerReport};
 
 /// A map of layers is no wider: more tells nobody more.
@@ -147,6 +144,6 @@ mod tests {
             [(Some(0), 2), (None, 1), (Some(1), 1)]
         );
         assert_eq!(runs(&[]), []);
-        assert_eq!(Style::new(), Theme { colours: false }.node(3));
+        assert_eq!(ratatui::style::Style::new(), Theme { colours: false }.node(3));
     }
 }

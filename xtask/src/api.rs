@@ -6,13 +6,14 @@
 use crate::{
     cargo::{cargo, target_folder, tool},
     node::Node,
-    python,
+    python::Packages,
 };
 use anyhow::{Context, Result, bail, ensure};
 use std::{env::consts::EXE_SUFFIX, process::Stdio};
 
 /// Fixed, so that a change of theirs does not fail a change of ours.
-const PACKAGES: [&str; 2] = ["schemathesis==4.32.5", "prometheus_client==0.26.0"];
+const PACKAGES: Packages<'_> =
+    Packages { name: "api", packages: &["schemathesis==4.32.5", "prometheus_client==0.26.0"] };
 
 /// What is checked of every answer. Statuses are those that the document names, bodies are as it says, and nothing
 /// that is asked is the node's fault. Which bad requests are refused our own tests say: a request that breaks a
@@ -37,9 +38,9 @@ const LEFT_OUT: [&str; 1] = ["/api/live"];
 /// What is wrong. `Ok` has the reason if it was skipped.
 pub fn run() -> Result<Option<String>> {
     let target = target_folder()?;
-    let python = match python::environment(&target.join("python"), "api", &PACKAGES) {
+    let python = match PACKAGES.install() {
         Ok(python) => python,
-        Err(why) => return Ok(Some(why)),
+        Err(why) => return Ok(Some(why.to_string())),
     };
     let built =
         cargo(&["build", "--workspace", "--bin", "talka"]).status().context("cannot run cargo")?;

@@ -43,8 +43,8 @@ pub enum LogFormat {
     Json,
 }
 
-/// How important a line is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+/// How important a line is, the most important first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 #[allow(missing_docs, reason = "the names are the meaning")]
 pub enum LogLevel {
     Off,
@@ -53,6 +53,14 @@ pub enum LogLevel {
     Info,
     Debug,
     Trace,
+}
+
+impl LogArgs {
+    /// Whether standard error is read by people, who want to know more than what went wrong.
+    pub fn is_for_people(&self) -> bool {
+        let is_quiet = self.log_level.is_some_and(|level| level < LogLevel::Info);
+        self.log == LogFormat::Text && !is_quiet
+    }
 }
 
 impl LogLevel {

@@ -63,7 +63,8 @@ pub async fn run(args: UpArgs) -> Result<Exit> {
     let gateway = Gateway::open(listener, &node, config);
     files::write_http(&data_dir, address, args.listen.tls_cert.as_deref())?;
 
-    let ended = gateway.until(live(&node, &origin, &logins, args.json)).await;
+    let shown = args.log.is_for_people().then_some(&logins);
+    let ended = gateway.until(live(&node, &origin, shown, args.json)).await;
     files::remove_http(&data_dir);
     node.shutdown().await;
     if let Some(traces) = traces {
@@ -229,7 +230,7 @@ async fn bind(address: SocketAddr) -> Result<TcpListener> {
 }
 
 /// From a running node to the signal to stop: says `ready` as soon as it is.
-async fn live(node: &Node, origin: &str, logins: &Logins, as_json: bool) -> Result<()> {
+async fn live(node: &Node, origin: &str, logins: Option<&Logins>, as_json: bool) -> Result<()> {
     tokio::select! {
         signal = stop_signal() => return signal,
         () = serving(node, Loads::new(as_json)) => announce(node, origin, logins, as_json).await?,
@@ -254,7 +255,8 @@ async fn serving(node: &Node, mut loads: Loads) {
     }
 }
 
-async fn announce(node: &Node, origin: &str, logins: &Logins, as_json: bool) -> Result<()> {
+/// Says that the node answers, and shows a link for browsers if `logins` are given.
+async fn announce(node: &Node, origin: &str, logins: Option<&Logins>, as_json: bool) -> Result<()> {
     let network = node.api().status().await.network_name;
     let (http, id) = (origin, node.id().to_string());
     if as_json {
@@ -263,12 +265,14 @@ async fn announce(node: &Node, origin: &str, logins: &Logins, as_json: bool) -> 
     } else {
         output::line(format!("ready http={http} node={id} network={network}"))?;
     }
-    // A node that is bound to every address is reached at this computer's own.
-    let Reach { scheme, address } = client::reachable(origin)?;
-    eprintln!(
-        "In a browser, once and within 10 minutes: {scheme}://{address}{} (another link: talka login)",
-        logins.link().path
-    );
+    if let Some(logins) = logins {
+        // A node that is bound to every address is reached at this computer's own.
+        let Reach { scheme, address } = client::reachable(origin)?;
+        let path = logins.link().path;
+        eprintln!(
+            "In a browser, once and within 10 minutes: {scheme}://{address}{path} (another link: talka login)"
+        );
+    }
     Ok(())
 }
 

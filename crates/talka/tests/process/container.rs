@@ -8,7 +8,7 @@ use serde_json::Value;
 use std::{fs, path::Path};
 use yaml_rust2::{Yaml, YamlLoader};
 
-const KEY: &str = "a key of the test";
+const KEY: &str = "sk-for-containers";
 
 fn read(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(name);

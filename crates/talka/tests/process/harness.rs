@@ -4,7 +4,7 @@ use serde_json::Value;
 use std::{
     fs::{self, File},
     io::{BufRead, BufReader, Read, Seek, Write},
-    net::{Ipv4Addr, SocketAddr, UdpSocket},
+    net::{SocketAddr, UdpSocket},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{OnceLock, mpsc},
@@ -177,10 +177,19 @@ pub fn folder() -> TempDir {
     tempfile::tempdir().expect("temporary folder")
 }
 
-/// An address for other nodes that outlives the node: a UDP port of this computer that is free now.
+/// An address that outlives the node: a port of this computer that is free now, for TCP and UDP, and that nobody gets
+/// who asks for any port, since systems give those from higher ones.
 pub fn lasting_address(host: [u8; 4]) -> SocketAddr {
-    let socket = UdpSocket::bind((Ipv4Addr::from(host), 0)).expect("a free port");
-    socket.local_addr().expect("its address")
+    const PORTS: std::ops::Range<u32> = 20_000..30_000;
+    // Tests that run now are other processes, or count on.
+    let first = std::process::id().wrapping_mul(31).wrapping_add(next_number());
+    let mut ports = (0..PORTS.len() as u32)
+        .map(|at| PORTS.start + first.wrapping_add(at) % PORTS.len() as u32)
+        .map(|port| SocketAddr::from((host, port as u16)));
+    let is_free = |address: &SocketAddr| {
+        UdpSocket::bind(address).is_ok() && std::net::TcpListener::bind(address).is_ok()
+    };
+    ports.find(is_free).expect("a free port")
 }
 
 /// The arguments every test node has: free ports of this computer only, unless `more` says which.

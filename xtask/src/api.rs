@@ -4,12 +4,12 @@
 //! Prometheus' own Python client reads `/metrics` after that. Both come from PyPI: without a way there the check is skipped.
 
 use crate::{
-    cargo::{cargo, target_folder, tool},
+    cargo::{talka, target_folder, tool},
     node::Node,
     python::Packages,
 };
 use anyhow::{Context, Result, bail, ensure};
-use std::{env::consts::EXE_SUFFIX, process::Stdio};
+use std::process::Stdio;
 
 /// Fixed, so that a change of theirs does not fail a change of ours.
 const PACKAGES: Packages<'_> =
@@ -42,13 +42,9 @@ pub fn run() -> Result<Option<String>> {
         Ok(python) => python,
         Err(why) => return Ok(Some(why.to_string())),
     };
-    let built =
-        cargo(&["build", "--workspace", "--bin", "talka"]).status().context("cannot run cargo")?;
-    ensure!(built.success(), "Talka does not build");
-    let program = target.join(format!("debug/talka{EXE_SUFFIX}"));
     // Two threads; many short answers, which should not end for want of credits.
     let flags = ["--model", "bard", "--threads", "2", "--grant", "1000000"];
-    let node = Node::start(&program, &target.join("api-node"), &flags)?;
+    let node = Node::start(&talka()?, &target.join("api-node"), &flags)?;
     let document = format!("http://{}/openapi.json", node.http);
     let mut check = tool(&python);
     check.args(["-m", "schemathesis.cli", "run", &document, "--checks", CHECKS]);

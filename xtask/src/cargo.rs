@@ -1,6 +1,6 @@
 //! Child processes: the cargo that called us, in the repository root, as if a person had typed it.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use std::{
     env,
@@ -55,4 +55,16 @@ pub fn target_folder() -> Result<PathBuf> {
     let metadata: Value = serde_json::from_slice(&output.stdout).context("cargo metadata")?;
     let folder = metadata["target_directory"].as_str().context("cargo names no target folder")?;
     Ok(folder.into())
+}
+
+/// The program `talka` as tests run it.
+///
+/// Built with them: alone, its libraries would have other features, and all be built once more.
+///
+/// # Errors
+/// If it does not build.
+pub fn talka() -> Result<PathBuf> {
+    let built = cargo(&["test", "--workspace", "--no-run", "--quiet"]).status();
+    ensure!(built.context("cannot run cargo")?.success(), "Talka does not build");
+    Ok(target_folder()?.join("debug").join(format!("talka{}", env::consts::EXE_SUFFIX)))
 }

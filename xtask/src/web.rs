@@ -6,7 +6,7 @@
 
 use crate::{
     apt,
-    cargo::{cargo, root, succeeds, target_folder, tool},
+    cargo::{root, succeeds, talka, tool},
 };
 use anyhow::{Context, Result, bail};
 use std::{
@@ -81,11 +81,8 @@ pub fn browser() -> Result<PathBuf, Lack> {
 /// If a step fails.
 pub fn try_in(browser: &Path, shots: bool) -> Result<()> {
     install_libraries()?;
-    let build = ["build", "--workspace", "--bin", "talka"];
-    step("cargo build", cargo(&build))?;
     let mut tests = npm(&["run", if shots { "shots" } else { "e2e" }]);
-    let talka = target_folder()?.join("debug").join(format!("talka{}", env::consts::EXE_SUFFIX));
-    tests.env("TALKA_BIN", talka).env("TALKA_CHROMIUM", browser);
+    tests.env("TALKA_BIN", talka()?).env("TALKA_CHROMIUM", browser);
     step("the tests in the browser", tests)
 }
 

@@ -46,7 +46,7 @@ fn scope_of(path: &str) -> Scope {
     if path.starts_with("/v1/") { Scope::Infer } else { Scope::Admin }
 }
 
-/// [`Entrance::admit`] before every handler, unknown paths included.
+/// Judges every request before its handler, and those to unknown paths.
 pub async fn guard(
     State(entrance): State<Arc<Entrance>>,
     mut request: Request,

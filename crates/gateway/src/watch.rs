@@ -49,7 +49,8 @@ pub async fn watch(State(http): State<Arc<HttpCounts>>, request: Request, next: 
             headers.insert(X_REQUEST_ID, id);
         }
     }
-    tracing::debug!(parent: &span, status, "answered");
+    // JSON lines tell the spans that are entered, not one that a line is said to belong to.
+    span.in_scope(|| tracing::debug!(status, "answered"));
     response.map(|inner| Body::new(WatchedBody { inner, span, _counting: counting }))
 }
 

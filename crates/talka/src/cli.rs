@@ -213,8 +213,8 @@ pub struct NodeAt {
     /// Data directory of the node [default: this system's place for program data]
     #[arg(long, value_name = "DIR", env = env::DATA_DIR, global = true)]
     pub data_dir: Option<PathBuf>,
-    /// Address of the node, such as 127.0.0.1:4242 or https://box.example:4242 [default: as kept in the data
-    /// directory]
+    /// Address of the node, such as 127.0.0.1:4242, with https:// in front for one with a certificate [default: as
+    /// kept in the data directory]
     #[arg(long, value_name = "ADDR", global = true)]
     pub http: Option<String>,
     /// File of certificates in PEM to trust besides this system's, for a node with one of its own making

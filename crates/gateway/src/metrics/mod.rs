@@ -1,8 +1,8 @@
 //! `/metrics`: what the node does, in numbers, for Prometheus and whatever reads its format.
 //!
-//! Decides names, units and labels. Labels are routes, statuses, kinds of faults, and names that this node's owner gave or that
-//! its network has, at most [`NODES_MAX`] of those: their number does not grow with requests. Never tells of a prompt, an
-//! answer or a key. Who may read it: whoever may call the node.
+//! Decides names, units and labels. Labels are routes, statuses, kinds of faults, and names that this node's owner
+//! gave or that its network has, of those a bounded number: they do not grow with requests. Never tells of a prompt,
+//! an answer or a key. Who may read it: whoever may call the node.
 
 pub mod http;
 mod text;

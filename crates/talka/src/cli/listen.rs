@@ -13,9 +13,8 @@ pub struct ListenArgs {
     /// File of the certificate's private key in PEM
     #[arg(long, value_name = "PEM", requires = "tls_cert")]
     pub tls_key: Option<PathBuf>,
-    /// Origin of pages that may ask models here and read the answers, such as https://chat.example; repeatable
-    /// [default: none]
-    #[arg(long = "cors-origin", value_name = "ORIGIN")]
+    /// Origin of pages that may ask models here and read the answers; repeatable [default: none]
+    #[arg(long = "cors-origin", value_name = "https://HOST")]
     pub cors_origins: Vec<Origin>,
     /// Requests answered at once [default: 64]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=REQUESTS_MAX as i64))]

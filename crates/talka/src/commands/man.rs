@@ -26,7 +26,7 @@ const EXITS: [(Exit, &str); 5] = [
     (Exit::NoRoute, "No node answers, or no nodes cover the model."),
 ];
 
-/// What the variables of [`env`] are for.
+/// What the variables of [`mod@env`] are for.
 const VARIABLES: [(&str, &str); 9] = [
     (env::DATA_DIR, "Stands for --data-dir."),
     (env::API_KEY, "The key itself, instead of a file named by --api-key-file."),

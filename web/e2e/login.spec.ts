@@ -8,10 +8,11 @@ import { tmpdir } from "node:os";
 
 let nodes: Nodes;
 let node: Node;
+let file: string;
 
 test.beforeAll(async () => {
   nodes = new Nodes();
-  const file = join(mkdtempSync(join(tmpdir(), "talka-key-")), "key");
+  file = join(mkdtempSync(join(tmpdir(), "talka-key-")), "key");
   writeFileSync(file, "correct-horse\n");
   node = await nodes.add("guarded", ["--api-key-file", file]);
 });
@@ -34,4 +35,19 @@ test("the page asks for the key, refuses a wrong one, and opens with the right o
   const other = await page.context().newPage();
   await other.goto(node.http);
   await expect(other.getByLabel("This node wants its API key")).toBeVisible();
+});
+
+test("a link lets one browser in, once", async ({ page, browser }) => {
+  const link = node.say("login", "--api-key-file", file);
+  await page.goto(link);
+  await live(page);
+  expect(page.url()).not.toContain("token");
+  await page.reload();
+  await live(page);
+  const stranger = await browser.newPage();
+  await stranger.goto(link);
+  await expect(stranger.getByText(/talka login/)).toBeVisible();
+  await stranger.goto(node.http);
+  await expect(stranger.getByLabel("This node wants its API key")).toBeVisible();
+  await stranger.close();
 });

@@ -47,6 +47,8 @@ pub fn run() -> Result<Option<String>> {
     let node = Node::start(&talka()?, &target.join("api-node"), &flags)?;
     let document = format!("http://{}/openapi.json", node.http);
     let mut check = tool(&python);
+    // It keeps notes where it runs.
+    check.current_dir(&target);
     check.args(["-m", "schemathesis.cli", "run", &document, "--checks", CHECKS]);
     check.args(["--max-time", SECONDS, "--max-examples", "20", "--request-timeout", "30"]);
     check.args([

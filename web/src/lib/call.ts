@@ -53,6 +53,12 @@ export function post(path: string, body: unknown, signal?: AbortSignal): Promise
   return call(path, { method: "POST", headers, body: JSON.stringify(body), signal: signal ?? null });
 }
 
+/** An order to the node, and what it reports then. */
+export async function order<T>(path: string, body: unknown): Promise<T> {
+  const response = await post(path, body, AbortSignal.timeout(TIMEOUT_MS));
+  return response.json();
+}
+
 /** An event of a stream: its name, if it has one, and its data. */
 export interface ServerEvent {
   name: string;

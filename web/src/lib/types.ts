@@ -173,3 +173,18 @@ export interface Provenance {
   route: Stage[];
   upstream?: string;
 }
+
+/** A key that lets programs in; amounts in µGFT, times in milliseconds. */
+export interface Key {
+  id: string;
+  name: string;
+  scopes: ("infer" | "admin")[];
+  budget: number | null;
+  requests_per_minute: number | null;
+  concurrent: number | null;
+  created_at: number;
+  expires_at: number | null;
+  spent: number;
+  held: number;
+  running: number;
+}

@@ -6,6 +6,7 @@
 
 pub mod blame;
 pub mod codec;
+pub mod fixed;
 pub mod hex;
 pub mod id;
 pub mod membership;
@@ -18,6 +19,7 @@ pub mod units;
 
 pub use blame::Blame;
 pub use codec::{CodecError, Encoded, decode, encode, try_encode};
+pub use fixed::{Factor, log2_millionths};
 pub use id::{AdapterId, EntryHash, MemberId, ModelId, NetworkId, NodeId, RequestId, StateHash};
 pub use membership::Membership;
 pub use model::{ModelShape, Precision};

@@ -1,13 +1,18 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { change, explain, formula, rows } from "../src/lib/ledger";
-import type { Credits, Entry } from "../src/lib/types";
+import type { Credits, Entry, Posting } from "../src/lib/types";
 
-const entry = (kind: string, postings: [string, number][]): Entry => ({ height: 3, at: 0, hash: "h", kind, request: "r", postings });
+/** Accounts, with the bucket where it is not the usual one. */
+const posting = ([name, change]: [string, number]): Posting => {
+  const [account = "", bucket = account === "mint" ? null : "spendable"] = name.split(" ");
+  return { account, bucket, change } as Posting;
+};
+const entry = (kind: string, postings: [string, number][]): Entry => ({ height: 3, at: 0, hash: "h", kind, request: "r", postings: postings.map(posting) });
 const credits = { members: [{ member: "m1", name: "kitchen" }, { member: "m2", name: "attic" }] } as Credits;
 
 test("what an entry did to an account is the sum of its postings there", () => {
-  const settled = entry("settled", [["reserve", -9], ["m1", 4], ["m2", 4], ["m1", 1]]);
+  const settled = entry("settled", [["m1 reserved", -9], ["m1", 4], ["m2", 4], ["m1", 1]]);
   assert.deepEqual([change(settled, "m1"), change(settled, "m2"), change(settled, "m3")], [5, 4, 0]);
 });
 
@@ -16,9 +21,9 @@ test("every kind of entry is explained, with names and amounts", () => {
     const text = explain(entry(kind, postings), credits);
     for (const word of words) assert.ok(text.includes(word), `${kind}: ${text}`);
   };
-  check("reserved", [["m1", -2_000_000], ["reserve", 2_000_000]], "2.000 GFT");
-  check("settled", [["reserve", -2_000_000], ["m2", 2_000_000]], "2.000 GFT", "attic");
-  check("released", [["reserve", -2_000_000], ["m1", 2_000_000]], "no answer", "2.000 GFT");
+  check("reserved", [["m1", -2_000_000], ["m1 reserved", 2_000_000]], "2.000 GFT");
+  check("settled", [["m1 reserved", -2_000_000], ["m2", 2_000_000]], "2.000 GFT", "attic");
+  check("released", [["m1 reserved", -2_000_000], ["m1", 2_000_000]], "no answer", "2.000 GFT");
   check("joined", [["mint", -5_000_000], ["m2", 5_000_000]], "attic 5.000 GFT");
   check("joined", [], "Another node");
   check("new kind", [["m1", 1_000_000]], "kitchen 1.000 GFT");
@@ -26,7 +31,7 @@ test("every kind of entry is explained, with names and amounts", () => {
 
 test("cells are quoted where a table needs it", () => {
   const odd = entry('a "b", c', [["m\n1", -1]]);
-  assert.deepEqual(rows([odd]), ['3,1970-01-01T00:00:00.000Z,"a ""b"", c",r,"m\n1",-1,h']);
+  assert.deepEqual(rows([odd]), ['3,1970-01-01T00:00:00.000Z,"a ""b"", c",r,"m\n1",spendable,-1,h']);
 });
 
 test("the rule of an entry is written out with its numbers", () => {

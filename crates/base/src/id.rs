@@ -87,6 +87,14 @@ id! {
     EntryHash, 32
 }
 id! {
+    /// An event of the ledger: the BLAKE3 digest of its encoding.
+    EventId, 32
+}
+id! {
+    /// The digest of papers that an entry rests on and does not hold; zeros where it holds all of them.
+    EvidenceHash, 32
+}
+id! {
     /// The BLAKE3 digest of the whole ledger state.
     StateHash, 32
 }

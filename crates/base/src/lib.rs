@@ -20,7 +20,10 @@ pub mod units;
 pub use blame::Blame;
 pub use codec::{CodecError, Encoded, decode, encode, try_encode};
 pub use fixed::{Factor, log2_millionths};
-pub use id::{AdapterId, EntryHash, MemberId, ModelId, NetworkId, NodeId, RequestId, StateHash};
+pub use id::{
+    AdapterId, EntryHash, EventId, EvidenceHash, MemberId, ModelId, NetworkId, NodeId, RequestId,
+    StateHash,
+};
 pub use membership::Membership;
 pub use model::{ModelShape, Precision};
 pub use receipt::Receipt;

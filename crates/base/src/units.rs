@@ -33,6 +33,13 @@ impl Credits {
     }
 }
 
+impl Sum for Credits {
+    /// Saturates at 2^64 - 1 µGFT, which no ledger holds.
+    fn sum<I: Iterator<Item = Self>>(iter: I) -> Self {
+        Self(iter.fold(0, |sum, x| sum.saturating_add(x.0)))
+    }
+}
+
 impl fmt::Display for Credits {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{:06} GFT", self.0 / MICRO_PER_GFT, self.0 % MICRO_PER_GFT)

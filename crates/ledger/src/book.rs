@@ -12,8 +12,8 @@ use crate::{
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use talka_base::{
-    Amount, Credits, Encoded, EntryHash, Flops, MemberId, NetworkId, NodeId, RequestId, StateHash,
-    Tick, encode,
+    Amount, Credits, Encoded, EntryHash, EventId, Flops, MemberId, NetworkId, NodeId, RequestId,
+    StateHash, Tick, encode,
 };
 
 /// A person or organisation with an account.
@@ -55,8 +55,8 @@ pub struct NodeRecord {
 pub struct OpenReservation {
     /// What the head asked for.
     pub reservation: Reservation,
-    /// The credits held: no settlement costs more.
-    pub held: Credits,
+    /// The credits set aside: no settlement costs more.
+    pub cap: Credits,
     /// The entry that recorded it.
     pub height: u64,
     /// When that was; expiry counts from here.
@@ -67,7 +67,7 @@ pub struct OpenReservation {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Mark {
     pub height: u64,
-    pub digest: [u8; 32],
+    pub event: EventId,
 }
 
 /// What became of a request. Kept for ever: a request id works once, or old papers could be
@@ -99,6 +99,7 @@ pub(crate) struct Book {
 
 impl Encoded for Book {
     const NAME: &'static str = "ledger state";
+    const VERSION: u8 = 2;
     /// Grows with the network; only ever encoded by ourselves, to be hashed.
     const SIZE_MAX: usize = usize::MAX / 2;
 }
@@ -113,9 +114,9 @@ pub(crate) enum Change {
     Release { request: RequestId, mark: Mark },
 }
 
-/// Credits in the reserve for one request.
+/// Credits set aside for one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Held {
+pub(crate) struct Cap {
     pub payer: MemberId,
     pub credits: Credits,
     pub at: Tick,
@@ -148,17 +149,17 @@ impl Book {
         self.balances.get(&account).copied().unwrap_or_default()
     }
 
-    /// What is held for a request that is neither paid nor released.
-    pub fn held(&self, request: &RequestId) -> Option<Held> {
+    /// What is set aside for a request that is neither paid nor released.
+    pub fn cap(&self, request: &RequestId) -> Option<Cap> {
         let work = self.open.get(request);
-        let work = work.map(|o| Held { payer: o.reservation.payer, credits: o.held, at: o.at });
+        let work = work.map(|o| Cap { payer: o.reservation.payer, credits: o.cap, at: o.at });
         work.or_else(|| self.forwarded.get(request).map(OpenForwarding::credits))
     }
 
-    /// Everything that is held, by request.
-    pub fn all_held(&self) -> impl Iterator<Item = (RequestId, Held)> {
+    /// Everything that is set aside, by request.
+    pub fn caps(&self) -> impl Iterator<Item = (RequestId, Cap)> {
         let requests = self.open.keys().chain(self.forwarded.keys());
-        requests.filter_map(|request| Some((*request, self.held(request)?)))
+        requests.filter_map(|request| Some((*request, self.cap(request)?)))
     }
 
     pub fn state_hash(&self) -> StateHash {

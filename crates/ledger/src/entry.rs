@@ -10,30 +10,69 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use talka_base::membership::NAME_BYTES_MAX;
 use talka_base::{
-    Amount, Encoded, EntryHash, MemberId, Membership, NetworkId, NodeId, RequestId, Signed, Tick,
-    encode,
+    Amount, Encoded, EntryHash, EventId, EvidenceHash, MemberId, Membership, NetworkId, NodeId,
+    RequestId, Signed, Tick, encode,
 };
 
 /// Where credits can be. The sum over all accounts is zero at every height.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Account {
-    /// A member's spendable credits; never below zero.
-    Member(MemberId),
+    /// A part of a member's credits; never below zero.
+    Member(MemberId, Bucket),
     /// Where credits come from: minus all that was ever granted. The one account below zero.
     Mint,
-    /// Where credits end. Nothing burns under policy 1; expiry of credits will.
+    /// Where credits end.
     Burn,
-    /// Held for open requests.
-    Reserve,
+    /// What belongs to the network as a whole.
+    Treasury,
+}
+
+/// What a member may do with a part of its credits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Bucket {
+    /// Anything: pay for requests, lock as stake.
+    Spendable,
+    /// Nothing: it is set aside for the member's own open requests.
+    Reserved,
+    /// Nothing yet: it was earned, and the time in which that can be disputed is not over.
+    Held,
+    /// Nothing before it is unlocked: it vouches for the member's conduct.
+    Stake,
+}
+
+impl Account {
+    /// What `member` can pay with.
+    pub const fn spendable(member: MemberId) -> Self {
+        Self::Member(member, Bucket::Spendable)
+    }
+
+    /// What is set aside for open requests of `member`.
+    pub const fn reserved(member: MemberId) -> Self {
+        Self::Member(member, Bucket::Reserved)
+    }
+}
+
+impl Bucket {
+    /// One word for people and JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Spendable => "spendable",
+            Self::Reserved => "reserved",
+            Self::Held => "held",
+            Self::Stake => "stake",
+        }
+    }
 }
 
 impl fmt::Display for Account {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Member(member) => write!(f, "member {}", member.short()),
+            Self::Member(member, bucket) => {
+                write!(f, "member {} ({})", member.short(), bucket.name())
+            }
             Self::Mint => f.write_str("mint"),
             Self::Burn => f.write_str("burn"),
-            Self::Reserve => f.write_str("reserve"),
+            Self::Treasury => f.write_str("treasury"),
         }
     }
 }
@@ -84,29 +123,29 @@ pub enum Event {
         /// Signed by the inviting node.
         membership: Signed<Membership>,
     },
-    /// The most that a request can cost moves from its payer to the reserve.
+    /// The most that a request can cost moves from its payer's spendable to its reserved credits.
     Reserved {
         /// Signed by the head.
         reservation: Signed<Reservation>,
     },
-    /// A request is paid from the reserve: the stages earn, the payer gets back the rest.
+    /// A request is paid from what was reserved: the stages earn, the payer gets back the rest.
     Settled {
         /// Signed by the head.
         settlement: Signed<Settlement>,
     },
-    /// What was held, whether for work or for an answer from outside, returns to its payer unused.
+    /// What was reserved, whether for work or for an answer from outside, returns to its payer unused.
     Released {
         /// The request given up.
         request: RequestId,
         /// Why.
         reason: ReleaseReason,
     },
-    /// The most that an answer from outside the network can cost moves from its payer to the reserve.
+    /// The most that an answer from outside the network can cost moves from its payer's spendable to its reserved credits.
     Forwarded {
         /// Signed by the head.
         forwarding: Signed<Forwarding>,
     },
-    /// Such an answer came: the head's member, who pays for it outside, is paid from the reserve.
+    /// Such an answer came: the head's member, who pays for it outside, is paid from what was reserved.
     Delivered {
         /// Signed by the head.
         delivery: Signed<Delivery>,
@@ -173,10 +212,36 @@ impl Event {
         }
     }
 
-    /// What tells a repeated event from another one about the same request.
-    pub(crate) fn digest(&self) -> [u8; 32] {
-        blake3::hash(&encode(self)).into()
+    /// The BLAKE3 digest of the event's encoding: a repeated event has the same, another one about
+    /// the same request has not.
+    pub fn id(&self) -> EventId {
+        EventId(blake3::hash(&encode(self)).into())
     }
+
+    /// Who wanted it: whoever signed its paper. Nobody did where it begins the network or follows from
+    /// time: then it is the sequencer's.
+    pub fn author(&self, sequencer: NodeId) -> NodeId {
+        match self {
+            Self::Founded(_) | Self::Released { reason: ReleaseReason::Expired, .. } => sequencer,
+            Self::Joined { membership } => signer(membership),
+            Self::Reserved { reservation } => signer(reservation),
+            Self::Settled { settlement } => signer(settlement),
+            Self::Released { reason: ReleaseReason::Cancelled(cancellation), .. } => {
+                signer(cancellation)
+            }
+            Self::Forwarded { forwarding } => signer(forwarding),
+            Self::Delivered { delivery } => signer(delivery),
+        }
+    }
+
+    /// The digest of papers that it rests on and does not hold. Today every event holds its papers.
+    pub const fn evidence(&self) -> EvidenceHash {
+        EvidenceHash([0; 32])
+    }
+}
+
+fn signer<T>(paper: &Signed<T>) -> NodeId {
+    NodeId(*paper.claimed_signer())
 }
 
 /// Names are shown in terminals and pages, so they hold nothing that moves a cursor.
@@ -203,8 +268,14 @@ pub struct Entry {
     pub previous: EntryHash,
     /// The ledger's time: the sequencer's clock, never earlier than the entry before.
     pub at: Tick,
-    /// What happened.
+    /// The id of `event`, which tells it again from any other.
+    pub event_id: EventId,
+    /// The node that wanted it; the sequencer where it follows from time.
+    pub author: NodeId,
+    /// What happened, with the papers that prove it, each signed by its author.
     pub event: Event,
+    /// The digest of papers that the event rests on and does not hold; zeros if there are none.
+    pub evidence: EvidenceHash,
     /// What it moved: follows from the event and all entries before, and sums to zero.
     pub postings: Vec<Posting>,
 }
@@ -218,12 +289,15 @@ impl Entry {
 
 impl Encoded for Entry {
     const NAME: &'static str = "ledger entry";
+    const VERSION: u8 = 2;
     const SIZE_MAX: usize = 128 * 1024;
 }
 
 /// A posting is two tags, an id and a number of at most ten bytes.
 const POSTING_BYTES_MAX: usize = 2 + 32 + 10;
+/// Height, time and length of the postings, four digests.
+const FRAME_BYTES_MAX: usize = 3 * 10 + 4 * 32;
 const _: () = assert!(
-    Event::SIZE_MAX + (RECEIPTS_MAX + 2) * POSTING_BYTES_MAX + 64 <= Entry::SIZE_MAX,
+    Event::SIZE_MAX + (RECEIPTS_MAX + 2) * POSTING_BYTES_MAX + FRAME_BYTES_MAX <= Entry::SIZE_MAX,
     "a full settlement's entry fits its limit"
 );

@@ -70,7 +70,9 @@ pub enum LedgerError {
     #[error("request {request} may be released from {from:?} on, it is {now:?}")]
     NotExpired { request: RequestId, from: Tick, now: Tick },
 
-    #[error("request {request} cannot be {found}: what is held for it is held for the other kind")]
+    #[error(
+        "request {request} cannot be {found}: what is set aside for it is set aside for the other kind"
+    )]
     OtherPaper { request: RequestId, found: &'static str },
     #[error(
         "request {request} is forwarded at {found} thousandths of the network's price, expected more \
@@ -82,7 +84,7 @@ pub enum LedgerError {
     ReceiptCount { found: usize, max: usize },
     #[error("receipts go on at layer {found}, expected {expected}: each layer once, in order")]
     Coverage { expected: u32, found: u32 },
-    #[error("{found} {field} are claimed, what is held allows {min} to {max}")]
+    #[error("{found} {field} are claimed, what is set aside allows {min} to {max}")]
     BeyondReservation { field: &'static str, found: u32, min: u32, max: u32 },
 }
 

@@ -1,17 +1,17 @@
 //! Answers that a head fetches from outside the network: what they cost, and who is paid.
 //!
 //! The head's member pays the service outside, in whatever it asks; here it is paid back in credits by
-//! whoever asked. Nothing outside can be checked, so the head's word counts, within what was held: the
+//! whoever asked. Nothing outside can be checked, so the head's word counts, within what was set aside: the
 //! payer chose that head. Always dearer than the network's own work, or nobody would wait for a neighbour.
 //! Which service it was is nobody's business but the head's, and not recorded.
 
 use crate::{
-    book::{Book, Change, Earnings, Held},
+    book::{Book, Cap, Change, Earnings},
     entry::{Account, Event},
     error::LedgerError,
     policy::Policy,
     price::quote,
-    rules::{Outcome, Postings, check_field, check_network, held_for, member_of, new_request},
+    rules::{Outcome, Postings, cap_for, check_field, check_network, member_of, new_request},
 };
 use serde::{Deserialize, Serialize};
 use talka_base::{
@@ -107,8 +107,8 @@ impl Encoded for Delivery {
 pub struct OpenForwarding {
     /// What the head asked for.
     pub forwarding: Forwarding,
-    /// The credits held: no delivery costs more.
-    pub held: Credits,
+    /// The credits set aside: no delivery costs more.
+    pub cap: Credits,
     /// The entry that recorded it.
     pub height: u64,
     /// When that was; expiry counts from here.
@@ -116,12 +116,12 @@ pub struct OpenForwarding {
 }
 
 impl OpenForwarding {
-    pub(crate) fn credits(&self) -> Held {
-        Held { payer: self.forwarding.payer, credits: self.held, at: self.at }
+    pub(crate) fn credits(&self) -> Cap {
+        Cap { payer: self.forwarding.payer, credits: self.cap, at: self.at }
     }
 }
 
-/// Decides about a forwarding: the payer's credits move to the reserve.
+/// Decides about a forwarding: the payer's credits are set aside.
 pub(crate) fn hold(
     book: &Book,
     at: Tick,
@@ -143,23 +143,23 @@ pub(crate) fn hold(
             return Err(LedgerError::TariffTooLow { request, found: *per_mille, above });
         }
     }
-    let held = paper.tariff.price(paper.prompt_tokens, paper.max_new_tokens, &book.policy);
+    let cap = paper.tariff.price(paper.prompt_tokens, paper.max_new_tokens, &book.policy);
     let postings = Postings::default()
-        .minus(Account::Member(paper.payer), held)?
-        .plus(Account::Reserve, held)?
+        .minus(Account::spendable(paper.payer), cap)?
+        .plus(Account::reserved(paper.payer), cap)?
         .finish();
-    let open = OpenForwarding { forwarding: paper.clone(), held, height: book.entries, at };
+    let open = OpenForwarding { forwarding: paper.clone(), cap, height: book.entries, at };
     Ok(Outcome { postings, change: Change::Forward { open: Box::new(open), mark } })
 }
 
-/// Decides about a delivery: the reserve pays the head's member and returns the rest to the payer.
+/// Decides about a delivery: what was set aside pays the head's member, and the rest returns to the payer.
 pub(crate) fn pay(
     book: &Book,
     event: &Event,
     delivery: &Signed<Delivery>,
 ) -> Result<Outcome, LedgerError> {
     let request = delivery.claimed_value().request;
-    let (held, mark) = held_for(book, event, request)?;
+    let (cap, mark) = cap_for(book, event, request)?;
     let open = book.forwarded.get(&request);
     let open = open.ok_or(LedgerError::OtherPaper { request, found: "delivered" })?;
     let promised = &open.forwarding;
@@ -174,13 +174,13 @@ pub(crate) fn pay(
         }
     }
     let cost = promised.tariff.price(paper.prompt_tokens, paper.new_tokens, &book.policy);
-    let rest = held.credits.checked_sub(cost).expect("fewer tokens cost no more");
-    let payer = held.payer;
+    let rest = cap.credits.checked_sub(cost).expect("fewer tokens cost no more");
+    let payer = cap.payer;
     let carrier = member_of(book, promised.head)?;
     let postings = Postings::default()
-        .minus(Account::Reserve, held.credits)?
-        .plus(Account::Member(payer), rest)?
-        .plus(Account::Member(carrier), cost)?
+        .minus(Account::reserved(payer), cap.credits)?
+        .plus(Account::spendable(payer), rest)?
+        .plus(Account::spendable(carrier), cost)?
         .finish();
     // Carrying is no work that a stage did.
     let earned = Earnings::from([(carrier, (cost, Flops(0)))]);

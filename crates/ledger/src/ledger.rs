@@ -2,7 +2,7 @@
 
 use crate::{
     book::{Book, Member, NodeRecord, OpenReservation},
-    entry::{Account, Entry, Event, Founding, Posting},
+    entry::{Account, Bucket, Entry, Event, Founding, Posting},
     error::{LedgerError, ReplayError},
     forward::OpenForwarding,
     policy::Policy,
@@ -93,7 +93,9 @@ impl Ledger {
         let at = at.max(self.book.at);
         let Outcome { postings, .. } = rules::judge(&self.book, at, &event)?;
         let (height, previous) = (self.book.entries, self.book.head);
-        Ok(keys.sign(Entry { height, previous, at, event, postings }))
+        let (event_id, author, evidence) = (event.id(), event.author(expected), event.evidence());
+        let entry = Entry { height, previous, at, event_id, author, event, evidence, postings };
+        Ok(keys.sign(entry))
     }
 
     /// Takes the next entry, checking everything about it: the founder's signature, its place in
@@ -105,6 +107,7 @@ impl Ledger {
         let entry = signed.verify_by(&self.book.founder.0)?;
         self.check_place(entry)?;
         let Outcome { postings, change } = rules::judge(&self.book, entry.at, &entry.event)?;
+        self.check_fields(entry)?;
         check_postings(&postings, &entry.postings)?;
         self.book.post(&postings);
         self.book.fold(entry.at, change);
@@ -128,6 +131,14 @@ impl Ledger {
             return Err(LedgerError::Backwards { expected, found });
         }
         Ok(())
+    }
+
+    /// What the entry says of its event is what the event says of itself.
+    fn check_fields(&self, entry: &Entry) -> Result<(), LedgerError> {
+        let event = &entry.event;
+        rules::check_field("entry", "event id", event.id(), entry.event_id)?;
+        rules::check_field("entry", "author", event.author(self.book.founder), entry.author)?;
+        rules::check_field("entry", "evidence", event.evidence(), entry.evidence)
     }
 
     /// The network.
@@ -172,10 +183,13 @@ impl Ledger {
 
     /// A member's spendable credits, or `None` if it has no account.
     pub fn balance(&self, member: &MemberId) -> Option<Credits> {
-        self.book.members.contains_key(member).then(|| {
-            let held = self.book.balance(Account::Member(*member)).0;
-            Credits(held.try_into().expect("a member's balance is never below zero"))
-        })
+        self.book.members.contains_key(member).then(|| self.bucket(member, Bucket::Spendable))
+    }
+
+    /// A member's credits in `bucket`; none if it has no account.
+    pub fn bucket(&self, member: &MemberId, bucket: Bucket) -> Credits {
+        let Amount(amount) = self.book.balance(Account::Member(*member, bucket));
+        Credits(amount.try_into().expect("a member's bucket is never below zero"))
     }
 
     /// Any account's balance; zero if it was never used.
@@ -233,16 +247,15 @@ impl Ledger {
         self.book.requests.get(request).is_some_and(|history| history.closed.is_some())
     }
 
-    /// What a member's open requests hold in the reserve.
-    pub fn held(&self, member: &MemberId) -> Credits {
-        let held = self.book.all_held().filter(|(_, held)| held.payer == *member);
-        Credits(held.map(|(_, held)| held.credits.0).sum())
+    /// What is set aside for each open request, with its payer.
+    pub fn caps(&self) -> impl Iterator<Item = (RequestId, MemberId, Credits)> {
+        self.book.caps().map(|(request, cap)| (request, cap.payer, cap.credits))
     }
 
     /// Open requests that the sequencer may release as expired at `now`.
     pub fn expired(&self, now: Tick) -> Vec<RequestId> {
-        let held = self.book.all_held();
-        held.filter(|(_, held)| rules::expires_at(&self.book, held) <= now)
+        let caps = self.book.caps();
+        caps.filter(|(_, cap)| rules::expires_at(&self.book, cap) <= now)
             .map(|(request, _)| request)
             .collect()
     }

@@ -1,7 +1,7 @@
 //! The network's accounts: who was granted, earned, spent and holds what.
 //!
 //! Double entry in µGFT. The founder orders entries (*solo*); every entry is signed, names the hash
-//! of the one before, and moves credits between named accounts so that the sum over all of them
+//! of the one before, and moves credits between accounts and their buckets so that the sum over all of them
 //! stays zero. Anybody who replays the entries reaches the same state hash.
 //!
 //! In: events that nodes signed ([`Membership`](talka_base::Membership), [`Reservation`],
@@ -33,7 +33,7 @@ mod rules;
 mod settle;
 
 pub use book::{Member, NodeRecord, OpenReservation};
-pub use entry::{Account, Entry, Event, Founding, Posting, ReleaseReason};
+pub use entry::{Account, Bucket, Entry, Event, Founding, Posting, ReleaseReason};
 pub use error::{LedgerError, ReplayError};
 pub use forward::{Delivery, Forwarding, OpenForwarding, TARIFF_PER_MILLE_ABOVE, Tariff};
 pub use ledger::Ledger;

@@ -1,7 +1,7 @@
 //! What `talka ledger verify` tells: everything replayed, and counted while at it.
 
 use crate::{
-    entry::{Account, Entry},
+    entry::{Account, Bucket, Entry},
     error::{LedgerError, ReplayError},
     ledger::Ledger,
 };
@@ -27,7 +27,7 @@ pub struct VerifyReport {
     pub minted: Credits,
     /// The sum over all accounts. Zero, or the ledger would not have been taken.
     pub balances_total: Amount,
-    /// Credits held for open requests.
+    /// Credits set aside for open requests.
     pub reserved: Credits,
     /// The hash of the last entry.
     pub head: EntryHash,
@@ -63,7 +63,7 @@ pub fn verify(
         members: ledger.members().count() as u64,
         minted: Credits(ledger.account(Account::Mint).0.unsigned_abs()),
         balances_total: Amount(i64::try_from(total).map_err(narrow)?),
-        reserved: Credits(ledger.account(Account::Reserve).0.unsigned_abs()),
+        reserved: ledger.members().map(|(id, _)| ledger.bucket(&id, Bucket::Reserved)).sum(),
         head: ledger.head_hash(),
         state_hash: ledger.state_hash(),
     })

@@ -1,7 +1,7 @@
 //! Whether an event may happen now, and what it moves. Reads the book, never changes it.
 
 use crate::{
-    book::{Book, Change, Held, Mark, OpenReservation},
+    book::{Book, Cap, Change, Mark, OpenReservation},
     entry::{Account, Event, Founding, Posting, ReleaseReason},
     error::LedgerError,
     forward,
@@ -68,7 +68,7 @@ fn open_account(
 ) -> Result<Outcome, LedgerError> {
     let postings = Postings::default()
         .minus(Account::Mint, granted)?
-        .plus(Account::Member(member), granted)?
+        .plus(Account::spendable(member), granted)?
         .finish();
     Ok(Outcome { postings, change: Change::Join { node, member, name, granted } })
 }
@@ -116,12 +116,12 @@ fn reserve(
     if paper.prompt_tokens == 0 {
         return Err(LedgerError::NoPrompt { request, prompt_tokens: 0 });
     }
-    let held = quote(&paper.shape, paper.prompt_tokens, paper.max_new_tokens, &book.policy);
+    let cap = quote(&paper.shape, paper.prompt_tokens, paper.max_new_tokens, &book.policy);
     let postings = Postings::default()
-        .minus(Account::Member(paper.payer), held)?
-        .plus(Account::Reserve, held)?
+        .minus(Account::spendable(paper.payer), cap)?
+        .plus(Account::reserved(paper.payer), cap)?
         .finish();
-    let open = OpenReservation { reservation: paper.clone(), held, height: book.entries, at };
+    let open = OpenReservation { reservation: paper.clone(), cap, height: book.entries, at };
     Ok(Outcome { postings, change: Change::Reserve { open: Box::new(open), mark } })
 }
 
@@ -131,10 +131,10 @@ pub(crate) fn new_request(
     event: &Event,
     request: RequestId,
 ) -> Result<Mark, LedgerError> {
-    let mark = Mark { height: book.entries, digest: event.digest() };
+    let mark = Mark { height: book.entries, event: event.id() };
     let Some(history) = book.requests.get(&request) else { return Ok(mark) };
     let height = history.reserved.height;
-    Err(if history.reserved.digest == mark.digest {
+    Err(if history.reserved.event == mark.event {
         LedgerError::Duplicate { height }
     } else {
         LedgerError::RequestReused { request, height }
@@ -148,28 +148,28 @@ fn release(
     request: RequestId,
     reason: &ReleaseReason,
 ) -> Result<Outcome, LedgerError> {
-    let (held, mark) = held_for(book, event, request)?;
+    let (cap, mark) = cap_for(book, event, request)?;
     match reason {
         ReleaseReason::Cancelled(cancellation) => {
-            check_cancelled(book, request, held.payer, cancellation)?;
+            check_cancelled(book, request, cap.payer, cancellation)?;
         }
         ReleaseReason::Expired => {
-            let from = expires_at(book, &held);
+            let from = expires_at(book, &cap);
             if at < from {
                 return Err(LedgerError::NotExpired { request, from, now: at });
             }
         }
     }
     let postings = Postings::default()
-        .minus(Account::Reserve, held.credits)?
-        .plus(Account::Member(held.payer), held.credits)?
+        .minus(Account::reserved(cap.payer), cap.credits)?
+        .plus(Account::spendable(cap.payer), cap.credits)?
         .finish();
     Ok(Outcome { postings, change: Change::Release { request, mark } })
 }
 
-/// From when on what is held may be released as expired.
-pub(crate) fn expires_at(book: &Book, held: &Held) -> Tick {
-    held.at.plus_ms(book.policy.reservation_ms_max)
+/// From when on what is set aside may be released as expired.
+pub(crate) fn expires_at(book: &Book, cap: &Cap) -> Tick {
+    cap.at.plus_ms(book.policy.reservation_ms_max)
 }
 
 fn check_cancelled(
@@ -185,18 +185,18 @@ fn check_cancelled(
     check_field("cancellation", "payer", payer, owner)
 }
 
-/// What is held for the request that `event` wants to close, and the mark it would leave.
-pub(crate) fn held_for(
+/// What is set aside for the request that `event` wants to close, and the mark it would leave.
+pub(crate) fn cap_for(
     book: &Book,
     event: &Event,
     request: RequestId,
-) -> Result<(Held, Mark), LedgerError> {
-    let mark = Mark { height: book.entries, digest: event.digest() };
-    if let Some(held) = book.held(&request) {
-        return Ok((held, mark));
+) -> Result<(Cap, Mark), LedgerError> {
+    let mark = Mark { height: book.entries, event: event.id() };
+    if let Some(cap) = book.cap(&request) {
+        return Ok((cap, mark));
     }
     Err(match book.requests.get(&request).and_then(|history| history.closed) {
-        Some(closed) if closed.digest == mark.digest => {
+        Some(closed) if closed.event == mark.event => {
             LedgerError::Duplicate { height: closed.height }
         }
         Some(closed) => LedgerError::Closed { request, height: closed.height },

@@ -10,7 +10,7 @@ use crate::{
     error::LedgerError,
     price::price,
     request::Settlement,
-    rules::{Outcome, Postings, check_field, check_network, held_for, member_of},
+    rules::{Outcome, Postings, cap_for, check_field, check_network, member_of},
 };
 use std::{
     cmp::Reverse,
@@ -18,14 +18,14 @@ use std::{
 };
 use talka_base::{Credits, Flops, LayerSpan, MemberId, Receipt, Signed};
 
-/// Decides about a settlement: the reserve pays the stages and returns the rest to the payer.
+/// Decides about a settlement: what was reserved pays the stages, and the rest returns to the payer.
 pub(crate) fn judge(
     book: &Book,
     event: &Event,
     settlement: &Signed<Settlement>,
 ) -> Result<Outcome, LedgerError> {
     let request = settlement.claimed_value().request;
-    let (_, mark) = held_for(book, event, request)?;
+    let (_, mark) = cap_for(book, event, request)?;
     let open =
         book.open.get(&request).ok_or(LedgerError::OtherPaper { request, found: "settled" })?;
     let paper = settlement.verify_by(&open.reservation.head.0)?;
@@ -36,15 +36,15 @@ pub(crate) fn judge(
     let shape = &open.reservation.shape;
     let used = shape.flops(shape.span(), 0..paper.positions, paper.logits);
     let cost = price(used, shape.precision, &book.policy);
-    let rest = open.held.checked_sub(cost).expect("work within the reservation costs no more");
+    let rest = open.cap.checked_sub(cost).expect("work within the reservation costs no more");
     let earned = share_out(cost, &work);
 
     let payer = open.reservation.payer;
     let mut postings = Postings::default()
-        .minus(Account::Reserve, open.held)?
-        .plus(Account::Member(payer), rest)?;
+        .minus(Account::reserved(payer), open.cap)?
+        .plus(Account::spendable(payer), rest)?;
     for (&member, &(share, _)) in &earned {
-        postings = postings.plus(Account::Member(member), share)?;
+        postings = postings.plus(Account::spendable(member), share)?;
     }
     let change = Change::Settle { request, mark, payer, cost, earned };
     Ok(Outcome { postings: postings.finish(), change })

@@ -7,7 +7,7 @@ mod common;
 use common::{Cut, FOUNDER, World, keys, member, request};
 use proptest::prelude::*;
 use talka_base::{Amount, Signed, decode, encode};
-use talka_ledger::{Account, Entry, Event, Ledger, LedgerError, Policy, quote};
+use talka_ledger::{Account, Bucket, Entry, Event, Ledger, LedgerError, Policy, quote};
 
 /// Something that a node tries; whether it is valid depends on what came before.
 #[derive(Debug, Clone)]
@@ -139,8 +139,14 @@ fn check_sums(world: &World) {
     for (account, amount) in ledger.accounts() {
         assert!(amount.0 >= 0 || account == Account::Mint, "{account} {amount}");
     }
-    let held: u64 = ledger.members().map(|(id, _)| ledger.held(&id).0).sum();
-    assert_eq!(ledger.account(Account::Reserve), Amount(held as i64));
+    for (id, _) in ledger.members() {
+        let caps = ledger.caps().filter(|(_, payer, _)| *payer == id).map(|(.., cap)| cap);
+        assert_eq!(
+            ledger.bucket(&id, Bucket::Reserved),
+            caps.sum(),
+            "open caps are what is reserved"
+        );
+    }
     let granted: u64 = ledger.members().map(|(_, m)| m.granted.0).sum();
     assert_eq!(ledger.account(Account::Mint), Amount(-(granted as i64)));
     let spent: u64 = ledger.members().map(|(_, m)| m.spent.0).sum();
@@ -148,7 +154,10 @@ fn check_sums(world: &World) {
     assert_eq!(spent, earned);
     for (id, m) in ledger.members() {
         let balance = ledger.balance(&id).expect("is a member");
-        assert_eq!(balance.0 + m.spent.0 + ledger.held(&id).0, m.granted.0 + m.earned.0);
+        assert_eq!(
+            balance.0 + m.spent.0 + ledger.bucket(&id, Bucket::Reserved).0,
+            m.granted.0 + m.earned.0
+        );
     }
 }
 

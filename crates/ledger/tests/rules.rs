@@ -118,10 +118,10 @@ fn a_reservation_holds_the_quote_and_a_settlement_pays_by_work_and_returns_the_r
     let mut world = reserved();
     let (policy, grant) = (Policy::default(), Policy::default().grant);
     let held = quote(&shape(), 10, 20, &policy);
-    assert_eq!(world.ledger.reservation(&request(1)).map(|open| open.held), Some(held));
-    assert_eq!(world.ledger.held(&member(2)), held);
+    assert_eq!(world.ledger.reservation(&request(1)).map(|open| open.cap), Some(held));
+    assert_eq!(world.reserved(2), held);
     assert_eq!(world.balance(2), Credits(grant.0 - held.0));
-    assert_eq!(world.ledger.account(Account::Reserve), Amount(held.0 as i64));
+    assert_eq!(world.ledger.account(Account::reserved(member(2))), Amount(held.0 as i64));
 
     world.record(world.settles(1, 2, &STAGES, (25, 15))).expect("settles");
     let flops = |layers: (u32, u32), logits| {
@@ -137,7 +137,7 @@ fn a_reservation_holds_the_quote_and_a_settlement_pays_by_work_and_returns_the_r
     assert!((exact..=exact + 1).contains(&u128::from(earned(FOUNDER).0)));
     assert_eq!(world.balance(2), Credits(grant.0 - cost.0));
     assert_eq!(world.balance(3), Credits(grant.0 + earned(3).0));
-    assert_eq!(ledger.account(Account::Reserve), Amount(0));
+    assert_eq!(ledger.account(Account::reserved(member(2))), Amount(0));
     let payer = ledger.member(&member(2)).expect("member");
     assert_eq!((payer.spent, payer.requests), (cost, 1));
     assert_eq!(ledger.member(&member(3)).expect("member").work, last);
@@ -182,7 +182,7 @@ fn who_cannot_afford_a_request_is_refused_with_what_is_held_and_needed() {
     let mut world = World::with_policy(policy.clone());
     let (held, needed) = (policy.grant, quote(&shape(), 10, 21, &policy));
     let event = world.reserves(1, FOUNDER, FOUNDER, 10, 21);
-    let account = Account::Member(member(FOUNDER));
+    let account = Account::spendable(member(FOUNDER));
     let error = LedgerError::Insufficient { account, held, needed };
     refused(&mut world, event, &error);
     assert_eq!(error.blame(), Blame::Nobody);
@@ -358,6 +358,9 @@ fn entries_follow_each_other_and_only_the_founder_orders_them() {
     check(|e| e.postings.clear(), FOUNDER, &|e| {
         matches!(e, LedgerError::Postings { index: 0, found: None, .. })
     });
+    check(|e| e.event_id.0[0] ^= 1, FOUNDER, &is_mismatch("event id"));
+    check(|e| e.author = node(3), FOUNDER, &is_mismatch("author"));
+    check(|e| e.evidence.0[0] ^= 1, FOUNDER, &is_mismatch("evidence"));
     check(|e| e.event = Event::Founded(founding()), FOUNDER, &|e| {
         matches!(e, LedgerError::Founding { .. })
     });
@@ -438,15 +441,15 @@ fn an_answer_from_outside_is_held_at_its_tariff_and_pays_the_member_that_fetched
     let mut world = forwarded();
     let grant = Policy::default().grant.0;
     let held = 2 * quote(&shape(), 10, 20, world.ledger.policy()).0;
-    assert_eq!((world.balance(2).0, world.ledger.held(&member(2)).0), (grant - held, held));
+    assert_eq!((world.balance(2).0, world.reserved(2).0), (grant - held, held));
 
     world.record(world.delivers(1, 4, (9, 15))).expect("delivers");
     let cost = Credits(2 * quote(&shape(), 9, 15, world.ledger.policy()).0);
     let account = world.ledger.member(&member(2)).expect("a member");
     assert_eq!((account.spent, account.earned, account.work), (cost, cost, Flops(0)));
     assert_eq!((account.requests, world.balance(2).0), (1, grant));
-    assert_eq!((world.ledger.held(&member(2)).0, world.total()), (0, 0));
-    assert_eq!(world.ledger.account(Account::Reserve), Amount(0));
+    assert_eq!((world.reserved(2).0, world.total()), (0, 0));
+    assert_eq!(world.ledger.account(Account::reserved(member(2))), Amount(0));
     assert!(world.ledger.is_closed(&request(1)));
     let entry = world.entries.last().expect("an entry").claimed_value();
     assert_eq!((entry.event.kind(), entry.postings.len()), ("delivered", 3));

@@ -30,7 +30,7 @@ use std::{
     time::Instant,
 };
 use talka_base::{Credits, LayerSpan, NodeId, Signed, encode, hex};
-use talka_ledger::{Entry, Ledger};
+use talka_ledger::{Bucket, Entry, Ledger};
 use talka_net::{Invite, InviteSecret};
 use tokio::sync::oneshot;
 
@@ -282,7 +282,12 @@ impl Api {
                 .collect();
             members.sort_by(|a, b| (&a.name, a.member).cmp(&(&b.name, b.member)));
             let balance = ledger.balance(&member).unwrap_or_default();
-            CreditsReport { member, balance, reserved: ledger.held(&member), members }
+            CreditsReport {
+                member,
+                balance,
+                reserved: ledger.bucket(&member, Bucket::Reserved),
+                members,
+            }
         })
     }
 

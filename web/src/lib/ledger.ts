@@ -1,7 +1,7 @@
 // Entries of the ledger in words, and as a table for other programs.
 import { report } from "./call";
 import { count, gft, layers, scaled } from "./show";
-import type { Basis, Credits, Entry } from "./types";
+import type { Basis, Credits, Entry, Posting } from "./types";
 
 const PAGE = 1000;
 const TIMEOUT_MS = 60_000;
@@ -13,33 +13,35 @@ export async function page(end: number, limit: number): Promise<Entry[]> {
   return entries.filter(({ height }) => height < end).reverse();
 }
 
-/** What an entry did to a member's account. */
+const sum = (postings: Posting[]) => postings.reduce((sum, { change }) => sum + change, 0);
+
+/** What an entry did to the credits that a member can spend. */
 export const change = (entry: Entry, member: string) =>
-  entry.postings.reduce((sum, [account, amount]) => (account === member ? sum + amount : sum), 0);
+  sum(entry.postings.filter(({ account, bucket }) => account === member && bucket === "spendable"));
 
 /** Why an entry is there, with the rule behind its numbers. */
 export function explain(entry: Entry, credits: Credits): string {
   const name = (account: string) => credits.members.find(({ member }) => member === account)?.name ?? account;
-  const reserve = entry.postings.find(([account]) => account === "reserve")?.[1] ?? 0;
-  const others = entry.postings.filter(([account, amount]) => account !== "reserve" && amount > 0);
-  const paid = others.map(([account, amount]) => `${account === "burn" ? "burned" : name(account)} ${gft(amount)}`).join(", ");
+  const reserved = sum(entry.postings.filter(({ bucket }) => bucket === "reserved"));
+  const others = entry.postings.filter(({ bucket, change }) => bucket !== "reserved" && change > 0);
+  const paid = others.map(({ account, change }) => `${account === "burn" ? "burned" : name(account)} ${gft(change)}`).join(", ");
   switch (entry.kind) {
     case "founded":
       return "The network began; its founder got the grant.";
     case "joined":
       return others.length ? `A node was invited; its member got the grant: ${paid}.` : "Another node of a member was invited.";
     case "reserved":
-      return `The most that the request can cost was set aside: all its tokens through all layers, ${gft(reserve)}.`;
+      return `The most that the request can cost was set aside: all its tokens through all layers, ${gft(reserved)}.`;
     case "settled":
-      return `${gft(-reserve)} set aside came back to who did the work, by layers and tokens computed, and the rest to the payer: ${paid}.`;
+      return `${gft(-reserved)} set aside came back to who did the work, by layers and tokens computed, and the rest to the payer: ${paid}.`;
     case "released":
-      return `The request gave no answer: ${gft(-reserve)} went back to its payer.`;
+      return `The request gave no answer: ${gft(-reserved)} went back to its payer.`;
     case "forwarded":
-      return `The most that an answer from outside the network can cost was set aside: ${gft(reserve)}.`;
+      return `The most that an answer from outside the network can cost was set aside: ${gft(reserved)}.`;
     case "delivered":
       return `An answer from outside came; who pays for it there was paid, and the rest went back: ${paid}.`;
     default:
-      return entry.postings.map(([account, amount]) => `${name(account)} ${gft(amount)}`).join(", ");
+      return entry.postings.map(({ account, change }) => `${name(account)} ${gft(change)}`).join(", ");
   }
 }
 
@@ -75,12 +77,14 @@ const cell = (value: string | number) => {
   return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 };
 
-const COLUMNS = ["height", "time", "kind", "request", "account", "change_micro_gft", "hash"];
+const COLUMNS = ["height", "time", "kind", "request", "account", "bucket", "change_micro_gft", "hash"];
 
 /** Lines of a table, one for each posting. */
 export const rows = (entries: Entry[]): string[] =>
   entries.flatMap(({ height, at, kind, request, postings, hash }) =>
-    postings.map(([account, amount]) => [height, new Date(at).toISOString(), kind, request ?? "", account, amount, hash].map(cell).join(",")),
+    postings.map(({ account, bucket, change }) =>
+      [height, new Date(at).toISOString(), kind, request ?? "", account, bucket ?? "", change, hash].map(cell).join(","),
+    ),
   );
 
 /** The whole ledger, a line for each posting. */

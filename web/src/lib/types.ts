@@ -121,8 +121,16 @@ export interface Entry {
   hash: string;
   kind: string;
   request: string | null;
-  postings: [account: string, change: number][];
+  postings: Posting[];
   basis?: Basis;
+}
+
+export interface Posting {
+  /** A member, or mint, burn or treasury. */
+  account: string;
+  /** Which part of a member's credits. */
+  bucket: "spendable" | "reserved" | "held" | "stake" | null;
+  change: number;
 }
 
 export interface Verified {

@@ -6,8 +6,8 @@ use talka_base::{
     Precision, Receipt, RequestId, Signed, Tick,
 };
 use talka_ledger::{
-    Cancellation, Delivery, Entry, Event, Forwarding, Founding, Ledger, LedgerError, Policy,
-    ReleaseReason, Reservation, Settlement, Tariff,
+    Bucket, Cancellation, Delivery, Entry, Event, Forwarding, Founding, Ledger, LedgerError,
+    Policy, ReleaseReason, Reservation, Settlement, Tariff,
 };
 
 pub const MODEL: ModelId = ModelId([0xAA; 32]);
@@ -100,6 +100,11 @@ impl World {
 
     pub fn balance(&self, first_node: u8) -> Credits {
         self.ledger.balance(&member(first_node)).expect("is a member")
+    }
+
+    /// What is set aside for open requests.
+    pub fn reserved(&self, first_node: u8) -> Credits {
+        self.ledger.bucket(&member(first_node), Bucket::Reserved)
     }
 
     pub fn joins(&self, joining: u8, owner: u8, inviter: u8) -> Event {

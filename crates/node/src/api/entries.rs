@@ -3,9 +3,11 @@
 //! The rule is the ledger's; here it is only written out. A settlement does not repeat the model's shape, so the work of
 //! each stage is told where this node knows the model, and left out elsewhere.
 
-use super::{Basis, EntryReport, WorkReport};
+use super::{Basis, EntryReport, PostingReport, WorkReport};
 use talka_base::{Amount, EntryHash, Flops, ModelId, ModelShape, NodeId, RequestId, Signed, Tick};
-use talka_ledger::{Account, Entry, Event, Forwarding, Policy, Reservation, Settlement, Tariff};
+use talka_ledger::{
+    Account, Entry, Event, Forwarding, Policy, Posting, Reservation, Settlement, Tariff,
+};
 
 /// What entries are explained by.
 pub(super) struct Reader<'a> {
@@ -23,17 +25,13 @@ impl Reader<'_> {
         let entry = entry.claimed_value();
         let hash: EntryHash = entry.hash();
         let at: Tick = entry.at;
-        let postings = entry.postings.iter().map(|posting| {
-            let Amount(change) = posting.amount;
-            (account_name(&posting.account), change)
-        });
         EntryReport {
             height: entry.height,
             at,
             hash,
             kind: entry.event.kind().into(),
             request: request_of(&entry.event),
-            postings: postings.collect(),
+            postings: entry.postings.iter().map(moved).collect(),
             basis: self.basis(&entry.event),
         }
     }
@@ -99,11 +97,13 @@ fn flops(shape: &ModelShape, positions: u32, logits: u32) -> Flops {
     shape.flops(shape.span(), 0..positions, logits)
 }
 
-fn account_name(account: &Account) -> String {
-    match account {
-        Account::Member(member) => member.to_string(),
-        system => system.to_string(),
-    }
+fn moved(posting: &Posting) -> PostingReport {
+    let Amount(change) = posting.amount;
+    let (account, bucket) = match posting.account {
+        Account::Member(member, bucket) => (member.to_string(), Some(bucket.name().into())),
+        system => (system.to_string(), None),
+    };
+    PostingReport { account, bucket, change }
 }
 
 fn request_of(event: &Event) -> Option<RequestId> {

@@ -638,11 +638,22 @@ pub struct EntryReport {
     pub kind: String,
     /// The request it belongs to, if any.
     pub request: Option<RequestId>,
-    /// Account and signed change in µGFT.
-    pub postings: Vec<(String, i64)>,
+    /// What it moved; sums to zero.
+    pub postings: Vec<PostingReport>,
     /// What the amounts follow from, if that is more than the entry's kind.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub basis: Option<Basis>,
+}
+
+/// One change of one account.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PostingReport {
+    /// The member, or `mint`, `burn` or `treasury`.
+    pub account: String,
+    /// Which part of a member's credits: `spendable`, `reserved`, `held` or `stake`.
+    pub bucket: Option<String>,
+    /// By how much, in µGFT.
+    pub change: i64,
 }
 
 /// The numbers behind the amounts of an entry. A price in µGFT is FLOPs times `per_mille`, divided by a million and

@@ -7,7 +7,7 @@ use crate::{
     output::{self, Table},
 };
 use anyhow::Result;
-use talka_node::api::{EntryReport, VerifyReport};
+use talka_node::api::{EntryReport, PostingReport, VerifyReport};
 
 pub async fn run(args: LedgerArgs) -> Result<Exit> {
     let client = Client::find(&args.at)?;
@@ -32,7 +32,7 @@ async fn show(client: &Client, last: u64, json: bool) -> Result<()> {
         let postings = entry
             .postings
             .iter()
-            .map(|(account, amount)| format!("{} {}", short(account), signed_gft(*amount)));
+            .map(|posting| format!("{} {}", short(posting), signed_gft(posting.change)));
         table.row([
             entry.height.to_string(),
             entry.kind,
@@ -103,11 +103,14 @@ async fn from(client: &Client, height: u64) -> Result<Vec<EntryReport>> {
     }
 }
 
-/// An account with its id cut to what tells a few apart.
-fn short(account: &str) -> String {
+/// An account with its id cut to what tells a few apart, and the bucket where it is not the usual one.
+fn short(posting: &PostingReport) -> String {
     const SHOWN: usize = 10;
-    let cut = |word: &str| word.chars().take(SHOWN).collect::<String>();
-    account.split(' ').map(cut).collect::<Vec<_>>().join(" ")
+    let account: String = posting.account.chars().take(SHOWN).collect();
+    match posting.bucket.as_deref() {
+        None | Some("spendable") => account,
+        Some(bucket) => format!("{account} {bucket}"),
+    }
 }
 
 /// A signed number of µGFT, in GFT.

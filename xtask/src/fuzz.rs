@@ -26,7 +26,7 @@ struct Target {
     bytes_max: u32,
 }
 
-const TARGETS: [Target; 5] = [
+const TARGETS: [Target; 6] = [
     Target {
         name: "gguf",
         features: &[],
@@ -57,6 +57,14 @@ const TARGETS: [Target; 5] = [
         seeds: &[],
         words: None,
         hex: Some("crates/ledger/golden"),
+        bytes_max: 1 << 13,
+    },
+    Target {
+        name: "log",
+        features: &[],
+        seeds: &["crates/ledger/golden"],
+        words: None,
+        hex: None,
         bytes_max: 1 << 13,
     },
     Target {

@@ -95,8 +95,8 @@ id! {
     EvidenceHash, 32
 }
 id! {
-    /// The BLAKE3 digest of the whole ledger state.
-    StateHash, 32
+    /// A node of an RFC 6962 Merkle tree (SHA-256): of the ledger's log, of its state.
+    TreeHash, 32
 }
 id! {
     /// One inference request, from reservation to settlement; also names its session. Random.

@@ -22,7 +22,7 @@ pub use codec::{CodecError, Encoded, decode, encode, try_encode};
 pub use fixed::{Factor, log2_millionths};
 pub use id::{
     AdapterId, EntryHash, EventId, EvidenceHash, MemberId, ModelId, NetworkId, NodeId, RequestId,
-    StateHash,
+    TreeHash,
 };
 pub use membership::Membership;
 pub use model::{ModelShape, Precision};

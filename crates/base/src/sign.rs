@@ -1,7 +1,8 @@
 //! ed25519 signatures over canonical encodings.
 //!
 //! What is signed is `"talka/" NAME 0 encoding`, so a signature of one type never passes for
-//! another. Verification is strict: one signature per message and key, weak keys refused.
+//! another. Verification is strict: one signature per message and key, weak keys refused. Text for outside
+//! tools ([`Keypair::sign_text`]) is signed as it is, and holds no 0.
 
 use crate::codec::{CodecError, Encoded, try_encode};
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
@@ -37,6 +38,27 @@ impl Keypair {
         let signature = self.0.sign(&message).to_bytes();
         Signed { value, signer: self.public(), signature: SignatureBytes(signature) }
     }
+}
+
+impl Keypair {
+    /// Signs text as outside tools do, without the domain that [`Keypair::sign`] puts first: a C2SP
+    /// signed note.
+    ///
+    /// # Panics
+    /// If `text` holds a NUL, which is what keeps the two kinds of signatures apart.
+    pub fn sign_text(&self, text: &str) -> [u8; 64] {
+        assert!(!text.contains('\0'), "what holds a NUL may be a signed value");
+        self.0.sign(text.as_bytes()).to_bytes()
+    }
+}
+
+/// Whether `signer` signed `text` with [`Keypair::sign_text`].
+pub fn verify_text(signer: &[u8; 32], text: &str, signature: &[u8; 64]) -> bool {
+    // A signed value has a NUL after its name, so none of its signatures passes here.
+    let is_text = !text.contains('\0');
+    let key = VerifyingKey::from_bytes(signer);
+    let signature = Signature::from_bytes(signature);
+    is_text && key.is_ok_and(|key| key.verify_strict(text.as_bytes(), &signature).is_ok())
 }
 
 impl fmt::Debug for Keypair {
@@ -208,6 +230,20 @@ mod tests {
         let mut signed = Keypair::from_secret(&[7; 32]).sign(membership());
         signed.value.name = "x".repeat(2 * Membership::SIZE_MAX);
         assert!(matches!(signed.verify(), Err(SignatureError::Invalid { .. })));
+    }
+
+    #[test]
+    fn a_text_is_signed_as_it_is_and_never_passes_for_a_value() {
+        let keys = Keypair::from_secret(&[7; 32]);
+        let signature = keys.sign_text("text\n");
+        assert!(verify_text(&keys.public(), "text\n", &signature));
+        assert!(!verify_text(&keys.public(), "text", &signature));
+        assert!(!verify_text(&[0; 32], "text\n", &signature));
+
+        let signed = keys.sign(membership());
+        let message = message(&membership()).expect("fits");
+        let message = String::from_utf8_lossy(&message);
+        assert!(!verify_text(&keys.public(), &message, &signed.signature.0));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The state that entries fold into: balances, members, nodes, open reservations.
 //!
 //! Holds no rule: [`rules`](crate::rules) decides what may change, this changes it. Ordered maps
-//! only, so that the state has one encoding and one hash.
+//! only, so that the state has one list of records ([`state`](crate::state)) and one root.
 
 use crate::{
     entry::{Account, Founding, Posting},
@@ -12,8 +12,7 @@ use crate::{
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use talka_base::{
-    Amount, Credits, Encoded, EntryHash, EventId, Flops, MemberId, NetworkId, NodeId, RequestId,
-    StateHash, Tick, encode,
+    Amount, Credits, EntryHash, EventId, Flops, MemberId, NetworkId, NodeId, RequestId, Tick,
 };
 
 /// A person or organisation with an account.
@@ -65,21 +64,25 @@ pub struct OpenReservation {
 
 /// An applied event and where it stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Mark {
+pub struct Mark {
+    /// The entry that recorded it.
     pub height: u64,
+    /// The event, which tells a repetition from another one.
     pub event: EventId,
 }
 
 /// What became of a request. Kept for ever: a request id works once, or old papers could be
 /// replayed against a payer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct History {
+pub struct History {
+    /// What held credits for it.
     pub reserved: Mark,
+    /// What paid or released them.
     pub closed: Option<Mark>,
 }
 
 /// Everything that the entries so far amount to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Book {
     pub network: NetworkId,
     pub name: String,
@@ -95,13 +98,6 @@ pub(crate) struct Book {
     pub open: BTreeMap<RequestId, OpenReservation>,
     pub forwarded: BTreeMap<RequestId, OpenForwarding>,
     pub requests: BTreeMap<RequestId, History>,
-}
-
-impl Encoded for Book {
-    const NAME: &'static str = "ledger state";
-    const VERSION: u8 = 2;
-    /// Grows with the network; only ever encoded by ourselves, to be hashed.
-    const SIZE_MAX: usize = usize::MAX / 2;
 }
 
 /// What an event does beside moving credits.
@@ -160,10 +156,6 @@ impl Book {
     pub fn caps(&self) -> impl Iterator<Item = (RequestId, Cap)> {
         let requests = self.open.keys().chain(self.forwarded.keys());
         requests.filter_map(|request| Some((*request, self.cap(request)?)))
-    }
-
-    pub fn state_hash(&self) -> StateHash {
-        StateHash(blake3::hash(&encode(self)).into())
     }
 
     /// Moves credits. Whoever calls this has checked every sum.

@@ -7,10 +7,13 @@ use crate::{
     forward::OpenForwarding,
     policy::Policy,
     rules::{self, Outcome},
+    state::{self, StateRecord},
+    tlog::{self, CompactRange},
 };
+use std::collections::BTreeMap;
 use talka_base::{
-    Amount, Credits, EntryHash, Keypair, MemberId, NetworkId, NodeId, RequestId, Signed, StateHash,
-    Tick,
+    Amount, Credits, EntryHash, Keypair, MemberId, NetworkId, NodeId, RequestId, Signed, Tick,
+    TreeHash,
 };
 
 /// The state after some entries, from the founding on. Two ledgers that applied the same entries
@@ -176,9 +179,48 @@ impl Ledger {
         self.book.at
     }
 
-    /// The hash of everything the entries amount to. Takes time in proportion to the state.
-    pub fn state_hash(&self) -> StateHash {
-        self.book.state_hash()
+    /// The root of the tree over everything the entries amount to. Takes time in proportion to the state.
+    pub fn state_root(&self) -> TreeHash {
+        self.state_tree().root()
+    }
+
+    /// The tree over [`Ledger::records`].
+    pub(crate) fn state_tree(&self) -> CompactRange {
+        let mut tree = CompactRange::default();
+        self.records().for_each(|record| tree.append(state::leaf(&record), |_, _| ()));
+        tree
+    }
+
+    /// Everything the entries amount to, in the order of the state's tree.
+    pub fn records(&self) -> impl Iterator<Item = StateRecord> {
+        state::records(&self.book)
+    }
+
+    /// The place of the first record that `is_it`, the record, and its path to the state root.
+    pub fn prove_record(
+        &self,
+        is_it: impl Fn(&StateRecord) -> bool,
+    ) -> Option<(u64, StateRecord, Vec<TreeHash>)> {
+        let (mut tree, mut nodes) = (CompactRange::default(), BTreeMap::new());
+        let mut found = None;
+        for record in self.records() {
+            let index = tree.size();
+            tree.append(state::leaf(&record), |node, hash| {
+                nodes.insert(node, hash);
+            });
+            if found.is_none() && is_it(&record) {
+                found = Some((index, record));
+            }
+        }
+        let (index, record) = found?;
+        let path =
+            tlog::inclusion_proof(index, tree.size(), |node| nodes.get(&node).copied().ok_or(()));
+        Some((index, record, path.expect("every hash was just computed")))
+    }
+
+    /// The hash of the parameters in force, as blocks name them.
+    pub fn parameters_hash(&self) -> TreeHash {
+        state::parameters_hash(&self.book.policy)
     }
 
     /// A member's spendable credits, or `None` if it has no account.

@@ -2,7 +2,7 @@
 //!
 //! Double entry in µGFT. The founder orders entries (*solo*); every entry is signed, names the hash
 //! of the one before, and moves credits between accounts and their buckets so that the sum over all of them
-//! stays zero. Anybody who replays the entries reaches the same state hash.
+//! stays zero. Anybody who replays the entries reaches the same state root.
 //!
 //! In: events that nodes signed ([`Membership`](talka_base::Membership), [`Reservation`],
 //! [`Settlement`], [`Cancellation`]). Out: signed [`Entry`]s, or a [`LedgerError`] that says who is
@@ -20,19 +20,27 @@
 //! formula, earnings are what payers spent and never more, and
 //! credits do not transfer: no event moves them between members but payment for work.
 
+mod block;
 mod book;
+mod checkpoint;
 mod entry;
 mod error;
 mod forward;
 mod ledger;
+pub mod note;
 mod policy;
 mod price;
+pub mod proof;
 mod report;
 mod request;
 mod rules;
 mod settle;
+mod state;
+pub mod tlog;
 
-pub use book::{Member, NodeRecord, OpenReservation};
+pub use block::{Block, BlockError, Totals};
+pub use book::{History, Mark, Member, NodeRecord, OpenReservation};
+pub use checkpoint::{Checkpoint, CheckpointError};
 pub use entry::{Account, Bucket, Entry, Event, Founding, Posting, ReleaseReason};
 pub use error::{LedgerError, ReplayError};
 pub use forward::{Delivery, Forwarding, OpenForwarding, TARIFF_PER_MILLE_ABOVE, Tariff};
@@ -41,5 +49,7 @@ pub use policy::{
     GRANT_DEFAULT, POLICY_VERSION, Policy, PrecisionFactors, RESERVATION_MS_MAX_DEFAULT,
 };
 pub use price::{price, quote};
+pub use proof::{Claim, Proof};
 pub use report::{VerifyReport, verify};
 pub use request::{Cancellation, RECEIPTS_MAX, Reservation, Settlement};
+pub use state::StateRecord;

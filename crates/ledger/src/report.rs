@@ -6,7 +6,7 @@ use crate::{
     ledger::Ledger,
 };
 use serde::Serialize;
-use talka_base::{Amount, Credits, EntryHash, NetworkId, Signed, StateHash};
+use talka_base::{Amount, Credits, EntryHash, NetworkId, Signed, TreeHash};
 
 /// What was checked and what came out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -32,7 +32,7 @@ pub struct VerifyReport {
     /// The hash of the last entry.
     pub head: EntryHash,
     /// The hash of the state that the entries amount to.
-    pub state_hash: StateHash,
+    pub state_root: TreeHash,
 }
 
 /// Replays `entries` from the founding on and counts what was checked.
@@ -65,6 +65,6 @@ pub fn verify(
         balances_total: Amount(i64::try_from(total).map_err(narrow)?),
         reserved: ledger.members().map(|(id, _)| ledger.bucket(&id, Bucket::Reserved)).sum(),
         head: ledger.head_hash(),
-        state_hash: ledger.state_hash(),
+        state_root: ledger.state_root(),
     })
 }

@@ -180,7 +180,7 @@ proptest! {
             check_sums(&world);
         }
         let replayed = Ledger::replay(world.entries.clone()).expect("replays");
-        prop_assert_eq!(replayed.state_hash(), world.ledger.state_hash());
+        prop_assert_eq!(replayed.state_root(), world.ledger.state_root());
         prop_assert_eq!(&replayed, &world.ledger);
     }
 
@@ -271,10 +271,10 @@ fn every_flipped_byte_and_every_truncation_is_noticed() {
 fn two_machines_that_apply_the_same_entries_agree() {
     let world = every_kind();
     let other = Ledger::replay(world.entries.clone()).expect("replays");
-    assert_eq!(other.state_hash(), world.ledger.state_hash());
+    assert_eq!(other.state_root(), world.ledger.state_root());
     let mut later = world.clone();
     later.record(later.joins(5, 5, 3)).expect("joins");
-    assert_ne!(later.ledger.state_hash(), world.ledger.state_hash());
+    assert_ne!(later.ledger.state_root(), world.ledger.state_root());
     assert_eq!(later.ledger.balance(&member(5)), Some(Policy::default().grant));
     assert_eq!(keys(5).public(), member(5).0);
 }

@@ -92,7 +92,7 @@ fn hashes_of_network_head_and_state_keep_their_values() {
         "network {}\nhead {}\nstate {}\n",
         ledger.network(),
         ledger.head_hash(),
-        ledger.state_hash()
+        ledger.state_root()
     );
     if std::env::var_os("TALKA_BLESS").is_some() {
         fs::write(&path, &found).expect("golden file written");

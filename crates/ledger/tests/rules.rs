@@ -407,7 +407,7 @@ fn a_report_counts_what_was_checked() {
     assert_eq!(report.balances_total, Amount(0));
     assert_eq!(report.reserved, quote(&shape(), 1, 1, &Policy::default()));
     assert_eq!(report.head, world.ledger.head_hash());
-    assert_eq!(report.state_hash, world.ledger.state_hash());
+    assert_eq!(report.state_root, world.ledger.state_root());
 }
 
 #[test]

@@ -405,7 +405,7 @@ impl Api {
             balances,
             reserved: report.reserved,
             head: report.head,
-            state: report.state_hash,
+            state: report.state_root,
         })
     }
 

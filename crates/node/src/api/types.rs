@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use talka_base::{
     Credits, EntryHash, Flops, LayerSpan, MemberId, ModelId, ModelShape, NetworkId, NodeId,
-    RequestId, StateHash, Tick,
+    RequestId, Tick, TreeHash,
 };
 pub use talka_engine::{
     CallPart, ChatMessage, Grammar, SamplingError, SamplingParams, Tool, ToolCall, ToolChoice,
@@ -733,7 +733,7 @@ pub struct VerifyReport {
     /// Hash of the last entry.
     pub head: EntryHash,
     /// Hash of the state reached.
-    pub state: StateHash,
+    pub state: TreeHash,
 }
 
 /// Why an administrative call failed.

@@ -246,7 +246,7 @@ fn noticed(dir: &TempDir, file: &Path, ledger: &Ledger) -> bool {
         Ok((found, record)) => {
             let found = found.expect("the ledger is gone unnoticed");
             assert_eq!(found.height(), ledger.height(), "something is gone unnoticed");
-            assert_eq!(found.state_hash(), ledger.state_hash());
+            assert_eq!(found.state_root(), ledger.state_root());
             assert_eq!(record, Some(ledger.network().0.to_vec()));
             false
         }

@@ -6,7 +6,7 @@ use serde_json::json;
 use std::collections::BTreeMap;
 use talka_node::{
     api::{Fault, Status},
-    base::{EntryHash, MemberId, NetworkId, NodeId, StateHash},
+    base::{EntryHash, MemberId, NetworkId, NodeId, TreeHash},
 };
 
 /// A computer on which all is well and no node runs.
@@ -71,7 +71,7 @@ fn running() -> Running {
         balances: Default::default(),
         reserved: Default::default(),
         head: EntryHash([1; 32]),
-        state: StateHash([2; 32]),
+        state: TreeHash([2; 32]),
     };
     let address = "127.0.0.1:4242".into();
     Running { address, status, peers: (0..3).map(peer).collect(), ledger: Ok(ledger) }

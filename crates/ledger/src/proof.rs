@@ -1,0 +1,141 @@
+//! Proofs that fit into a small file and need no node: that an entry is in the log, or that the state
+//! holds a record, such as a balance.
+//!
+//! The form is C2SP tlog-proof: what is proved (as its `extra` data), its place, the path to the root and
+//! the checkpoint that signs the root. A proof of a record has another first line, since its path leads to
+//! the state root. Whether to believe the checkpoint is asked apart ([`Block::open`]).
+
+use crate::{
+    block::Block,
+    checkpoint::{base64, hash, number},
+    entry::Entry,
+    note::{NOTE_BYTES_MAX, NoteError, SignedNote},
+    state::{self, StateRecord},
+    tlog::{self, ProofError},
+};
+use data_encoding::BASE64;
+use std::fmt;
+use talka_base::{CodecError, Encoded, Signed, TreeHash, decode, encode};
+
+/// The first line of a proof of an entry.
+const ENTRY: &str = "c2sp.org/tlog-proof@v1";
+/// The first line of a proof of a record.
+const RECORD: &str = "talka/state-proof@v1";
+/// The longest path: one hash for each level of the largest tree.
+const PATH_MAX: usize = 64;
+/// The longest proof that is read, in bytes: the largest entry in base64, a path and a checkpoint.
+pub const PROOF_BYTES_MAX: usize = 2 * <Signed<Entry> as Encoded>::SIZE_MAX + NOTE_BYTES_MAX;
+
+/// What a proof shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Claim {
+    /// The log holds this entry.
+    Entry(Box<Signed<Entry>>),
+    /// The state has this record.
+    Record(Box<StateRecord>),
+}
+
+/// A claim, and all that is needed to check it against one checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proof {
+    /// What it shows.
+    pub claim: Claim,
+    /// The place of the claim's leaf in its tree.
+    pub index: u64,
+    /// The leaf's siblings up to the root.
+    pub path: Vec<TreeHash>,
+    /// The signed block whose root this is.
+    pub checkpoint: SignedNote,
+}
+
+/// Why bytes are no proof.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say what the fields are")]
+pub enum ProofFileError {
+    /// Nothing of it was read.
+    #[error("a proof of {found} bytes, expected at most {max}")]
+    Oversized { found: usize, max: usize },
+    /// Not as the specification says.
+    #[error("line {line} of the proof: expected {expected}")]
+    Line { line: usize, expected: &'static str },
+    /// What is proved is no entry or record.
+    #[error(transparent)]
+    Claim(#[from] CodecError),
+    /// What follows is no checkpoint.
+    #[error(transparent)]
+    Checkpoint(#[from] NoteError),
+}
+
+impl Claim {
+    fn encoded(&self) -> Vec<u8> {
+        match self {
+            Self::Entry(entry) => encode(&**entry),
+            Self::Record(record) => encode(&**record),
+        }
+    }
+
+    const fn first_line(&self) -> &'static str {
+        match self {
+            Self::Entry(_) => ENTRY,
+            Self::Record(_) => RECORD,
+        }
+    }
+}
+
+impl Proof {
+    /// Checks the proof against `block`, of which the caller knows that it is right.
+    ///
+    /// # Errors
+    /// [`ProofError`].
+    pub fn verify(&self, block: &Block) -> Result<(), ProofError> {
+        let (leaf, size, root) = match &self.claim {
+            Claim::Entry(entry) => (tlog::leaf_hash(&encode(&**entry)), block.size, block.root),
+            Claim::Record(record) => (state::leaf(record), block.records, block.state_root),
+        };
+        tlog::verify_inclusion(leaf, self.index, size, root, &self.path)
+    }
+
+    /// Reads a proof.
+    ///
+    /// # Errors
+    /// [`ProofFileError`]. Never panics, and allocates no more than a small multiple of the input.
+    pub fn parse(bytes: &[u8]) -> Result<Self, ProofFileError> {
+        let (found, max) = (bytes.len(), PROOF_BYTES_MAX);
+        if found > max {
+            return Err(ProofFileError::Oversized { found, max });
+        }
+        let fault = |line, expected| ProofFileError::Line { line, expected };
+        let text = str::from_utf8(bytes).map_err(|_| fault(1, "UTF-8"))?;
+        let (head, checkpoint) = text.split_once("\n\n").ok_or(fault(1, "an empty line"))?;
+        let mut lines = head.split('\n');
+        let kind = lines.next().unwrap_or_default();
+        let extra = lines.next().and_then(|line| line.strip_prefix("extra "));
+        let extra = extra.and_then(|extra| BASE64.decode(extra.as_bytes()).ok());
+        let extra = extra.ok_or(fault(2, "`extra` and base64 of what is proved"))?;
+        let claim = match kind {
+            ENTRY => Claim::Entry(Box::new(decode(&extra)?)),
+            RECORD => Claim::Record(Box::new(decode(&extra)?)),
+            _ => return Err(fault(1, "c2sp.org/tlog-proof@v1 or talka/state-proof@v1")),
+        };
+        let index = lines.next().and_then(|line| number(line.strip_prefix("index ")?));
+        let index = index.ok_or(fault(3, "`index` and a number"))?;
+        let mut path = Vec::new();
+        for (line, text) in (4..).zip(lines) {
+            if path.len() == PATH_MAX {
+                return Err(fault(line, "at most 64 hashes"));
+            }
+            path.push(hash(text).ok_or(fault(line, "32 bytes in base64"))?);
+        }
+        let checkpoint = SignedNote::parse(checkpoint.as_bytes())?;
+        Ok(Self { claim, index, path, checkpoint })
+    }
+}
+
+impl fmt::Display for Proof {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (first_line, extra) = (self.claim.first_line(), BASE64.encode(&self.claim.encoded()));
+        write!(f, "{first_line}\nextra {extra}\nindex {}\n", self.index)?;
+        self.path.iter().try_for_each(|hash| writeln!(f, "{}", base64(hash)))?;
+        write!(f, "\n{}", self.checkpoint)
+    }
+}

@@ -1,0 +1,103 @@
+//! The ledger's state as a list of records, so that one of them can be proved.
+//!
+//! A record says one thing that the entries amount to. Records stand in the order of [`StateRecord`]'s kinds,
+//! within a kind in the order of their keys; the RFC 6962 tree over their encodings has the *state root* as
+//! its root. Two ledgers with one state root are equal.
+
+use crate::{
+    book::{Book, History, Member, NodeRecord, OpenReservation},
+    entry::Account,
+    forward::OpenForwarding,
+    policy::Policy,
+    tlog,
+};
+use serde::{Deserialize, Serialize};
+use talka_base::{
+    Amount, Encoded, EntryHash, MemberId, NetworkId, NodeId, RequestId, Tick, TreeHash, encode,
+};
+
+/// One thing that the entries amount to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StateRecord {
+    /// Which ledger this is, and how far it has come. Always the first record.
+    Chain {
+        /// The network.
+        network: NetworkId,
+        /// What people call it.
+        name: String,
+        /// The node that orders its entries.
+        founder: NodeId,
+        /// Number of entries.
+        entries: u64,
+        /// The hash of the last one.
+        head: EntryHash,
+        /// The time of the last one.
+        at: Tick,
+    },
+    /// The parameters in force.
+    Policy(Policy),
+    /// What an account holds.
+    Balance(Account, Amount),
+    /// A member.
+    Member(MemberId, Member),
+    /// A node of a member.
+    Node(NodeId, NodeRecord),
+    /// A request with credits held for it.
+    Open(OpenReservation),
+    /// One whose answer comes from outside the network.
+    Forwarded(OpenForwarding),
+    /// What became of a request, so that its id works once.
+    Request(RequestId, History),
+}
+
+impl Encoded for StateRecord {
+    const NAME: &'static str = "state record";
+    /// A member with half a million nodes.
+    const SIZE_MAX: usize = 16 << 20;
+}
+
+/// The records of `book`, in order.
+pub(crate) fn records(book: &Book) -> impl Iterator<Item = StateRecord> {
+    // Named one by one: whoever adds to the book has to add a record.
+    let Book {
+        network,
+        name,
+        founder,
+        policy,
+        entries,
+        head,
+        at,
+        balances,
+        members,
+        nodes,
+        open,
+        forwarded,
+        requests,
+    } = book;
+    let chain = StateRecord::Chain {
+        network: *network,
+        name: name.clone(),
+        founder: *founder,
+        entries: *entries,
+        head: *head,
+        at: *at,
+    };
+    [chain, StateRecord::Policy(policy.clone())]
+        .into_iter()
+        .chain(balances.iter().map(|(&account, &amount)| StateRecord::Balance(account, amount)))
+        .chain(members.iter().map(|(&id, member)| StateRecord::Member(id, member.clone())))
+        .chain(nodes.iter().map(|(&id, node)| StateRecord::Node(id, node.clone())))
+        .chain(open.values().map(|open| StateRecord::Open(open.clone())))
+        .chain(forwarded.values().map(|open| StateRecord::Forwarded(open.clone())))
+        .chain(requests.iter().map(|(&id, history)| StateRecord::Request(id, *history)))
+}
+
+/// The leaf of a record in the state's tree.
+pub(crate) fn leaf(record: &StateRecord) -> TreeHash {
+    tlog::leaf_hash(&encode(record))
+}
+
+/// The hash of parameters, as blocks name them: that of their record.
+pub(crate) fn parameters_hash(policy: &Policy) -> TreeHash {
+    leaf(&StateRecord::Policy(policy.clone()))
+}

@@ -5,7 +5,7 @@
 //! other encoding. `docs/ledger-format.md` specifies the lines.
 //!
 //! Never does: decide when a batch ends, or whose signature makes a block final; see
-//! `order`.
+//! [`order`](crate::order).
 
 use crate::{
     checkpoint::{Checkpoint, CheckpointError, base64, hash, number},

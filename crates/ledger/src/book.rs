@@ -6,6 +6,7 @@
 use crate::{
     entry::{Account, Founding, Posting},
     forward::OpenForwarding,
+    order::Witnesses,
     policy::Policy,
     request::Reservation,
 };
@@ -95,6 +96,9 @@ pub(crate) struct Book {
     pub balances: BTreeMap<Account, Amount>,
     pub members: BTreeMap<MemberId, Member>,
     pub nodes: BTreeMap<NodeId, NodeRecord>,
+    pub witnesses: Witnesses,
+    /// The entry that named them; 0 without any.
+    pub appointed: u64,
     pub open: BTreeMap<RequestId, OpenReservation>,
     pub forwarded: BTreeMap<RequestId, OpenForwarding>,
     pub requests: BTreeMap<RequestId, History>,
@@ -108,6 +112,7 @@ pub(crate) enum Change {
     Forward { open: Box<OpenForwarding>, mark: Mark },
     Settle { request: RequestId, mark: Mark, payer: MemberId, cost: Credits, earned: Earnings },
     Release { request: RequestId, mark: Mark },
+    Appoint(Witnesses),
 }
 
 /// Credits set aside for one request.
@@ -135,6 +140,8 @@ impl Book {
             balances: BTreeMap::new(),
             members: BTreeMap::new(),
             nodes: BTreeMap::new(),
+            witnesses: Witnesses::default(),
+            appointed: 0,
             open: BTreeMap::new(),
             forwarded: BTreeMap::new(),
             requests: BTreeMap::new(),
@@ -187,6 +194,9 @@ impl Book {
                 self.pay(payer, cost, earned);
             }
             Change::Release { request, mark } => self.close(request, mark),
+            Change::Appoint(witnesses) => {
+                (self.witnesses, self.appointed) = (witnesses, self.entries);
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 use crate::{
     error::LedgerError,
     forward::{Delivery, Forwarding},
+    order::Appointment,
     policy::Policy,
     request::{Cancellation, RECEIPTS_MAX, Reservation, Settlement},
 };
@@ -150,6 +151,11 @@ pub enum Event {
         /// Signed by the head.
         delivery: Signed<Delivery>,
     },
+    /// From now on these nodes witness: blocks need their cosignatures.
+    Appointed {
+        /// Signed by the founder.
+        appointment: Signed<Appointment>,
+    },
 }
 
 /// Why a reservation ended without work being paid.
@@ -172,6 +178,7 @@ impl Event {
             Self::Released { .. } => "released",
             Self::Forwarded { .. } => "forwarded",
             Self::Delivered { .. } => "delivered",
+            Self::Appointed { .. } => "appointed",
         }
     }
 
@@ -183,7 +190,8 @@ impl Event {
             | Self::Reserved { .. }
             | Self::Released { .. }
             | Self::Forwarded { .. }
-            | Self::Delivered { .. } => 1,
+            | Self::Delivered { .. }
+            | Self::Appointed { .. } => 1,
             Self::Settled { settlement } => 1 + settlement.claimed_value().receipts.len() as u64,
         }
     }
@@ -205,6 +213,7 @@ impl Event {
                     Err(LedgerError::ReceiptCount { found, max: RECEIPTS_MAX })
                 }
             }
+            Self::Appointed { appointment } => appointment.claimed_value().check_bounds(),
             Self::Reserved { .. }
             | Self::Released { .. }
             | Self::Forwarded { .. }
@@ -231,6 +240,7 @@ impl Event {
             }
             Self::Forwarded { forwarding } => signer(forwarding),
             Self::Delivered { delivery } => signer(delivery),
+            Self::Appointed { appointment } => signer(appointment),
         }
     }
 

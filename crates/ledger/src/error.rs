@@ -80,6 +80,11 @@ pub enum LedgerError {
     )]
     TariffTooLow { request: RequestId, found: u32, above: u32 },
 
+    #[error("these nodes cannot witness: expected {expected}")]
+    Witnesses { expected: &'static str },
+    #[error("{max} events wait to be ordered already: ask again later")]
+    Busy { max: usize },
+
     #[error("settlement has {found} receipts, expected 1 to {max}")]
     ReceiptCount { found: usize, max: usize },
     #[error("receipts go on at layer {found}, expected {expected}: each layer once, in order")]
@@ -98,6 +103,7 @@ impl LedgerError {
             | Self::Height { .. }
             | Self::PolicyVersion { .. }
             | Self::Closed { .. }
+            | Self::Busy { .. }
             | Self::NotExpired { .. } => Blame::Nobody,
             Self::NotSequencer { .. } | Self::Empty => Blame::Us,
             Self::Signature(_)
@@ -116,6 +122,7 @@ impl LedgerError {
             | Self::UnknownRequest { .. }
             | Self::OtherPaper { .. }
             | Self::TariffTooLow { .. }
+            | Self::Witnesses { .. }
             | Self::ReceiptCount { .. }
             | Self::Coverage { .. }
             | Self::BeyondReservation { .. } => Blame::Peer,

@@ -5,6 +5,7 @@ use crate::{
     entry::{Account, Bucket, Entry, Event, Founding, Posting},
     error::{LedgerError, ReplayError},
     forward::OpenForwarding,
+    order::Witnesses,
     policy::Policy,
     rules::{self, Outcome},
     state::{self, StateRecord},
@@ -257,6 +258,11 @@ impl Ledger {
     /// Every node, by id.
     pub fn nodes(&self) -> impl Iterator<Item = (NodeId, &NodeRecord)> {
         self.book.nodes.iter().map(|(&id, node)| (id, node))
+    }
+
+    /// The nodes whose cosignatures blocks need; none while the ledger is solo.
+    pub const fn witnesses(&self) -> &Witnesses {
+        &self.book.witnesses
     }
 
     /// Whose node it is.

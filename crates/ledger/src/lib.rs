@@ -13,7 +13,7 @@
 //!
 //! Never does: read a clock, a file or entropy, compute with floats, iterate in hash order, or
 //! judge whether work was done well. Nor does it protect against a founder who writes two
-//! histories (witnesses will), a head who does not settle (vouchers will), or an inviter who
+//! histories as long as it names no witnesses ([`order`]), a head who does not settle (vouchers will), or an inviter who
 //! invites himself often (the grant is per new member; whom to invite is the members' affair).
 //!
 //! Unlike the systems it follows, the hash and the signature cover every field, prices have one
@@ -28,6 +28,7 @@ mod error;
 mod forward;
 mod ledger;
 pub mod note;
+pub mod order;
 mod policy;
 mod price;
 pub mod proof;

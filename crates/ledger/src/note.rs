@@ -271,6 +271,15 @@ impl SignedNote {
         }
     }
 
+    /// Adds a signature of `key`, if it is one and holds.
+    pub fn add_checked(&mut self, key: &NoteKey, signature: NoteSignature) -> bool {
+        let holds = key.is_of(&signature) && key.check(&self.text, &signature.bytes).is_some();
+        if holds {
+            self.add(signature);
+        }
+        holds
+    }
+
     /// Checks that `key` signed the text, and says when: seconds since 1970, 0 for a kind without time.
     ///
     /// # Errors

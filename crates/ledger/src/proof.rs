@@ -3,7 +3,8 @@
 //!
 //! The form is C2SP tlog-proof: what is proved (as its `extra` data), its place, the path to the root and
 //! the checkpoint that signs the root. A proof of a record has another first line, since its path leads to
-//! the state root. Whether to believe the checkpoint is asked apart ([`Block::open`]).
+//! the state root. Whether to believe the checkpoint is asked apart ([`Block::open`],
+//! [`Chain::is_final`](crate::order::Chain::is_final)).
 
 use crate::{
     block::Block,

@@ -5,6 +5,7 @@ use crate::{
     entry::{Account, Event, Founding, Posting, ReleaseReason},
     error::LedgerError,
     forward,
+    order::witnesses,
     policy::POLICY_VERSION,
     price::quote,
     request::{Cancellation, Reservation},
@@ -34,6 +35,7 @@ pub(crate) fn judge(book: &Book, at: Tick, event: &Event) -> Result<Outcome, Led
         Event::Released { request, reason } => release(book, at, event, *request, reason),
         Event::Forwarded { forwarding } => forward::hold(book, at, event, forwarding),
         Event::Delivered { delivery } => forward::pay(book, event, delivery),
+        Event::Appointed { appointment } => witnesses::judge(book, appointment),
     }?;
     check_sums(book, &outcome.postings)?;
     Ok(outcome)

@@ -8,6 +8,7 @@ use crate::{
     book::{Book, History, Member, NodeRecord, OpenReservation},
     entry::Account,
     forward::OpenForwarding,
+    order::Witnesses,
     policy::Policy,
     tlog,
 };
@@ -48,6 +49,8 @@ pub enum StateRecord {
     Forwarded(OpenForwarding),
     /// What became of a request, so that its id works once.
     Request(RequestId, History),
+    /// Who witnesses, and the entry that named them; no record if nobody does.
+    Witnesses(Witnesses, u64),
 }
 
 impl Encoded for StateRecord {
@@ -70,6 +73,8 @@ pub(crate) fn records(book: &Book) -> impl Iterator<Item = StateRecord> {
         balances,
         members,
         nodes,
+        witnesses,
+        appointed,
         open,
         forwarded,
         requests,
@@ -82,6 +87,8 @@ pub(crate) fn records(book: &Book) -> impl Iterator<Item = StateRecord> {
         head: *head,
         at: *at,
     };
+    let witnesses =
+        (!witnesses.is_solo()).then(|| StateRecord::Witnesses(witnesses.clone(), *appointed));
     [chain, StateRecord::Policy(policy.clone())]
         .into_iter()
         .chain(balances.iter().map(|(&account, &amount)| StateRecord::Balance(account, amount)))
@@ -90,6 +97,7 @@ pub(crate) fn records(book: &Book) -> impl Iterator<Item = StateRecord> {
         .chain(open.values().map(|open| StateRecord::Open(open.clone())))
         .chain(forwarded.values().map(|open| StateRecord::Forwarded(open.clone())))
         .chain(requests.iter().map(|(&id, history)| StateRecord::Request(id, *history)))
+        .chain(witnesses)
 }
 
 /// The leaf of a record in the state's tree.

@@ -8,7 +8,7 @@ mod common;
 use common::{FOUNDER, World, founding, keys};
 use std::{fs, path::PathBuf};
 use talka_base::{Credits, Encoded, decode, encode, hex};
-use talka_ledger::{Entry, Forwarding, Tariff};
+use talka_ledger::{Entry, Forwarding, Tariff, order::Appointment};
 
 fn check<T: Encoded + PartialEq + std::fmt::Debug>(name: &str, value: &T) {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("golden/{name}.hex"));
@@ -98,4 +98,13 @@ fn hashes_of_network_head_and_state_keep_their_values() {
         fs::write(&path, &found).expect("golden file written");
     }
     assert_eq!(found, fs::read_to_string(&path).expect("golden file"));
+}
+
+#[test]
+fn an_appointment_keeps_its_encoding() {
+    let mut world = World::village();
+    let (network, witnesses) = (world.ledger.network(), vec![common::node(2)]);
+    let appointment = keys(FOUNDER).sign(Appointment { network, witnesses });
+    world.record(talka_ledger::Event::Appointed { appointment }).expect("valid");
+    check("entry-appointed", world.entries.last().expect("recorded"));
 }

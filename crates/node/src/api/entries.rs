@@ -44,7 +44,8 @@ impl Reader<'_> {
             Event::Founded(_)
             | Event::Joined { .. }
             | Event::Released { .. }
-            | Event::Delivered { .. } => None,
+            | Event::Delivered { .. }
+            | Event::Appointed { .. } => None,
         }
     }
 
@@ -108,7 +109,7 @@ fn moved(posting: &Posting) -> PostingReport {
 
 fn request_of(event: &Event) -> Option<RequestId> {
     match event {
-        Event::Founded(_) | Event::Joined { .. } => None,
+        Event::Founded(_) | Event::Joined { .. } | Event::Appointed { .. } => None,
         Event::Reserved { reservation } => Some(reservation.claimed_value().request),
         Event::Settled { settlement } => Some(settlement.claimed_value().request),
         Event::Released { request, .. } => Some(*request),

@@ -1,0 +1,121 @@
+//! Who decides the order of entries, and when an entry is final.
+//!
+//! One node, the *sequencer*, orders entries and closes them into blocks ([`Sequencer`]); every other node
+//! executes each entry again and follows ([`Replica`]). What makes a block final is said by the ledger itself:
+//!
+//! - *Solo*: it names no witnesses. The sequencer's signature makes a block final.
+//! - *Witnessed*: it names 3f+1 nodes of as many members. A block is final with the cosignatures of 2f+1
+//!   ([`Witnesses`]). A witness cosigns one block of each number, after it executed every entry and made its
+//!   vote durable. Two quorums share an honest witness, so two blocks that contradict each other are never
+//!   both final, as long as at most f witnesses are dishonest, whatever the sequencer does.
+//!
+//! Naming witnesses is an entry. Its block needs the quorum of the new ones as well as that of the old ones, so
+//! the change never forks the log.
+//!
+//! Whoever sees two blocks that a key signed and that cannot both be true keeps them as [`Evidence`], which
+//! convinces anybody, and votes no more.
+//!
+//! A part is a machine ([`Order`]): its state, the time and one input give effects. Whoever performs them
+//! keeps their order, and makes a [`Effect::Persist`] durable before a later effect leaves. An implementation
+//! that survives the sequencer's death (BFT) is one more [`Order`]; until there is one, a dead or dishonest
+//! sequencer stops a witnessed ledger, and never splits it.
+
+mod chain;
+mod evidence;
+mod replica;
+mod sequencer;
+pub(crate) mod witnesses;
+
+pub use chain::Chain;
+pub use evidence::{Evidence, EvidenceError};
+pub use replica::{CLOCK_SKEW_MS_MAX, Replica};
+pub use sequencer::{EVENTS_WAITING_MAX, Sequencer};
+pub use witnesses::{Appointment, WITNESSES_MAX, Witnesses};
+
+use crate::{
+    entry::{Entry, Event},
+    error::LedgerError,
+    note::{NoteSignature, SignedNote},
+};
+use talka_base::{NodeId, Signed, Tick};
+
+/// A node's part in ordering.
+pub trait Order {
+    /// Takes one input at this node's time `now`. Same state and inputs give the same effects.
+    fn step(&mut self, now: Tick, input: Input, out: &mut Vec<Effect>);
+
+    /// The last block that is final here, as it was signed.
+    fn last_final(&self) -> &SignedNote;
+
+    /// The proof that somebody signed what cannot be true, if one was seen.
+    fn evidence(&self) -> Option<&Evidence>;
+}
+
+/// What happens to a node.
+#[derive(Debug, Clone)]
+pub enum Input {
+    /// Somebody wants this recorded. Only a sequencer heeds it.
+    Submit(Box<Event>),
+    /// The batch is to be closed, if no block is under way: it is closed when that one is final.
+    Close,
+    /// Some time passed: what was not answered is sent again.
+    Again,
+    /// Another node, authenticated, sent this.
+    Message(NodeId, Message),
+}
+
+/// What nodes say to each other about order.
+#[derive(Debug, Clone)]
+pub enum Message {
+    /// The sequencer asks for cosignatures.
+    Proposal(Batch),
+    /// A witness cosigns the block of this number.
+    Vote(u64, NoteSignature),
+    /// A block with all signatures that make it final.
+    Final(Batch),
+    /// The block of this number is wanted, which the asker has to have next.
+    Want(u64),
+    /// The latest block that the sender knows, so that split views meet.
+    Seen(SignedNote),
+    /// The sequencer, or a witness, is dishonest.
+    Accusation(Box<Evidence>),
+}
+
+/// A signed block and its entries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Batch {
+    /// The block.
+    pub note: SignedNote,
+    /// Its entries, in order.
+    pub entries: Vec<Signed<Entry>>,
+}
+
+/// What is to be done, in this order.
+#[derive(Debug, Clone)]
+pub enum Effect {
+    /// Make this durable before anything later in the list is done.
+    Persist(Record),
+    /// Send to one node. May be lost.
+    Send(NodeId, Message),
+    /// Send to all nodes that are linked. May be lost.
+    Publish(Message),
+    /// Send a node the stored [`Batch`] of a final block, as [`Message::Final`].
+    SendStored(NodeId, u64),
+    /// These entries and all before are final: whoever waits for them may be told.
+    Finalised(Batch),
+    /// This event is not recorded, and why.
+    Refused(Box<Event>, LedgerError),
+}
+
+/// What has to survive a crash. A node's records in order give its machine back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Record {
+    /// Signed as the next block, or voted for: never another of its number.
+    Signed(Batch),
+    /// The last block signed is final, with these signatures.
+    Final(SignedNote),
+    /// A final block of others.
+    Taken(Batch),
+    /// Somebody was dishonest.
+    Evidence(Box<Evidence>),
+}

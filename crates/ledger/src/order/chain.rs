@@ -1,0 +1,131 @@
+//! A ledger, its log and its last block: what every part executes blocks on.
+
+use super::Witnesses;
+use crate::{
+    block::Block,
+    entry::Entry,
+    error::LedgerError,
+    ledger::Ledger,
+    note::SignedNote,
+    tlog::{CompactRange, leaf_hash},
+};
+use talka_base::{Keypair, Signed, Tick, encode};
+
+/// The ledger up to the end of a block.
+#[derive(Debug, Clone)]
+pub struct Chain {
+    ledger: Ledger,
+    log: CompactRange,
+    block: Block,
+    /// Who has to cosign the last block.
+    needed: Vec<Witnesses>,
+}
+
+impl Chain {
+    /// The chain of block 0, which holds the founding alone and needs no witness.
+    ///
+    /// # Errors
+    /// [`LedgerError`] if `founding` is no valid founding.
+    pub fn found(founding: &Signed<Entry>) -> Result<Self, LedgerError> {
+        let ledger = Ledger::begin(founding)?;
+        let mut log = CompactRange::default();
+        log.append(leaf_hash(&encode(founding)), |_, _| ());
+        let block = Block::close(&ledger, &log, &log, 0);
+        Ok(Self { ledger, log, block, needed: Vec::new() })
+    }
+
+    /// The chain one block longer, with these entries in it. Executes each; copies the state.
+    ///
+    /// # Errors
+    /// [`LedgerError`] of the first entry that does not follow, [`LedgerError::Empty`] without any.
+    pub fn extend(&self, entries: &[Signed<Entry>]) -> Result<Self, LedgerError> {
+        let mut next = Batch::of(self);
+        for entry in entries {
+            next.ledger.apply(entry)?;
+            next.add(entry);
+        }
+        next.close(self)
+    }
+
+    /// The chain one block longer, with entries made of the `events` that the rules allow; the others are
+    /// handed to `refused`. Nothing if none is left.
+    pub(super) fn order<E: AsRef<crate::Event> + Into<Box<crate::Event>>>(
+        &self,
+        keys: &Keypair,
+        now: Tick,
+        events: impl IntoIterator<Item = E>,
+        mut refused: impl FnMut(Box<crate::Event>, LedgerError),
+    ) -> Option<(Self, Vec<Signed<Entry>>)> {
+        let mut next = Batch::of(self);
+        let mut entries = Vec::new();
+        for event in events {
+            match next.ledger.propose(keys, now, event.as_ref().clone()) {
+                Ok(entry) => {
+                    next.ledger.apply(&entry).expect("an entry just proposed applies");
+                    next.add(&entry);
+                    entries.push(entry);
+                }
+                Err(error) => refused(event.into(), error),
+            }
+        }
+        Some((next.close(self).ok()?, entries))
+    }
+
+    /// The ledger after the last block.
+    pub const fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// The last block.
+    pub const fn block(&self) -> &Block {
+        &self.block
+    }
+
+    /// The last block's number.
+    pub const fn number(&self) -> u64 {
+        self.block.number
+    }
+
+    /// Who has to cosign the last block: those named before it and, if it names others, those too.
+    pub(super) fn needed(&self) -> &[Witnesses] {
+        &self.needed
+    }
+
+    /// Whether `note`, which has the last block's text, has the signatures that make it final.
+    pub fn is_final(&self, note: &SignedNote) -> bool {
+        let sequencer = self.ledger.founder().0;
+        Block::open(note, sequencer).as_ref() == Ok(&self.block)
+            && self.needed.iter().all(|witnesses| witnesses.are_enough(&witnesses.cosigned(note)))
+    }
+}
+
+/// A block in the making.
+struct Batch {
+    ledger: Ledger,
+    log: CompactRange,
+    batch: CompactRange,
+}
+
+impl Batch {
+    fn of(chain: &Chain) -> Self {
+        let (ledger, log) = (chain.ledger.clone(), chain.log.clone());
+        Self { ledger, log, batch: CompactRange::default() }
+    }
+
+    fn add(&mut self, entry: &Signed<Entry>) {
+        let leaf = leaf_hash(&encode(entry));
+        self.log.append(leaf, |_, _| ());
+        self.batch.append(leaf, |_, _| ());
+    }
+
+    fn close(self, before: &Chain) -> Result<Chain, LedgerError> {
+        let Self { ledger, log, batch } = self;
+        if batch.size() == 0 {
+            return Err(LedgerError::Empty);
+        }
+        let block = Block::close(&ledger, &log, &batch, before.number() + 1);
+        let mut needed = vec![before.ledger.witnesses().clone(), ledger.witnesses().clone()];
+        needed.dedup();
+        Ok(Chain { ledger, log, block, needed })
+    }
+}

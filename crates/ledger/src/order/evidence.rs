@@ -1,0 +1,136 @@
+//! The proof that a key signed what cannot be true: it convinces anybody, without the log and for ever.
+
+use crate::{
+    block::{Block, BlockError},
+    note::{NoteKey, SignedNote},
+    proof::{Claim, Proof, ProofFileError},
+    tlog::ProofError,
+};
+use data_encoding::BASE64;
+use std::fmt;
+
+/// Two statements of one key of which one is false.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Evidence {
+    /// Two blocks that no one log has: a split view, or a log that was cut and went on otherwise.
+    Contradiction(SignedNote, SignedNote),
+    /// Two entries at one height: a log that was rewritten.
+    Rewritten(Box<Proof>, Box<Proof>),
+}
+
+/// Why a proof of dishonesty proves nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EvidenceError {
+    /// Not signed as a block by the accused.
+    #[error(transparent)]
+    Block(#[from] BlockError),
+    /// A path leads elsewhere.
+    #[error(transparent)]
+    Path(#[from] ProofError),
+    /// One of the two cannot be read.
+    #[error(transparent)]
+    Proof(#[from] ProofFileError),
+    /// Both may be true.
+    #[error("the two statements do not contradict each other")]
+    Consistent,
+    /// Not the text of evidence.
+    #[error("expected `talka/evidence@v1`, a kind and two lines of base64")]
+    Malformed,
+}
+
+const FIRST_LINE: &str = "talka/evidence@v1";
+/// The longest evidence that is read, in bytes.
+const EVIDENCE_BYTES_MAX: usize = 3 * crate::proof::PROOF_BYTES_MAX;
+
+impl Evidence {
+    /// The evidence in two signed blocks, if they contradict each other. Signatures are not checked.
+    pub fn between(a: &SignedNote, b: &SignedNote) -> Option<Self> {
+        let (first, second) = (a.text().parse().ok()?, b.text().parse().ok()?);
+        contradict(&first, &second).then(|| Self::Contradiction(a.clone(), b.clone()))
+    }
+
+    /// Checks that `accused` signed both statements and that one of them is false. The key is a
+    /// sequencer's ([`Block::key`]) or a witness's ([`Witnesses::key`](super::Witnesses::key)).
+    ///
+    /// # Errors
+    /// [`EvidenceError`].
+    pub fn verify(&self, accused: &NoteKey) -> Result<(), EvidenceError> {
+        let is_false = match self {
+            Self::Contradiction(a, b) => {
+                contradict(&signed_block(a, accused)?, &signed_block(b, accused)?)
+            }
+            Self::Rewritten(a, b) => {
+                let (first, second) = (proved_block(a, accused)?, proved_block(b, accused)?);
+                let are_entries = [a, b].iter().all(|p| matches!(p.claim, Claim::Entry(_)));
+                let is_one_place = (first.network, a.index) == (second.network, b.index);
+                are_entries && is_one_place && a.claim != b.claim
+            }
+        };
+        if is_false { Ok(()) } else { Err(EvidenceError::Consistent) }
+    }
+
+    /// Reads evidence.
+    ///
+    /// # Errors
+    /// [`EvidenceError`]. Never panics, and allocates no more than a small multiple of the input.
+    pub fn parse(bytes: &[u8]) -> Result<Self, EvidenceError> {
+        let text = (bytes.len() <= EVIDENCE_BYTES_MAX).then(|| str::from_utf8(bytes));
+        let text = text.and_then(Result::ok).ok_or(EvidenceError::Malformed)?;
+        let lines: Vec<_> = text.split('\n').take(6).collect();
+        let &[FIRST_LINE, kind, first, second, ""] = lines.as_slice() else {
+            return Err(EvidenceError::Malformed);
+        };
+        let [first, second] = [first, second].map(|line| BASE64.decode(line.as_bytes()));
+        let (first, second) = (first.map_err(malformed)?, second.map_err(malformed)?);
+        let note = |bytes: &[u8]| SignedNote::parse(bytes).map_err(BlockError::from);
+        match kind {
+            "contradiction" => Ok(Self::Contradiction(note(&first)?, note(&second)?)),
+            "rewritten" => Ok(Self::Rewritten(
+                Box::new(Proof::parse(&first)?),
+                Box::new(Proof::parse(&second)?),
+            )),
+            _ => Err(EvidenceError::Malformed),
+        }
+    }
+}
+
+fn malformed(_: data_encoding::DecodeError) -> EvidenceError {
+    EvidenceError::Malformed
+}
+
+impl fmt::Display for Evidence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (kind, first, second) = match self {
+            Self::Contradiction(a, b) => ("contradiction", a.to_string(), b.to_string()),
+            Self::Rewritten(a, b) => ("rewritten", a.to_string(), b.to_string()),
+        };
+        let [first, second] = [first, second].map(|text| BASE64.encode(text.as_bytes()));
+        write!(f, "{FIRST_LINE}\n{kind}\n{first}\n{second}\n")
+    }
+}
+
+fn signed_block(note: &SignedNote, signer: &NoteKey) -> Result<Block, EvidenceError> {
+    note.verify(signer).map_err(BlockError::from)?;
+    Ok(note.text().parse().map_err(BlockError::from)?)
+}
+
+/// The block whose tree holds what `proof` shows.
+fn proved_block(proof: &Proof, signer: &NoteKey) -> Result<Block, EvidenceError> {
+    let block = signed_block(&proof.checkpoint, signer)?;
+    proof.verify(&block)?;
+    Ok(block)
+}
+
+/// Whether no one log has both blocks. In a log, a later block has a higher number, begins where the one before
+/// it ended or after, and has no earlier time.
+fn contradict(a: &Block, b: &Block) -> bool {
+    let (earlier, later) = if a.number <= b.number { (a, b) } else { (b, a) };
+    if a.network != b.network || a == b {
+        return false;
+    }
+    let gap = later.number - earlier.number;
+    gap == 0
+        || later.first < earlier.size
+        || (gap == 1 && later.first > earlier.size)
+        || later.at < earlier.at
+}

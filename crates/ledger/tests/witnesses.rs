@@ -1,0 +1,267 @@
+//! Who may witness, what makes a block final, and what convinces others of dishonesty.
+
+mod common;
+
+use common::{FOUNDER, World, keys, node};
+use talka_base::{NetworkId, NodeId, Tick, encode};
+use talka_ledger::{
+    Block, Claim, Event, LedgerError, Proof,
+    note::SignedNote,
+    order::{
+        Appointment, Batch, Effect, Evidence, EvidenceError, Input, Message, Order, Record,
+        Replica, Sequencer, Witnesses,
+    },
+    tlog::leaf_hash,
+};
+
+const NOW: Tick = Tick(1_000_000);
+
+fn paper(world: &World, witnesses: &[u8]) -> Appointment {
+    let mut witnesses: Vec<NodeId> = witnesses.iter().map(|&who| node(who)).collect();
+    witnesses.sort();
+    Appointment { network: world.ledger.network(), witnesses }
+}
+
+fn appoints(world: &World, witnesses: &[u8]) -> Event {
+    Event::Appointed { appointment: keys(FOUNDER).sign(paper(world, witnesses)) }
+}
+
+/// Members 1 to 8, each with one node.
+fn town() -> World {
+    let mut world = World::new();
+    for who in 2..=8 {
+        world.record(world.joins(who, who, FOUNDER)).expect("joins");
+    }
+    world
+}
+
+#[test]
+fn witnesses_are_3f_and_1_nodes_of_as_many_members() {
+    let mut world = town();
+    world.record(world.joins(20, 2, 2)).expect("a second node of member 2");
+    let refused = |world: &World, appointment: Appointment| {
+        let event = Event::Appointed { appointment: keys(FOUNDER).sign(appointment) };
+        world.clone().record(event).expect_err("refused")
+    };
+    for wrong in [&[][..], &[1, 2], &[1, 2, 3], &[1, 2, 3, 4, 5], &[2, 20, 3, 4]] {
+        let error = refused(&world, paper(&world, wrong));
+        assert!(matches!(error, LedgerError::Witnesses { .. }), "{wrong:?}: {error}");
+    }
+    let mut doubled = paper(&world, &[1, 2, 3]);
+    doubled.witnesses.push(doubled.witnesses[2]);
+    assert!(matches!(refused(&world, doubled), LedgerError::Witnesses { .. }));
+    let mut turned = paper(&world, &[1, 2, 3, 4]);
+    turned.witnesses.reverse();
+    assert!(matches!(refused(&world, turned), LedgerError::Witnesses { .. }));
+    let foreign = Appointment { network: NetworkId([9; 32]), ..paper(&world, &[1, 2, 3, 4]) };
+    assert!(matches!(refused(&world, foreign), LedgerError::Mismatch { .. }));
+    let stranger = refused(&world, paper(&world, &[1, 2, 3, 99]));
+    assert_eq!(stranger, LedgerError::NotAMember { node: node(99) });
+
+    let by_other = Event::Appointed { appointment: keys(2).sign(paper(&world, &[1, 2, 3, 4])) };
+    assert!(matches!(world.record(by_other), Err(LedgerError::Signature(_))));
+    world.record(appoints(&world, &[1, 2, 3, 4])).expect("four of them");
+    assert_eq!(world.ledger.witnesses().quorum(), 3);
+    let again = world.record(appoints(&world, &[1, 2, 3, 4]));
+    assert_eq!(again, Err(LedgerError::Duplicate { height: world.ledger.height() }));
+}
+
+#[test]
+fn a_change_keeps_a_quorum_of_those_before() {
+    let mut world = town();
+    world.record(appoints(&world, &[1, 2, 3, 4])).expect("four of them");
+    let error = world.record(appoints(&world, &[1, 2, 5, 6])).expect_err("keeps two");
+    assert!(matches!(error, LedgerError::Witnesses { .. }), "{error}");
+    world.record(appoints(&world, &[1, 2, 3, 5])).expect("keeps three");
+    world.record(appoints(&world, &[1, 2, 3, 5, 6, 7, 8])).expect("keeps all");
+    assert_eq!(world.ledger.witnesses().quorum(), 5);
+}
+
+/// A sequencer of the town and what it did for `events`, each in a block of its own.
+fn ordered(world: &World, events: &[Event]) -> (Sequencer, Vec<Batch>, Vec<Effect>) {
+    let founding = &world.entries[0];
+    let mut sequencer = Sequencer::recover(keys(FOUNDER), founding, []).expect("founds");
+    let mut effects = Vec::new();
+    for event in events {
+        sequencer.step(NOW, Input::Submit(Box::new(event.clone())), &mut effects);
+        sequencer.step(NOW, Input::Close, &mut effects);
+    }
+    let signed = effects.iter().filter_map(|effect| match effect {
+        Effect::Persist(Record::Signed(batch)) => Some(batch.clone()),
+        _ => None,
+    });
+    let signed = signed.collect();
+    (sequencer, signed, effects)
+}
+
+fn joins(world: &World, members: impl IntoIterator<Item = u8>) -> Vec<Event> {
+    members.into_iter().map(|who| world.joins(who, who, FOUNDER)).collect()
+}
+
+#[test]
+fn alone_a_sequencer_finishes_a_block_when_it_is_durable() {
+    let world = World::new();
+    let (sequencer, signed, effects) = ordered(&world, &joins(&world, 2..=4));
+    assert_eq!((signed.len(), sequencer.chain().number()), (3, 3));
+    let kinds = effects.iter().map(|effect| match effect {
+        Effect::Persist(Record::Signed(_)) => 's',
+        Effect::Persist(Record::Final(_)) => 'f',
+        Effect::Finalised(_) => 'F',
+        Effect::Publish(Message::Final(_)) => 'p',
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(kinds.collect::<String>(), "sfFp".repeat(3));
+    // A node that was not there takes them one after the other, and comes to the same.
+    let mut follower = Replica::recover(keys(9), &world.entries[0], []).expect("begins");
+    let mut told = Vec::new();
+    for batch in signed {
+        follower.step(NOW, Input::Message(node(2), Message::Final(batch)), &mut told);
+    }
+    assert_eq!(follower.chain().block(), sequencer.chain().block());
+    assert_eq!(follower.last_final(), sequencer.last_final());
+}
+
+#[test]
+fn with_witnesses_only_a_quorum_makes_a_block_final() {
+    let world = World::new();
+    let mut events = joins(&world, 2..=4);
+    events.push(appoints(&world, &[1, 2, 3, 4]));
+    let (mut sequencer, signed, _) = ordered(&world, &events);
+    assert_eq!((signed.len(), sequencer.chain().number()), (4, 3), "the fourth has to wait");
+    let mut batch = signed[3].clone();
+
+    let founding = &world.entries[0];
+    let mut witness = Replica::recover(keys(2), founding, []).expect("begins");
+    let mut follower = Replica::recover(keys(9), founding, []).expect("begins");
+    let mut effects = Vec::new();
+    for batch in &signed[..3] {
+        let message = || Input::Message(node(FOUNDER), Message::Final(batch.clone()));
+        witness.step(NOW, message(), &mut effects);
+        follower.step(NOW, message(), &mut effects);
+    }
+    effects.clear();
+    let proposal = Input::Message(node(FOUNDER), Message::Proposal(batch.clone()));
+    witness.step(NOW, proposal.clone(), &mut effects);
+    assert!(
+        matches!(&effects[..], [Effect::Persist(Record::Signed(_)), Effect::Send(to, Message::Vote(4, _))]
+            if *to == node(FOUNDER)),
+        "durable, then told: {effects:?}"
+    );
+    effects.clear();
+    witness.step(NOW, proposal, &mut effects);
+    assert!(matches!(&effects[..], [Effect::Send(_, Message::Vote(4, _))]), "said again");
+
+    let block = Block::open(&batch.note, node(FOUNDER).0).expect("signed");
+    for (cosigned, who) in [1, 2, 3].into_iter().enumerate() {
+        effects.clear();
+        follower.step(NOW, Input::Message(node(2), Message::Final(batch.clone())), &mut effects);
+        assert_eq!(follower.chain().number(), 3, "{cosigned} are not enough");
+        let signature = Witnesses::cosign(&block, &keys(who), 1_700_000_000);
+        batch.note.add(signature.clone());
+        let vote = Message::Vote(4, signature);
+        // Under another's name it does not count.
+        sequencer.step(NOW, Input::Message(node(4), vote.clone()), &mut effects);
+        assert_eq!(sequencer.chain().number(), 3);
+        sequencer.step(NOW, Input::Message(node(who), vote), &mut effects);
+    }
+    assert_eq!((sequencer.chain().number(), sequencer.last_final()), (4, &batch.note));
+    follower.step(NOW, Input::Message(node(2), Message::Final(batch)), &mut effects);
+    assert_eq!(follower.chain().number(), 4);
+}
+
+#[test]
+fn a_witness_refuses_what_it_would_not_come_to_and_what_lies_ahead_of_its_clock() {
+    let world = World::new();
+    let mut events = joins(&world, 2..=4);
+    events.push(appoints(&world, &[1, 2, 3, 4]));
+    let (_, signed, _) = ordered(&world, &events);
+    let started = || {
+        let taken = signed[..3].iter().cloned().map(Record::Taken);
+        Replica::recover(keys(2), &world.entries[0], taken).expect("its own records")
+    };
+    let block = Block::open(&signed[3].note, node(FOUNDER).0).expect("signed");
+    let answer = |now, batch| {
+        let (mut witness, mut effects) = (started(), Vec::new());
+        let proposal = Input::Message(node(FOUNDER), Message::Proposal(batch));
+        witness.step(now, proposal, &mut effects);
+        effects.len()
+    };
+    assert_eq!(answer(NOW, signed[3].clone()), 2);
+    assert_eq!(answer(Tick(NOW.0 - 300_001), signed[3].clone()), 0, "five minutes ahead");
+    let forged = Block { state_root: block.root, ..block.clone() }.sign(&keys(FOUNDER));
+    assert_eq!(answer(NOW, Batch { note: forged, ..signed[3].clone() }), 0, "another state");
+    let other = block.sign(&keys(2));
+    assert_eq!(answer(NOW, Batch { note: other, ..signed[3].clone() }), 0, "not the sequencer's");
+    assert_eq!(answer(NOW, Batch { entries: Vec::new(), ..signed[3].clone() }), 0, "no entries");
+}
+
+fn check_contradiction(a: &Block, b: &Block, expected: bool) {
+    let [a, b] = [a, b].map(|block| block.sign(&keys(FOUNDER)));
+    let accused = Block::key(a.text().parse::<Block>().expect("a block").network, node(FOUNDER).0);
+    assert_eq!(Evidence::between(&a, &b).is_some(), expected, "{a} {b}");
+    let verdict = Evidence::Contradiction(a, b).verify(&accused);
+    assert_eq!(verdict, if expected { Ok(()) } else { Err(EvidenceError::Consistent) });
+}
+
+#[test]
+fn blocks_that_no_one_log_has_are_evidence() {
+    let world = World::new();
+    let (_, signed, _) = ordered(&world, &joins(&world, 2..=4));
+    let blocks: Vec<Block> =
+        signed.iter().map(|b| b.note.text().parse().expect("a block")).collect();
+    let (first, second, third) = (&blocks[0], &blocks[1], &blocks[2]);
+    for (a, b) in [(first, second), (first, third), (third, second), (second, second)] {
+        check_contradiction(a, b, false);
+    }
+    let other = Block { root: first.root, ..second.clone() };
+    check_contradiction(second, &other, true);
+    let at = |number, first, size| Block { number, first, size, ..third.clone() };
+    check_contradiction(&at(3, 10, 12), &at(4, 12, 13), false);
+    check_contradiction(&at(3, 10, 12), &at(4, 11, 13), true);
+    check_contradiction(&at(3, 10, 12), &at(4, 13, 14), true);
+    check_contradiction(&at(3, 10, 12), &at(5, 13, 14), false);
+    check_contradiction(&at(3, 10, 12), &at(9, 11, 12), true);
+    check_contradiction(third, &Block { at: Tick(third.at.0 + 1), ..second.clone() }, true);
+    let elsewhere = Block { network: NetworkId([7; 32]), ..other };
+    let notes = [second, &elsewhere].map(|block| block.sign(&keys(FOUNDER)));
+    assert_eq!(Evidence::between(&notes[0], &notes[1]), None, "two networks");
+}
+
+#[test]
+fn a_rewritten_entry_is_evidence_and_convinces_without_the_log() {
+    let world = World::new();
+    let logs = [2, 3].map(|who| {
+        let (sequencer, signed, _) = ordered(&world, &joins(&world, [who]));
+        let entry = signed[0].entries[0].clone();
+        let path = vec![leaf_hash(&encode(&world.entries[0]))];
+        let checkpoint = sequencer.last_final().clone();
+        Proof { claim: Claim::Entry(Box::new(entry)), index: 1, path, checkpoint }
+    });
+    let [first, second] = logs.map(Box::new);
+    let accused = Block::key(world.ledger.network(), node(FOUNDER).0);
+    let evidence = Evidence::Rewritten(first.clone(), second.clone());
+    let read = Evidence::parse(evidence.to_string().as_bytes());
+    assert_eq!(read.as_ref(), Ok(&evidence));
+    assert_eq!(evidence.verify(&accused), Ok(()));
+    let same = Evidence::Rewritten(first.clone(), first.clone());
+    assert_eq!(same.verify(&accused), Err(EvidenceError::Consistent));
+    let moved = Box::new(Proof { index: 0, ..*second });
+    assert!(matches!(
+        Evidence::Rewritten(first, moved).verify(&accused),
+        Err(EvidenceError::Path(_))
+    ));
+}
+
+#[test]
+fn a_witness_who_cosigned_both_of_two_stories_is_convicted_too() {
+    let world = World::new();
+    let story = |who| -> SignedNote {
+        let (sequencer, _, _) = ordered(&world, &joins(&world, [who]));
+        let mut note = sequencer.last_final().clone();
+        note.add(Witnesses::cosign(sequencer.chain().block(), &keys(4), 7));
+        note
+    };
+    let evidence = Evidence::between(&story(2), &story(3)).expect("contradict each other");
+    assert_eq!(evidence.verify(&Witnesses::key(node(4))), Ok(()));
+    assert!(evidence.verify(&Witnesses::key(node(5))).is_err());
+}

@@ -9,7 +9,9 @@ use crate::{
     fields::{Fields, shown, wrong},
 };
 use serde_json::Value;
-use talka_node::api::{ChatMessage, Fallback, GenerateRequest, Prompt, Resume, SamplingParams};
+use talka_node::api::{
+    ChatMessage, Fallback, GenerateRequest, LOGPROBS_MAX, Prompt, Resume, SamplingParams,
+};
 
 /// More stop strings than any documented limit.
 const STOP_STRINGS_MAX: usize = 16;
@@ -192,6 +194,38 @@ pub fn refuse_unsupported(body: &mut Fields, table: &[Unsupported]) -> Result<()
         }
     }
     Ok(())
+}
+
+/// Ends the reading of a body: what is left may only be labels `without_effect`, or ask for nothing of `unsupported`.
+///
+/// # Errors
+/// [`ApiError`] names the first other parameter.
+pub fn finish(
+    mut body: Fields,
+    without_effect: &[&str],
+    unsupported: &[Unsupported],
+) -> Result<(), ApiError> {
+    for name in without_effect {
+        body.take(name);
+    }
+    refuse_unsupported(&mut body, unsupported)?;
+    body.finish()
+}
+
+/// `top_logprobs`: how many alternatives to each token, where log-probabilities are `wanted`. `switch` says in
+/// words how they are.
+///
+/// # Errors
+/// [`ApiError::Value`] for too many, or any where none are wanted.
+pub fn top_logprobs(body: &mut Fields, wanted: bool, switch: &str) -> Result<Option<u8>, ApiError> {
+    let Some(top) = body.optional::<u32>("top_logprobs")? else { return Ok(wanted.then_some(0)) };
+    let expected = match u8::try_from(top).ok().filter(|top| *top <= LOGPROBS_MAX) {
+        Some(0) if !wanted => return Ok(None),
+        Some(top) if wanted => return Ok(Some(top)),
+        Some(_) => format!("none without {switch}"),
+        None => format!("a whole number from 0 to {LOGPROBS_MAX}"),
+    };
+    Err(wrong("top_logprobs", &Value::from(top), &expected))
 }
 
 /// The error for something documented that would change the answer.

@@ -80,20 +80,23 @@ pub fn used(
     }
 }
 
-/// A form beside functions is for answers that call none, so it must be one that tells them apart.
+/// The form of an answer that may call `tools`, and the field to name if the node refuses one: that which asked for a
+/// form, else `tools`, whose schemas may prescribe one. A form beside functions is for answers that call none, so it
+/// must be one that tells them apart.
 ///
 /// # Errors
-/// [`ApiError::Value`] for a form that cannot stand beside them.
-pub fn check_form(
+/// [`ApiError::Value`] for a form that cannot stand beside functions.
+pub fn with_form(
     tools: Option<&ToolUse>,
-    form: Option<&(String, Grammar)>,
-) -> Result<(), ApiError> {
+    form: Option<(String, Grammar)>,
+) -> Result<(Option<String>, Option<Grammar>), ApiError> {
     match (tools, form) {
         (Some(_), Some((name, Grammar::Regex(_) | Grammar::Lark(_)))) => {
             let expected = "none beside tools, or a JSON schema";
-            Err(wrong(name, &Value::from("another form"), expected))
+            Err(wrong(&name, &Value::from("another form"), expected))
         }
-        _ => Ok(()),
+        (Some(_), None) => Ok((Some("tools".into()), None)),
+        (_, form) => Ok(form.unzip()),
     }
 }
 

@@ -44,9 +44,7 @@ pub fn message(mut body: Fields) -> Result<Asked, ApiError> {
     };
     let tools = tools::wish(&mut body)?;
     let form = output_form(&mut body)?.map(|grammar| (FORMAT.to_owned(), grammar));
-    functions::check_form(tools.as_ref(), form.as_ref())?;
-    let (form, grammar) = form.unzip();
-    let form = form.or_else(|| tools.is_some().then(|| "tools".into()));
+    let (form, grammar) = functions::with_form(tools.as_ref(), form)?;
     let Own { guesses, fallback, resume } = asking::own(&mut body)?;
     let mut request = GenerateRequest {
         max_tokens,
@@ -65,7 +63,7 @@ pub fn message(mut body: Fields) -> Result<Asked, ApiError> {
         fields.finish()?;
     }
     let is_streamed = body.optional("stream")?.unwrap_or(false);
-    finish(body)?;
+    asking::finish(body, &WITHOUT_EFFECT, &UNSUPPORTED)?;
     Ok(Asked { request, form, is_streamed })
 }
 
@@ -79,16 +77,8 @@ pub fn count_tokens(mut body: Fields) -> Result<(String, Vec<ChatMessage>, Vec<T
     // A form is not told to the model, and so takes no tokens.
     output_form(&mut body)?;
     let tools = tools::wish(&mut body)?.map_or(Vec::new(), |wish| wish.tools);
-    finish(body)?;
+    asking::finish(body, &WITHOUT_EFFECT, &UNSUPPORTED)?;
     Ok((model, messages, tools))
-}
-
-fn finish(mut body: Fields) -> Result<(), ApiError> {
-    for name in WITHOUT_EFFECT {
-        body.take(name);
-    }
-    asking::refuse_unsupported(&mut body, &UNSUPPORTED)?;
-    body.finish()
 }
 
 /// Anthropic's ranges. What is left out stays as it is.

@@ -12,7 +12,7 @@ use crate::{
     functions,
 };
 use serde_json::Value;
-use talka_node::api::{GenerateRequest, LOGPROBS_MAX, Prompt};
+use talka_node::api::{GenerateRequest, Prompt};
 
 /// Most answers to one call, whether to one prompt or to several.
 const CHOICES_MAX: usize = 32;
@@ -111,9 +111,7 @@ fn call(surface: Surface, prompts: Vec<Prompt>, mut body: Fields) -> Result<Call
         Surface::Text => None,
     };
     let form = form::grammar(&mut body)?;
-    functions::check_form(tools.as_ref(), form.as_ref())?;
-    let (form, grammar) = form.unzip();
-    let form = form.or_else(|| tools.is_some().then(|| "tools".into()));
+    let (form, grammar) = functions::with_form(tools.as_ref(), form)?;
     let Own { guesses, fallback, resume } = asking::own(&mut body)?;
     let request = GenerateRequest {
         model: body.required("model")?,
@@ -137,11 +135,7 @@ fn call(surface: Surface, prompts: Vec<Prompt>, mut body: Fields) -> Result<Call
         return Err(wrong("n", &found, "one choice where an answer is gone on with"));
     }
     let stream = stream(&mut body)?;
-    for name in WITHOUT_EFFECT {
-        body.take(name);
-    }
-    asking::refuse_unsupported(&mut body, &UNSUPPORTED)?;
-    body.finish()?;
+    asking::finish(body, &WITHOUT_EFFECT, &UNSUPPORTED)?;
     let requests = prompts.into_iter().flat_map(|prompt| {
         let request = GenerateRequest { prompt, ..request.clone() };
         (0..per_prompt).map(move |at| {
@@ -170,17 +164,7 @@ fn choices(body: &mut Fields, prompts: usize) -> Result<usize, ApiError> {
 /// `logprobs` says whether, `top_logprobs` how many alternatives.
 fn chat_logprobs(body: &mut Fields) -> Result<Option<u8>, ApiError> {
     let wanted = body.optional("logprobs")?.unwrap_or(false);
-    let Some(top) = body.optional::<u32>("top_logprobs")? else { return Ok(wanted.then_some(0)) };
-    let in_range = u8::try_from(top).ok().filter(|top| *top <= LOGPROBS_MAX);
-    match in_range {
-        Some(0) if !wanted => Ok(None),
-        Some(top) if wanted => Ok(Some(top)),
-        Some(_) => Err(wrong("top_logprobs", &Value::from(top), "none without \"logprobs\": true")),
-        None => {
-            let expected = format!("a whole number from 0 to {LOGPROBS_MAX}");
-            Err(wrong("top_logprobs", &Value::from(top), &expected))
-        }
-    }
+    asking::top_logprobs(body, wanted, "\"logprobs\": true")
 }
 
 /// The older form: the number of alternatives, 0 for the tokens alone. `false`, which some clients

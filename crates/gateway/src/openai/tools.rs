@@ -72,7 +72,7 @@ fn nested_name(fields: &mut Fields) -> Result<String, ApiError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::functions::{NAME_BYTES_MAX, SCHEMA_BYTES_MAX, TOOLS_MAX, check_form};
+    use crate::functions::{NAME_BYTES_MAX, SCHEMA_BYTES_MAX, TOOLS_MAX, with_form};
     use serde_json::json;
     use talka_node::api::Grammar;
 
@@ -173,10 +173,10 @@ mod tests {
     fn a_form_beside_functions_is_json() {
         let wish = read(&json!({"tools": [tool("x")]})).expect("valid");
         let form = |form: Grammar| ("guided".to_owned(), form);
-        let found = |grammar: Grammar| check_form(wish.as_ref(), Some(&form(grammar)));
+        let found = |grammar: Grammar| with_form(wish.as_ref(), Some(form(grammar)));
         assert!(found(Grammar::JsonObject).is_ok());
         let error = found(Grammar::Regex("a".into())).expect_err("no way to tell");
         assert_eq!(error.param(), Some("guided"));
-        assert!(check_form(None, Some(&form(Grammar::Regex("a".into())))).is_ok());
+        assert!(with_form(None, Some(form(Grammar::Regex("a".into())))).is_ok());
     }
 }

@@ -12,7 +12,7 @@ use crate::{
     openai::form,
 };
 use serde_json::{Value, json};
-use talka_node::api::{ChatMessage, GenerateRequest, Grammar, LOGPROBS_MAX, Tool};
+use talka_node::api::{ChatMessage, GenerateRequest, Grammar, Tool};
 
 /// The field that asks for a form.
 const FORMAT: &str = "text.format";
@@ -83,9 +83,7 @@ pub fn response(mut body: Fields) -> Result<(Asked, Settings), ApiError> {
     settings["text"] = json!({"format": text.format, "verbosity": "medium"});
     let tools = tools::read(&mut body)?.repeated(&mut settings);
     let form = text.grammar.map(|grammar| (FORMAT.to_owned(), grammar));
-    functions::check_form(tools.as_ref(), form.as_ref())?;
-    let (form, grammar) = form.unzip();
-    let form = form.or_else(|| tools.is_some().then(|| "tools".into()));
+    let (form, grammar) = functions::with_form(tools.as_ref(), form)?;
     let logprobs = logprobs(&mut body)?;
     settings["top_logprobs"] = json!(logprobs.unwrap_or(0));
     settings["metadata"] = metadata(&mut body)?;
@@ -107,7 +105,7 @@ pub fn response(mut body: Fields) -> Result<(Asked, Settings), ApiError> {
     };
     let is_streamed = stream(&mut body)?;
     reasoning(&mut body)?;
-    finish(body)?;
+    asking::finish(body, &WITHOUT_EFFECT, &UNSUPPORTED)?;
     Ok((Asked { request, form, is_streamed }, settings))
 }
 
@@ -122,16 +120,8 @@ pub fn input_tokens(mut body: Fields) -> Result<(String, Vec<ChatMessage>, Vec<T
     Text::read(&mut body)?;
     let tools = tools::read(&mut body)?.wish.map_or(Vec::new(), |wish| wish.tools);
     reasoning(&mut body)?;
-    finish(body)?;
+    asking::finish(body, &WITHOUT_EFFECT, &UNSUPPORTED)?;
     Ok((model, messages, tools))
-}
-
-fn finish(mut body: Fields) -> Result<(), ApiError> {
-    for name in WITHOUT_EFFECT {
-        body.take(name);
-    }
-    asking::refuse_unsupported(&mut body, &UNSUPPORTED)?;
-    body.finish()
 }
 
 fn max_output_tokens(body: &mut Fields) -> Result<Option<u32>, ApiError> {
@@ -180,19 +170,7 @@ fn logprobs(body: &mut Fields) -> Result<Option<u8>, ApiError> {
             }
         }
     }
-    let Some(top) = body.optional::<u32>("top_logprobs")? else { return Ok(wanted.then_some(0)) };
-    match u8::try_from(top).ok().filter(|top| *top <= LOGPROBS_MAX) {
-        Some(0) if !wanted => Ok(None),
-        Some(top) if wanted => Ok(Some(top)),
-        Some(_) => {
-            let expected = format!("none without \"{LOGPROBS}\" in include");
-            Err(wrong("top_logprobs", &Value::from(top), &expected))
-        }
-        None => {
-            let expected = format!("a whole number from 0 to {LOGPROBS_MAX}");
-            Err(wrong("top_logprobs", &Value::from(top), &expected))
-        }
-    }
+    asking::top_logprobs(body, wanted, &format!("\"{LOGPROBS}\" in include"))
 }
 
 /// Labels of the caller's, given back with the response.

@@ -8,10 +8,11 @@ import { createInterface } from "node:readline";
 
 const TALKA = resolve(process.env.TALKA_BIN ?? "../target/debug/talka");
 
-/** The program with no setting of the person who runs the tests, and no way beyond this computer. */
-function environment(): NodeJS.ProcessEnv {
+/** The program with no setting of the person who runs the tests, and no way beyond this computer: to `hub` there, if any. */
+function environment(hub = ""): NodeJS.ProcessEnv {
   const kept = Object.entries(process.env).filter(([name]) => !/^(TALKA_|HF_)/.test(name));
-  return { ...Object.fromEntries(kept), HF_HUB_OFFLINE: "1", HF_HOME: "/nonexistent", HF_TOKEN_PATH: "" };
+  const far = hub ? { HF_ENDPOINT: hub } : { HF_HUB_OFFLINE: "1" };
+  return { ...Object.fromEntries(kept), ...far, HF_HOME: "/nonexistent", HF_TOKEN_PATH: "" };
 }
 
 /** A node. Started again it has the same addresses, so that pages and other nodes find it. */
@@ -24,6 +25,7 @@ export class Node {
     readonly dir: string,
     readonly p2p: string,
     readonly flags: string[] = [],
+    readonly hub = "",
   ) {}
 
   /** Starts it and waits until it answers; with an invitation it joins, for good. */
@@ -32,7 +34,7 @@ export class Node {
     const listen = this.http ? new URL(this.http).host : "127.0.0.1:0";
     const log = openSync(`${this.dir}.log`, "a");
     const all = [...command, "--data-dir", this.dir, "--name", this.name, "--threads", "1", "--http", listen, "--p2p", this.p2p];
-    const running = spawn(TALKA, [...all, ...this.flags], { env: environment(), stdio: ["ignore", "pipe", log] });
+    const running = spawn(TALKA, [...all, ...this.flags], { env: environment(this.hub), stdio: ["ignore", "pipe", log] });
     closeSync(log);
     this.#process = running;
     this.http = await new Promise<string>((ready, failed) => {
@@ -85,8 +87,8 @@ export class Nodes {
   readonly #place = mkdtempSync(join(tmpdir(), "talka-web-"));
   readonly #all: Node[] = [];
 
-  async add(name: string, flags: string[] = [], invite?: string): Promise<Node> {
-    const node = new Node(name, join(this.#place, name), `127.0.0.1:${await freePort()}`, flags);
+  async add(name: string, flags: string[] = [], invite?: string, hub = ""): Promise<Node> {
+    const node = new Node(name, join(this.#place, name), `127.0.0.1:${await freePort()}`, flags, hub);
     this.#all.push(node);
     await node.start(invite);
     return node;

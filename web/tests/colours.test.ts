@@ -22,7 +22,7 @@ function contrast(a: string, b: string): number {
   return (lighter! + 0.05) / (darker! + 0.05);
 }
 
-const TEXT = [["ink", "ground"], ["ink", "panel"], ["ink", "own"], ["soft", "ground"], ["soft", "panel"], ["soft", "own"], ["accent", "panel"], ["accent", "ground"], ["on-accent", "accent"], ["bad", "panel"], ["bad", "bad-ground"]];
+const TEXT = [["ink", "ground"], ["ink", "panel"], ["ink", "own"], ["soft", "ground"], ["soft", "panel"], ["soft", "own"], ["accent", "panel"], ["accent", "ground"], ["on-accent", "accent"], ["bad", "panel"], ["bad", "bad-ground"], ["panel", "bad"]];
 const EDGES = [["edge", "panel"], ["edge", "ground"], ["accent", "line"], ["bad", "line"], ["second", "panel"]];
 
 for (const [scheme, css] of [["light", light], ["dark", dark]] as const) {

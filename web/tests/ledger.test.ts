@@ -26,6 +26,7 @@ test("every kind of entry is explained, with names and amounts", () => {
   check("released", [["m1 reserved", -2_000_000], ["m1", 2_000_000]], "no answer", "2.000 GFT");
   check("joined", [["mint", -5_000_000], ["m2", 5_000_000]], "attic 5.000 GFT");
   check("joined", [], "Another node");
+  check("removed", [], "removed", "keeps the account");
   check("new kind", [["m1", 1_000_000]], "kitchen 1.000 GFT");
 });
 

@@ -11,9 +11,10 @@ use axum::{
 };
 use serde::Deserialize;
 use talka_node::api::{
-    Api, CreditsReport, EntryReport, InviteOptions, InviteReport, JoinReport, ModelReport,
-    PeerReport, ProofReport, RouteReport, Status, VerifyReport,
+    Api, CreditsReport, EntryReport, InviteOptions, InviteReport, JoinReport, LimitsChange,
+    ModelReport, PeerReport, ProofReport, RouteReport, SettingsReport, Status, VerifyReport,
 };
+use talka_node::base::NodeId;
 
 /// Entries in one answer when the caller names no number.
 const ENTRIES_DEFAULT: usize = 100;
@@ -27,11 +28,14 @@ pub fn routes() -> Router<Api> {
         .route("/api/status", get(status))
         .route("/api/live", get(live))
         .route("/api/models", get(models))
+        .route("/api/models/rest", post(rest))
+        .route("/api/settings", get(settings).post(limit))
         .route("/api/peers", get(peers))
         .route("/api/route", get(route))
         .route("/api/credits", get(credits))
         .route("/api/invites", post(invite))
         .route("/api/join", post(join))
+        .route("/api/peers/remove", post(remove))
         .route("/api/ledger", get(ledger))
         .route("/api/ledger/verify", get(ledger_verify))
         .route("/api/ledger/{height}/proof", get(ledger_proof))
@@ -47,6 +51,36 @@ async fn models(State(api): State<Api>) -> Json<Vec<ModelReport>> {
 
 async fn peers(State(api): State<Api>) -> Json<Vec<PeerReport>> {
     Json(api.peers().await)
+}
+
+async fn settings(State(api): State<Api>) -> Json<SettingsReport> {
+    Json(api.settings())
+}
+
+async fn limit(State(api): State<Api>, body: Fields) -> Result<Json<SettingsReport>, ApiError> {
+    Ok(Json(api.limit(limits(body)?).await?))
+}
+
+fn limits(mut body: Fields) -> Result<LimitsChange, ApiError> {
+    let change = LimitsChange {
+        memory_bytes: body.optional("memory_bytes")?,
+        hours: body.optional("hours")?,
+        when_idle: body.optional("when_idle")?,
+    };
+    body.finish()?;
+    Ok(change)
+}
+
+async fn rest(State(api): State<Api>, body: Fields) -> Result<Json<Vec<ModelReport>>, ApiError> {
+    let (model, rests) = resting(body)?;
+    api.rest(&model, rests).await?;
+    Ok(Json(api.models().await))
+}
+
+fn resting(mut body: Fields) -> Result<(String, bool), ApiError> {
+    let read = (body.required("model")?, body.required("rests")?);
+    body.finish()?;
+    Ok(read)
 }
 
 /// Which model's route to show.
@@ -88,6 +122,21 @@ pub(crate) fn invitation(mut body: Fields) -> Result<String, ApiError> {
     let text = body.required("invite")?;
     body.finish()?;
     Ok(text)
+}
+
+async fn remove(State(api): State<Api>, body: Fields) -> Result<Json<Vec<PeerReport>>, ApiError> {
+    api.remove(leaving(body)?).await?;
+    Ok(Json(api.peers().await))
+}
+
+fn leaving(mut body: Fields) -> Result<NodeId, ApiError> {
+    let text: String = body.required("node")?;
+    body.finish()?;
+    text.parse().map_err(|_| ApiError::Value {
+        param: "node".into(),
+        found: format!("{:?}", text.chars().take(80).collect::<String>()),
+        expected: "a node's id, 64 hexadecimal digits".into(),
+    })
 }
 
 /// Which part of the ledger to show.
@@ -170,8 +219,28 @@ mod tests {
             let error = invite_options(fields(body)).expect_err(param);
             assert_eq!((error.param(), error.row().status.as_u16()), (Some(param), 400));
         }
+        let hours = vec!["22:00-07:00".to_owned()];
+        let change = limits(fields(json!({"hours": hours, "when_idle": true}))).expect("valid");
+        assert_eq!(
+            change,
+            LimitsChange { memory_bytes: None, hours: Some(hours), when_idle: Some(true) }
+        );
+        for body in
+            [json!({"hours": "22:00-07:00"}), json!({"memory_bytes": "1G"}), json!({"threads": 2})]
+        {
+            assert!(limits(fields(body.clone())).is_err(), "{body}");
+        }
+        let rests = resting(fields(json!({"model": "bard", "rests": true}))).expect("valid");
+        assert_eq!(rests, ("bard".into(), true));
+        assert!(resting(fields(json!({"model": "bard"}))).is_err());
         assert_eq!(invitation(fields(json!({"invite": "x"}))).expect("valid"), "x");
         assert!(invitation(fields(json!({"invite": 5}))).is_err());
+        let id = "0f".repeat(32);
+        assert_eq!(leaving(fields(json!({"node": id}))).expect("valid").to_string(), id);
+        assert_eq!(
+            leaving(fields(json!({"node": "kitchen"}))).expect_err("a name").param(),
+            Some("node")
+        );
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! that one's, `{"type": "error", "error": {"type", "message"}}` with code and field under `talka`. Codes are
 //! a contract: programs compare them, so they change with the major version only. Messages are for people.
 
+use crate::shelf::ShelfError;
 use axum::{
     Json,
     http::{HeaderValue, StatusCode, header},
@@ -28,6 +29,9 @@ pub enum ApiError {
     /// The node refused an administrative call.
     #[error(transparent)]
     Admin(#[from] AdminError),
+    /// A model cannot be fetched, shown or removed.
+    #[error(transparent)]
+    Shelf(#[from] ShelfError),
     /// The node dropped a generation without its last event: it is stopping.
     #[error("the node stopped before the answer was complete")]
     Interrupted,
@@ -127,6 +131,7 @@ impl ApiError {
         match self {
             Self::Generate(error) => generate_row(error),
             Self::Admin(error) => admin_row(error),
+            Self::Shelf(error) => shelf_row(error),
             Self::Interrupted => row(S::SERVICE_UNAVAILABLE, UNAVAILABLE, "interrupted"),
             Self::Json { .. } => row(S::BAD_REQUEST, CALLER, "invalid_json"),
             Self::Body { .. } => row(S::BAD_REQUEST, CALLER, "incomplete_body"),
@@ -171,6 +176,9 @@ impl ApiError {
             Self::Generate(GenerateError::TextTooLong { .. }) => Some("input"),
             Self::Generate(GenerateError::UnknownToken { .. }) => Some("prompt"),
             Self::Generate(GenerateError::UnknownBias { .. }) => Some("logit_bias"),
+            Self::Admin(AdminError::Setting { name, .. }) => Some(name),
+            Self::Shelf(ShelfError::Reference { .. }) => Some("ref"),
+            Self::Admin(AdminError::NoModel { .. }) => Some("model"),
             Self::Generate(GenerateError::Template { .. }) => Some("messages"),
             _ => None,
         }
@@ -254,6 +262,21 @@ fn generate_row(error: &GenerateError) -> Row {
     }
 }
 
+fn shelf_row(error: &ShelfError) -> Row {
+    use ShelfError as E;
+    use StatusCode as S;
+    match error {
+        E::Reference { .. } => row(S::BAD_REQUEST, CALLER, "invalid_value"),
+        E::Offline { .. } => row(S::FORBIDDEN, "permission_error", "offline"),
+        E::Failed { .. } => row(S::BAD_GATEWAY, SERVER, "hub_failed"),
+        E::Busy { .. } => row(S::TOO_MANY_REQUESTS, "rate_limit_error", "overloaded"),
+        E::NotHere { .. } => row(S::NOT_FOUND, CALLER, "model_not_found"),
+        E::NotRunning { .. } => row(S::NOT_FOUND, CALLER, "not_running"),
+        E::Running { .. } => row(S::CONFLICT, CALLER, "running"),
+        E::None => row(S::NOT_FOUND, CALLER, "no_shelf"),
+    }
+}
+
 fn admin_row(error: &AdminError) -> Row {
     use AdminError as E;
     use StatusCode as S;
@@ -262,8 +285,11 @@ fn admin_row(error: &AdminError) -> Row {
         E::Unreachable { .. } => row(S::BAD_GATEWAY, SERVER, "inviter_unreachable"),
         E::AlreadyMember { .. } => row(S::CONFLICT, CALLER, "already_member"),
         E::Ledger { .. } => row(S::INTERNAL_SERVER_ERROR, SERVER, "ledger_invalid"),
+        E::Setting { .. } => row(S::BAD_REQUEST, CALLER, "invalid_value"),
+        E::NoModel { .. } => row(S::NOT_FOUND, CALLER, "model_not_found"),
         E::NoEntry { .. } => row(S::NOT_FOUND, CALLER, "no_entry"),
         E::Store(_) => row(S::INTERNAL_SERVER_ERROR, SERVER, "store_failed"),
+        E::Refused { .. } => row(S::CONFLICT, CALLER, "ledger_refused"),
         E::Stopping => row(S::SERVICE_UNAVAILABLE, UNAVAILABLE, "stopping"),
     }
 }
@@ -357,7 +383,16 @@ mod tests {
         check(AdminError::Invite { reason: "expired".into() }, 400, "invite_refused");
         check(AdminError::AlreadyMember { network: "n".into(), members: 3 }, 409, "already_member");
         check(AdminError::NoEntry { height: 9, last: 4 }, 404, "no_entry");
+        let odd = AdminError::Setting { name: "hours", reason: "none".into() };
+        assert_eq!(ApiError::from(odd).param(), Some("hours"));
+        let unknown = AdminError::NoModel { found: "x".into(), known: vec!["bard".into()] };
+        check(unknown, 404, "model_not_found");
+        check(AdminError::Refused { reason: "x".into() }, 409, "ledger_refused");
         check(AdminError::Stopping, 503, "stopping");
+        check(ShelfError::Offline { reference: "hf:a/b".into() }, 403, "offline");
+        check(ShelfError::Busy { running: 2 }, 429, "overloaded");
+        check(ShelfError::Failed { reason: "x".into() }, 502, "hub_failed");
+        check(ShelfError::None, 404, "no_shelf");
     }
 
     #[test]

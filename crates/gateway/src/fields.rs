@@ -62,6 +62,9 @@ field!(String, "text", |v| v.as_str().map(str::to_owned));
 field!(Value, "a value", |v| Some(v.clone()));
 field!(Vec<Value>, "an array", |v| v.as_array().cloned());
 field!(Map<String, Value>, "an object", |v| v.as_object().cloned());
+field!(Vec<String>, "an array of texts", |v| {
+    v.as_array()?.iter().map(|item| item.as_str().map(str::to_owned)).collect()
+});
 
 impl Fields {
     /// The body of a request.

@@ -4,11 +4,11 @@
 //! Never decides who is paid, who computes or what is true: every answer comes from
 //! [`talka_node::api`], the only door used here. Sends nothing to any other host.
 //!
-//! Rooms: [`openai`] and [`anthropic`] `/v1`, [`admin`] and [`keys`] `/api` (its changes as they happen in `live`),
-//! [`dashboard`] `/`, [`auth`], [`entrance`] and [`login`] who may ask, [`error`] the one table from errors to
-//! statuses, [`fields`] JSON objects read by name, [`asking`], [`functions`], [`blocks`] and [`answering`] what the
-//! dialects have in common, `watch` what holds for every request, `health` and [`metrics`] what watches a node from
-//! outside, `openapi` all of it as a document.
+//! Rooms: [`openai`] and [`anthropic`] `/v1`, [`admin`] and [`keys`] `/api` (its changes as they happen in `live`,
+//! models on the disk in `shelf`), [`dashboard`] `/`, [`auth`], [`entrance`] and [`login`] who may ask, [`error`] the
+//! one table from errors to statuses, [`fields`] JSON objects read by name, [`asking`], [`functions`], [`blocks`] and
+//! [`answering`] what the dialects have in common, `watch` what holds for every request, `health` and [`metrics`] what
+//! watches a node from outside, `openapi` all of it as a document.
 
 pub mod admin;
 pub mod answering;
@@ -32,6 +32,7 @@ pub mod openai;
 mod openapi;
 mod patience;
 mod server;
+mod shelf;
 #[cfg(test)]
 mod test_generation;
 pub mod tls;
@@ -42,4 +43,5 @@ pub use cors::{Origin, OriginError};
 pub use listen::{Limits, STOPPING_MAX};
 pub use login::{LoginLink, Logins};
 pub use server::{GatewayConfig, serve};
+pub use shelf::{Progress, Pull, PullReport, PullState, Shelf, ShelfError, ShelfModel};
 pub use tls::{Tls, TlsError};

@@ -1,10 +1,11 @@
 //! What the node and its network do, as it happens: `GET /api/live`, server-sent events.
 //!
-//! Sends `status` and `peers`, the documents of `/api/status` and `/api/peers`, at the beginning and then each one when it
-//! changed. Looks once a second, so nothing is sent more often; a reader that is slow misses what was in between, and nothing
+//! Sends `status`, `peers` and `pulls`, the documents of `/api/status` and `/api/peers` and the fetches of `/api/shelf`, at
+//! the beginning and then each one when it changed. Looks once a second, so nothing is sent more often; a reader that is slow misses what was in between, and nothing
 //! waits for it. How long a node has been silent changes all the time: here it is 0 for nodes that answer and whole tens of
 //! seconds for others. Ends when the node stops, so that a page that is left open holds up no end.
 
+use crate::shelf::Pulls;
 use axum::{
     Extension,
     extract::State,
@@ -55,29 +56,31 @@ impl Closing {
 pub(crate) async fn live(
     State(api): State<Api>,
     Extension(closing): Extension<Closing>,
+    Extension(pulls): Extension<Pulls>,
 ) -> impl IntoResponse {
     // Proxies of the nginx kind collect an answer before passing it on unless told otherwise.
     let unbuffered = (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
     let events = closing
-        .cut(news(api))
+        .cut(news(api, pulls))
         .map(|News { name, data }| Ok::<_, Infallible>(Event::default().event(name).data(data)));
     ([unbuffered], Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
 }
 
 /// What changed, once a second at most.
-fn news(api: Api) -> impl Stream<Item = News> + Send {
+fn news(api: Api, pulls: Pulls) -> impl Stream<Item = News> + Send {
     let mut pace = interval(PACE);
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let looks =
-        stream::unfold((api, Told::default(), pace), |(api, mut told, mut pace)| async move {
-            pace.tick().await;
-            let documents = [
-                ("status", document(&api.status().await)),
-                ("peers", document(&calmed(api.peers().await))),
-            ];
-            let changed = told.changed(documents);
-            Some((changed, (api, told, pace)))
-        });
+    let begin = (api, pulls, Told::default(), pace);
+    let looks = stream::unfold(begin, |(api, pulls, mut told, mut pace)| async move {
+        pace.tick().await;
+        let documents = [
+            ("status", document(&api.status().await)),
+            ("peers", document(&calmed(api.peers().await))),
+            ("pulls", document(&pulls.reports())),
+        ];
+        let changed = told.changed(documents);
+        Some((changed, (api, pulls, told, pace)))
+    });
     looks.flat_map(stream::iter)
 }
 
@@ -90,11 +93,11 @@ struct News {
 
 /// What a reader has been told last.
 #[derive(Debug, Default)]
-struct Told([String; 2]);
+struct Told([String; 3]);
 
 impl Told {
     /// Those of the documents that are new to the reader.
-    fn changed(&mut self, documents: [(&'static str, String); 2]) -> Vec<News> {
+    fn changed(&mut self, documents: [(&'static str, String); 3]) -> Vec<News> {
         let Self(told) = self;
         let mut changed = Vec::new();
         for (before, (name, data)) in told.iter_mut().zip(documents) {
@@ -139,7 +142,8 @@ mod tests {
     fn only_what_changed_is_told() {
         let mut told = Told::default();
         let mut check = |status: &str, peers: &str, expected: &[(&str, &str)]| {
-            let changed = told.changed([("status", status.into()), ("peers", peers.into())]);
+            let same = ("pulls", String::new());
+            let changed = told.changed([("status", status.into()), ("peers", peers.into()), same]);
             let found: Vec<_> = changed.iter().map(|news| (news.name, &*news.data)).collect();
             assert_eq!(found, expected);
         };

@@ -14,6 +14,7 @@ use crate::{
     login::{self, Cookie, Login, Logins},
     metrics::{self, http::HttpCounts},
     openai, openapi,
+    shelf::{self, Pulls, Shelf},
     tls::Tls,
     watch,
 };
@@ -40,6 +41,8 @@ pub struct GatewayConfig {
     pub tls: Option<Arc<Tls>>,
     /// What connections may take.
     pub limits: Limits,
+    /// Models on the disk and where they come from, if that is for callers to see and change.
+    pub shelf: Option<Arc<dyn Shelf>>,
 }
 
 /// Answers HTTP on `listener` until `shutdown` ends and answers under way are done, or
@@ -55,7 +58,7 @@ pub async fn serve(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
     let calls = openai::routes().merge(anthropic::routes());
-    let calls = calls.merge(admin::routes()).merge(keys::routes());
+    let calls = calls.merge(admin::routes()).merge(keys::routes()).merge(shelf::routes());
     let calls = calls.merge(health::routes()).merge(metrics::routes());
     let keys = api.keys().clone();
     serve_routes(listener, calls.with_state(api), keys, config, shutdown).await
@@ -72,7 +75,7 @@ async fn serve_routes(
     let address = listener.local_addr()?;
     check_bind(address, config.key.is_some())
         .map_err(|refused| io::Error::new(io::ErrorKind::PermissionDenied, refused))?;
-    let GatewayConfig { key, logins, origins, tls, limits } = config;
+    let GatewayConfig { key, logins, origins, tls, limits, shelf } = config;
     let scheme = if tls.is_some() { "https" } else { "http" };
     let cookie = Cookie::new(address.port(), tls.is_some());
     let login = Login { logins: logins.clone(), cookie: cookie.clone() };
@@ -83,6 +86,7 @@ async fn serve_routes(
     let routes = guarded(routes.merge(login::routes(login)), Entrance { door, keys, logins })
         .layer(Extension(BodyTime(limits.body_time)))
         .layer(Extension(closing))
+        .layer(Extension(Pulls::new(shelf)))
         .layer(middleware::from_fn_with_state(friends, cors::allow));
     let shutdown = async move {
         shutdown.await;

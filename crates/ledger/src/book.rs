@@ -8,6 +8,7 @@ use crate::{
     forward::OpenForwarding,
     order::Witnesses,
     policy::Policy,
+    removal::RemovedNode,
     request::Reservation,
 };
 use serde::{Deserialize, Serialize};
@@ -21,7 +22,7 @@ use talka_base::{
 pub struct Member {
     /// The name of its first node.
     pub name: String,
-    /// Its nodes; any of them may spend.
+    /// Its nodes; any of them may spend. None, once they were removed.
     pub nodes: BTreeSet<NodeId>,
     /// The entry that opened the account.
     pub joined_height: u64,
@@ -99,6 +100,8 @@ pub(crate) struct Book {
     pub witnesses: Witnesses,
     /// The entry that named them; 0 without any.
     pub appointed: u64,
+    /// Kept for ever: their keys never come back.
+    pub removed: BTreeMap<NodeId, RemovedNode>,
     pub open: BTreeMap<RequestId, OpenReservation>,
     pub forwarded: BTreeMap<RequestId, OpenForwarding>,
     pub requests: BTreeMap<RequestId, History>,
@@ -113,6 +116,7 @@ pub(crate) enum Change {
     Settle { request: RequestId, mark: Mark, payer: MemberId, cost: Credits, earned: Earnings },
     Release { request: RequestId, mark: Mark },
     Appoint(Witnesses),
+    Remove { node: NodeId },
 }
 
 /// Credits set aside for one request.
@@ -142,6 +146,7 @@ impl Book {
             nodes: BTreeMap::new(),
             witnesses: Witnesses::default(),
             appointed: 0,
+            removed: BTreeMap::new(),
             open: BTreeMap::new(),
             forwarded: BTreeMap::new(),
             requests: BTreeMap::new(),
@@ -197,6 +202,7 @@ impl Book {
             Change::Appoint(witnesses) => {
                 (self.witnesses, self.appointed) = (witnesses, self.entries);
             }
+            Change::Remove { node } => self.remove(node),
         }
     }
 
@@ -215,6 +221,13 @@ impl Book {
         });
         account.nodes.insert(node);
         self.nodes.insert(node, NodeRecord { member, name, joined_height });
+    }
+
+    fn remove(&mut self, node: NodeId) {
+        let record = self.nodes.remove(&node).expect("rules checked that it is there");
+        let account = self.members.get_mut(&record.member).expect("a node has a member");
+        account.nodes.remove(&node);
+        self.removed.insert(node, RemovedNode { member: record.member, height: self.entries });
     }
 
     fn close(&mut self, request: RequestId, mark: Mark) {

@@ -5,6 +5,7 @@ use crate::{
     forward::{Delivery, Forwarding},
     order::Appointment,
     policy::Policy,
+    removal::Removal,
     request::{Cancellation, RECEIPTS_MAX, Reservation, Settlement},
 };
 use serde::{Deserialize, Serialize};
@@ -156,6 +157,11 @@ pub enum Event {
         /// Signed by the founder.
         appointment: Signed<Appointment>,
     },
+    /// A node is no part of the network any more.
+    Removed {
+        /// Signed by the founder, or by a node of the same member.
+        removal: Signed<Removal>,
+    },
 }
 
 /// Why a reservation ended without work being paid.
@@ -179,6 +185,7 @@ impl Event {
             Self::Forwarded { .. } => "forwarded",
             Self::Delivered { .. } => "delivered",
             Self::Appointed { .. } => "appointed",
+            Self::Removed { .. } => "removed",
         }
     }
 
@@ -191,7 +198,8 @@ impl Event {
             | Self::Released { .. }
             | Self::Forwarded { .. }
             | Self::Delivered { .. }
-            | Self::Appointed { .. } => 1,
+            | Self::Appointed { .. }
+            | Self::Removed { .. } => 1,
             Self::Settled { settlement } => 1 + settlement.claimed_value().receipts.len() as u64,
         }
     }
@@ -217,7 +225,8 @@ impl Event {
             Self::Reserved { .. }
             | Self::Released { .. }
             | Self::Forwarded { .. }
-            | Self::Delivered { .. } => Ok(()),
+            | Self::Delivered { .. }
+            | Self::Removed { .. } => Ok(()),
         }
     }
 
@@ -241,6 +250,7 @@ impl Event {
             Self::Forwarded { forwarding } => signer(forwarding),
             Self::Delivered { delivery } => signer(delivery),
             Self::Appointed { appointment } => signer(appointment),
+            Self::Removed { removal } => signer(removal),
         }
     }
 

@@ -59,6 +59,16 @@ pub enum LedgerError {
     #[error("node {inviter} may not put node {node} on the account of member {member}")]
     ForeignMember { node: NodeId, member: MemberId, inviter: NodeId },
 
+    /// A key that was removed stays so: a new key takes a new invitation.
+    #[error("node {node} was removed at height {height}: it needs a new key and a new invitation")]
+    Removed { node: NodeId, height: u64 },
+    #[error("node {founder} founded this network and orders its ledger: it cannot be removed")]
+    FounderStays { founder: NodeId },
+    #[error(
+        "node {by} may not remove node {node}: only the founder and nodes of its own member may"
+    )]
+    ForeignNode { node: NodeId, by: NodeId },
+
     #[error("request {request} has {prompt_tokens} prompt tokens, expected at least 1")]
     NoPrompt { request: RequestId, prompt_tokens: u32 },
     #[error("request {request} is another one, reserved at height {height}: draw a new id")]
@@ -104,7 +114,8 @@ impl LedgerError {
             | Self::PolicyVersion { .. }
             | Self::Closed { .. }
             | Self::Busy { .. }
-            | Self::NotExpired { .. } => Blame::Nobody,
+            | Self::NotExpired { .. }
+            | Self::Removed { .. } => Blame::Nobody,
             Self::NotSequencer { .. } | Self::Empty => Blame::Us,
             Self::Signature(_)
             | Self::Shape(_)
@@ -117,6 +128,8 @@ impl LedgerError {
             | Self::NotAMember { .. }
             | Self::NodeTaken { .. }
             | Self::ForeignMember { .. }
+            | Self::FounderStays { .. }
+            | Self::ForeignNode { .. }
             | Self::NoPrompt { .. }
             | Self::RequestReused { .. }
             | Self::UnknownRequest { .. }

@@ -7,6 +7,7 @@ use crate::{
     forward::OpenForwarding,
     order::Witnesses,
     policy::Policy,
+    removal::RemovedNode,
     rules::{self, Outcome},
     state::{self, StateRecord},
     tlog::{self, CompactRange},
@@ -268,6 +269,11 @@ impl Ledger {
     /// Whose node it is.
     pub fn member_of(&self, node: &NodeId) -> Option<MemberId> {
         self.book.nodes.get(node).map(|record| record.member)
+    }
+
+    /// A node that was part of the network and was removed.
+    pub fn removed(&self, node: &NodeId) -> Option<RemovedNode> {
+        self.book.removed.get(node).copied()
     }
 
     /// Whether the node belongs to the network.

@@ -32,6 +32,7 @@ pub mod order;
 mod policy;
 mod price;
 pub mod proof;
+mod removal;
 mod report;
 mod request;
 mod rules;
@@ -51,6 +52,7 @@ pub use policy::{
 };
 pub use price::{price, quote};
 pub use proof::{Claim, Proof};
+pub use removal::{Removal, RemovedNode};
 pub use report::{VerifyReport, verify};
 pub use request::{Cancellation, RECEIPTS_MAX, Reservation, Settlement};
 pub use state::StateRecord;

@@ -8,6 +8,7 @@ use crate::{
     order::witnesses,
     policy::POLICY_VERSION,
     price::quote,
+    removal,
     request::{Cancellation, Reservation},
     settle,
 };
@@ -36,6 +37,7 @@ pub(crate) fn judge(book: &Book, at: Tick, event: &Event) -> Result<Outcome, Led
         Event::Forwarded { forwarding } => forward::hold(book, at, event, forwarding),
         Event::Delivered { delivery } => forward::pay(book, event, delivery),
         Event::Appointed { appointment } => witnesses::judge(book, appointment),
+        Event::Removed { removal } => removal::judge(book, removal),
     }?;
     check_sums(book, &outcome.postings)?;
     Ok(outcome)
@@ -81,6 +83,9 @@ fn join(book: &Book, membership: &Signed<Membership>) -> Result<Outcome, LedgerE
     check_network(book, "membership", paper.network)?;
     let inviting = member_of(book, inviter)?;
     let &Membership { node, member, .. } = paper;
+    if let Some(removed) = book.removed.get(&node) {
+        return Err(LedgerError::Removed { node, height: removed.height });
+    }
     if let Some(known) = book.nodes.get(&node) {
         return Err(if known.member == member {
             LedgerError::Duplicate { height: known.joined_height }

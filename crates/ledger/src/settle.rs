@@ -9,8 +9,9 @@ use crate::{
     entry::{Account, Event},
     error::LedgerError,
     price::price,
+    removal::worker_of,
     request::Settlement,
-    rules::{Outcome, Postings, cap_for, check_field, check_network, member_of},
+    rules::{Outcome, Postings, cap_for, check_field, check_network},
 };
 use std::{
     cmp::Reverse,
@@ -79,7 +80,7 @@ fn work_by_member(
         check_receipt(book, open, paper, receipt)?;
         check_follows(next_layer, receipt.span, shape.layers)?;
         next_layer = receipt.span.end();
-        let member = member_of(book, receipt.node)?;
+        let member = worker_of(book, receipt.node, open.height)?;
         *work.entry(member).or_default() += receipt.flops(shape);
     }
     if next_layer != shape.layers {

@@ -10,6 +10,7 @@ use crate::{
     forward::OpenForwarding,
     order::Witnesses,
     policy::Policy,
+    removal::RemovedNode,
     tlog,
 };
 use serde::{Deserialize, Serialize};
@@ -51,6 +52,8 @@ pub enum StateRecord {
     Request(RequestId, History),
     /// Who witnesses, and the entry that named them; no record if nobody does.
     Witnesses(Witnesses, u64),
+    /// A node that was removed, and whose key never comes back.
+    Removed(NodeId, RemovedNode),
 }
 
 impl Encoded for StateRecord {
@@ -75,6 +78,7 @@ pub(crate) fn records(book: &Book) -> impl Iterator<Item = StateRecord> {
         nodes,
         witnesses,
         appointed,
+        removed,
         open,
         forwarded,
         requests,
@@ -98,6 +102,7 @@ pub(crate) fn records(book: &Book) -> impl Iterator<Item = StateRecord> {
         .chain(forwarded.values().map(|open| StateRecord::Forwarded(open.clone())))
         .chain(requests.iter().map(|(&id, history)| StateRecord::Request(id, *history)))
         .chain(witnesses)
+        .chain(removed.iter().map(|(&id, &removed)| StateRecord::Removed(id, removed)))
 }
 
 /// The leaf of a record in the state's tree.

@@ -18,6 +18,7 @@ enum Step {
     Forward { id: u8, head: u8, payer: u8, prompt: u32, new: u32 },
     Deliver { id: u8, head: u8, used: (u32, u32) },
     Cancel { id: u8, by: u8 },
+    Remove { leaving: u8, by: u8 },
     Expire { id: u8 },
     Wait { ms: u64 },
     Repeat { height: usize },
@@ -47,6 +48,8 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (id(), node(), 0u32..50, 0u32..50)
             .prop_map(|(id, head, prompt, new)| Step::Deliver { id, head, used: (prompt, new) }),
         2 => (id(), node()).prop_map(|(id, by)| Step::Cancel { id, by }),
+        // Two of the nodes at most: who was removed never comes back, and the others have work to do.
+        1 => (5u8..=6, 1u8..=2).prop_map(|(leaving, by)| Step::Remove { leaving, by }),
         1 => id().prop_map(|id| Step::Expire { id }),
         1 => (0u64..1_000_000).prop_map(|ms| Step::Wait { ms }),
         1 => (0usize..64).prop_map(|height| Step::Repeat { height }),
@@ -99,6 +102,7 @@ fn event(world: &World, step: &Step) -> Option<Event> {
             Some(world.delivers(id, (1..=6).find(is_head).unwrap_or(head), used))
         }
         Step::Cancel { id, by } => Some(world.cancels(id, by)),
+        Step::Remove { leaving, by } => Some(world.removes(leaving, by)),
         Step::Expire { id } => Some(world.expires(id)),
         Step::Repeat { height } => {
             let entry = &world.entries[height % world.entries.len()];
@@ -196,7 +200,7 @@ fn random_sequences_contain_every_kind_of_event_and_refusal() {
     use proptest::{strategy::ValueTree, test_runner::TestRunner};
     let mut runner = TestRunner::deterministic();
     let mut seen = std::collections::BTreeMap::<String, u32>::new();
-    for _ in 0..40 {
+    for _ in 0..80 {
         let steps = proptest::collection::vec(step(), 60).new_tree(&mut runner).expect("steps");
         let mut world = World::with_policy(poor());
         for step in steps.current() {
@@ -219,6 +223,7 @@ fn random_sequences_contain_every_kind_of_event_and_refusal() {
         "reserved",
         "settled",
         "released",
+        "removed",
         "insufficient",
         "duplicate",
         "refused settled",

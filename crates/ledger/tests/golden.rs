@@ -36,7 +36,9 @@ fn world() -> World {
     }
     world.now = world.now.plus_ms(world.ledger.policy().reservation_ms_max);
     world.record(world.expires(3)).expect("expired");
-    for event in [world.forwards(4, 2, 2, 10, 20), world.delivers(4, 2, (9, 15))] {
+    for event in
+        [world.forwards(4, 2, 2, 10, 20), world.delivers(4, 2, (9, 15)), world.removes(4, 2)]
+    {
         world.record(event).expect("valid");
     }
     world
@@ -57,6 +59,7 @@ fn entries_of_every_kind_keep_their_encoding() {
         "entry-released-expired",
         "entry-forwarded",
         "entry-delivered",
+        "entry-removed",
     ];
     let world = world();
     assert_eq!(names.len(), world.entries.len());

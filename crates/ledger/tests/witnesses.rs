@@ -265,3 +265,13 @@ fn a_witness_who_cosigned_both_of_two_stories_is_convicted_too() {
     assert_eq!(evidence.verify(&Witnesses::key(node(4))), Ok(()));
     assert!(evidence.verify(&Witnesses::key(node(5))).is_err());
 }
+
+#[test]
+fn a_witness_is_not_removed_before_others_are_appointed() {
+    let mut world = town();
+    world.record(appoints(&world, &[1, 2, 3, 4])).expect("appoints");
+    let refused = world.clone().record(world.removes(3, FOUNDER)).expect_err("refused");
+    assert!(matches!(refused, LedgerError::Witnesses { .. }), "{refused}");
+    world.record(appoints(&world, &[1, 2, 5, 4])).expect("appoints");
+    world.record(world.removes(3, FOUNDER)).expect("removes");
+}

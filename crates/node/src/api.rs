@@ -4,6 +4,7 @@ mod counts;
 mod entries;
 mod forecast;
 mod routes;
+mod settings;
 mod types;
 
 pub use crate::core::keys::{
@@ -16,13 +17,14 @@ pub use counts::*;
 use entries::Reader;
 pub use forecast::*;
 pub use routes::*;
+pub use settings::*;
 pub use types::*;
 
 use crate::shell::{
-    Patience, Shared, answer, count, desk::Desk, embed, hub::HubInput, join, now, open, random,
+    Patience, Shared, answer, count, desk::Desk, embed, hub::HubInput, join, now, open, orders, random,
     upstream::Upstream,
 };
-use crate::wire::Machine;
+use crate::wire::{Machine, Refusal};
 use std::{
     collections::BTreeMap,
     fmt,
@@ -30,7 +32,7 @@ use std::{
     time::Instant,
 };
 use talka_base::{Credits, LayerSpan, NodeId, Signed, encode, hex};
-use talka_ledger::{Bucket, Entry, Ledger};
+use talka_ledger::{Bucket, Entry, Event, Ledger, Removal};
 use talka_net::{Invite, InviteSecret};
 use tokio::sync::oneshot;
 
@@ -198,6 +200,8 @@ impl Api {
                 share_bytes: view.shares.get(&known.id).copied(),
                 load_ms: self.shared.meter.load_ms(known.id),
                 underway: known.underway.report(),
+                rests: view.resting.contains(&known.id),
+                loads: view.loading.contains(&known.id),
                 adapters: known.adapters.iter().map(|known| known.name.clone()).collect(),
             }
         };
@@ -328,7 +332,8 @@ impl Api {
         Ok(InviteReport { invite, network, expires_at, reusable: options.reusable })
     }
 
-    /// Joins the network of an invitation. A node already in it has nothing to do.
+    /// Joins the network of an invitation. A node already in it has nothing to do; one that was removed from it hears
+    /// so.
     ///
     /// # Errors
     /// [`AdminError`]; the node stays where it was.
@@ -336,7 +341,8 @@ impl Api {
         let shared = &self.shared;
         let invite = open::parse_invite(invite)?;
         let desk = shared.desk();
-        if desk.network() != invite.network {
+        let is_removed = desk.read(|ledger| ledger.removed(&shared.me).is_some());
+        if desk.network() != invite.network || is_removed {
             let (desk, peers) = open::join_network(
                 &shared.name,
                 &shared.store,
@@ -354,6 +360,20 @@ impl Api {
             network_name: ledger.name().into(),
             invited_by: invite.inviter,
         }))
+    }
+
+    /// Takes a node out of the network for good: this member's own, or, as the founder, anybody's.
+    ///
+    /// # Errors
+    /// [`AdminError::Refused`] says why the founder or the ledger's rules do not let that be.
+    pub async fn remove(&self, node: NodeId) -> Result<(), AdminError> {
+        let shared = &self.shared;
+        let network = shared.desk().network();
+        let removal = shared.keys.sign(Removal { network, node, by: shared.me });
+        match orders::order(shared, Event::Removed { removal }).await {
+            Ok(_) | Err(Refusal::Duplicate { .. }) => Ok(()),
+            Err(refusal) => Err(AdminError::Refused { reason: orders::describe(&refusal) }),
+        }
     }
 
     async fn adopt(

@@ -113,6 +113,11 @@ impl MemoryShare {
         let caches = caches.unwrap_or(offered / CACHE_SHARE).min(offered);
         Self { weights: offered - caches, caches }
     }
+
+    /// All of it.
+    pub fn sum(self) -> u64 {
+        self.weights + self.caches
+    }
 }
 
 fn half_of_memory() -> u64 {

@@ -15,6 +15,7 @@ pub mod head;
 pub mod histogram;
 pub mod invites;
 pub mod keys;
+mod limits;
 pub mod measures;
 pub mod owner;
 pub mod pace;
@@ -29,7 +30,7 @@ use demand::Asked;
 use directory::{Directory, Speed};
 use faults::Fault;
 use measures::{Measures, Sample};
-use owner::{Activity, Closed, Owner};
+use owner::{Activity, Closed, Opening, Owner};
 use std::{net::SocketAddr, sync::Arc};
 use talka_base::{AdapterId, LayerSpan, ModelId, NodeId, Tick};
 use talka_plan::{Candidate, Goal, Links, Placement, place, residency::Policy, uncovered};
@@ -86,6 +87,8 @@ pub struct OwnModel {
     pub adapters: Vec<AdapterId>,
     /// The span the owner asked for, if any.
     pub pinned: Option<LayerSpan>,
+    /// The owner wants none of it in memory.
+    pub rests: bool,
     /// Spans ready to run here.
     pub serves: Vec<LayerSpan>,
     /// Spans being loaded.
@@ -112,6 +115,7 @@ impl OwnModel {
             layer_us: 0,
             adapters: Vec::new(),
             pinned: None,
+            rests: false,
             serves: Vec::new(),
             loading: Vec::new(),
             failed: Vec::new(),
@@ -120,7 +124,7 @@ impl OwnModel {
 
     /// Whether it waits on the disk.
     pub fn is_swapped_out(&self) -> bool {
-        self.share_bytes == Some(0) && self.pinned.is_none()
+        self.rests || self.share_bytes == Some(0) && self.pinned.is_none()
     }
 }
 
@@ -148,6 +152,10 @@ pub enum Input {
     Measured(Sample),
     /// This is what its owner does with the machine.
     Seen(Activity),
+    /// Its owner sets other limits: when others are served, and bytes for weights.
+    Limited { opening: Opening, memory_bytes: u64 },
+    /// Its owner lets a model rest, or wakes it.
+    Rest { model: ModelId, rests: bool },
     /// This node can be reached at these addresses.
     Addresses(Vec<SocketAddr>),
     /// Time passed.
@@ -320,6 +328,11 @@ impl Core {
         self.next_heartbeat = Tick(0);
     }
 
+    /// Forgets one node: it was removed from the network.
+    pub fn forget(&mut self, peer: NodeId) {
+        self.is_stale |= self.directory.forget(peer);
+    }
+
     /// Remembers that `peer` can be reached at `addresses`, so that it will be dialled.
     pub fn introduce(&mut self, peer: NodeId, addresses: &[SocketAddr]) {
         if peer != self.me {
@@ -369,6 +382,8 @@ impl Core {
             Input::Measured(sample) => self.is_stale |= self.measures.take(now, sample),
             Input::Addresses(addresses) => self.addresses = addresses,
             Input::Seen(activity) => self.seen(now, activity),
+            Input::Limited { opening, memory_bytes } => self.limited(opening, memory_bytes),
+            Input::Rest { model, rests } => self.rest(model, rests),
             Input::Unresponsive { peer } => {
                 gone.extend(self.directory.is_linked(peer).then_some(peer))
             }
@@ -511,7 +526,7 @@ impl Core {
             node: self.me,
             memory_bytes: model.share_bytes.filter(|_| takes_part).unwrap_or(0),
             layer_us: self.layer_us(model),
-            pinned: model.pinned.filter(|_| takes_part),
+            pinned: model.pinned.filter(|_| takes_part && !model.rests),
             serves: model.serves.clone(),
         }
     }
@@ -556,7 +571,7 @@ impl Core {
         let is_open = self.closed().is_none();
         Offer {
             model: model.id,
-            pinned: model.pinned.filter(|_| is_open),
+            pinned: model.pinned.filter(|_| is_open && !model.rests),
             memory_bytes: model.share_bytes.filter(|_| is_open).unwrap_or(0),
             grade: model.grade,
             could_bytes: if is_open { self.could_bytes(model) } else { 0 },

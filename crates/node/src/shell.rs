@@ -7,7 +7,8 @@
 //! `upstream` asks services outside the network; `probe` asks whether a node is there; `meter` knows how fast this
 //! one is, `underway` how far a load is; `events` carries answers to their callers and `tally` counts them;
 //! `forecast` says what joining would come to; `models` knows what requests may ask for; `keys` lets callers in;
-//! `desk` keeps the ledger, `orders` adds to it. They meet in [`Shared`].
+//! `settings` keeps what the owner may change while the node runs; `desk` keeps the ledger, `orders` adds to it.
+//! They meet in [`Shared`].
 
 pub(crate) mod admission;
 pub(crate) mod answer;
@@ -30,6 +31,7 @@ pub(crate) mod probe;
 pub(crate) mod resume;
 pub(crate) mod routes;
 pub(crate) mod session;
+pub(crate) mod settings;
 pub(crate) mod stages;
 pub(crate) mod tally;
 pub(crate) mod underway;
@@ -102,6 +104,8 @@ pub(crate) struct Shared {
     pub(crate) meter: meter::Meter,
     pub(crate) tally: Arc<tally::Tally>,
     pub(crate) decisions: routes::Decisions,
+    /// What the owner set, and may set anew.
+    pub(crate) settings: settings::Settings,
     /// Stages that hold weights differently may make one route.
     pub(crate) mixes_precision: bool,
     pub(crate) answers: resume::Answers,

@@ -17,6 +17,7 @@ mod output;
 mod progress;
 mod quantity;
 mod ranges;
+mod shelf;
 mod sse;
 mod suggest;
 mod upstream;

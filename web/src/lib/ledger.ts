@@ -38,6 +38,8 @@ export function explain(entry: Entry, credits: Credits): string {
       return `The request gave no answer: ${gft(-reserved)} went back to its payer.`;
     case "forwarded":
       return `The most that an answer from outside the network can cost was set aside: ${gft(reserved)}.`;
+    case "removed":
+      return "A node was removed for good; its member keeps the account.";
     case "delivered":
       return `An answer from outside came; who pays for it there was paid, and the rest went back: ${paid}.`;
     default:

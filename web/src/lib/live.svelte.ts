@@ -1,7 +1,7 @@
 // What the node says of itself, kept fresh by `/api/live`: one connection, opened again whenever it ends.
 // A page that nobody looks at holds none, because browsers allow six to a host.
 import { CallError, call, events, forgetKey, hasKey, isAbort, report, said } from "./call";
-import type { Credits, Peer, Status } from "./types";
+import type { Credits, Peer, Pull, Status } from "./types";
 
 /** The server says something at least every 10 s; more silence means that the line is dead. */
 const SILENCE_MS_MAX = 25_000;
@@ -34,6 +34,7 @@ class Live {
   trouble = $state("");
   status = $state.raw<Status | null>(null);
   peers = $state.raw<Peer[]>([]);
+  pulls = $state.raw<Pull[]>([]);
   credits = $state.raw<Credits | null>(null);
   samples = $state.raw<Sample[]>([]);
 
@@ -117,6 +118,7 @@ class Live {
     this.line = "live";
     this.trouble = "";
     if (name === "peers") this.peers = JSON.parse(data);
+    if (name === "pulls") this.pulls = JSON.parse(data);
     if (name !== "status") return;
     const before = this.status;
     const status: Status = JSON.parse(data);

@@ -20,6 +20,8 @@ export interface Model {
   is_encoder: boolean;
   share_bytes: number | null;
   load_ms: number | null;
+  rests: boolean;
+  loads: boolean;
   adapters: string[];
 }
 
@@ -86,6 +88,35 @@ export interface Peer {
   serves: [model: string, span: Span][];
   faults: Faults;
   layer_us: [model: string, us: number][];
+}
+
+/** A model on this node's disk. */
+export interface ShelfModel {
+  ref: string;
+  bytes: number;
+  whole: boolean;
+}
+
+/** A fetch from the hub. */
+export interface Pull {
+  ref: string;
+  state: "running" | "done" | "failed" | "stopped";
+  done_bytes: number;
+  total_bytes: number;
+  error: string | null;
+}
+
+export interface Settings {
+  threads: number;
+  memory_bytes: number;
+  cache_bytes: number;
+  hours: string[];
+  when_idle: boolean;
+  closed: string | null;
+  sharing: string;
+  weights: string | null;
+  mixes_precision: boolean;
+  rules: { grant: number; reservation_ms_max: number; price_per_mille: [precision: string, factor: number][] };
 }
 
 export interface Member {

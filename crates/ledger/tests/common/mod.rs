@@ -7,7 +7,7 @@ use talka_base::{
 };
 use talka_ledger::{
     Bucket, Cancellation, Delivery, Entry, Event, Forwarding, Founding, Ledger, LedgerError,
-    Policy, ReleaseReason, Reservation, Settlement, Tariff,
+    Policy, ReleaseReason, Removal, Reservation, Settlement, Tariff,
 };
 
 pub const MODEL: ModelId = ModelId([0xAA; 32]);
@@ -120,6 +120,11 @@ impl World {
             invited_by: node(inviter),
             issued_at: self.now,
         }
+    }
+
+    pub fn removes(&self, leaving: u8, by: u8) -> Event {
+        let removal = Removal { network: self.network(), node: node(leaving), by: node(by) };
+        Event::Removed { removal: keys(by).sign(removal) }
     }
 
     pub fn reserves(&self, id: u8, head: u8, payer: u8, prompt: u32, new: u32) -> Event {

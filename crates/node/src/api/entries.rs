@@ -45,7 +45,8 @@ impl Reader<'_> {
             | Event::Joined { .. }
             | Event::Released { .. }
             | Event::Delivered { .. }
-            | Event::Appointed { .. } => None,
+            | Event::Appointed { .. }
+            | Event::Removed { .. } => None,
         }
     }
 
@@ -109,7 +110,10 @@ fn moved(posting: &Posting) -> PostingReport {
 
 fn request_of(event: &Event) -> Option<RequestId> {
     match event {
-        Event::Founded(_) | Event::Joined { .. } | Event::Appointed { .. } => None,
+        Event::Founded(_)
+        | Event::Joined { .. }
+        | Event::Appointed { .. }
+        | Event::Removed { .. } => None,
         Event::Reserved { reservation } => Some(reservation.claimed_value().request),
         Event::Settled { settlement } => Some(settlement.claimed_value().request),
         Event::Released { request, .. } => Some(*request),

@@ -484,6 +484,12 @@ pub struct ModelReport {
     /// What of it is on its way into this node's memory, if anything is.
     #[serde(default)]
     pub underway: Option<UnderwayReport>,
+    /// Whether this node's owner wants none of it in memory.
+    #[serde(default)]
+    pub rests: bool,
+    /// Whether this node is loading layers of it.
+    #[serde(default)]
+    pub loads: bool,
     /// Adapters of this node: requests ask for `MODEL:ADAPTER`.
     pub adapters: Vec<String>,
 }
@@ -634,7 +640,7 @@ pub struct EntryReport {
     pub at: Tick,
     /// Its hash.
     pub hash: EntryHash,
-    /// What it is: founded, joined, reserved, settled, released, forwarded or delivered.
+    /// What it is: founded, joined, reserved, settled, released, forwarded, delivered or removed.
     pub kind: String,
     /// The request it belongs to, if any.
     pub request: Option<RequestId>,
@@ -760,9 +766,18 @@ pub enum AdminError {
     /// No such entry.
     #[error("the ledger has entries 0 to {last}, found {height}")]
     NoEntry { height: u64, last: u64 },
+    /// A setting that cannot be so.
+    #[error("{name} is {reason}")]
+    Setting { name: &'static str, reason: String },
+    /// Nobody here knows the model.
+    #[error("model {found:?} is not known here, expected one of: {}", known.join(", "))]
+    NoModel { found: String, known: Vec<String> },
     /// The store failed.
     #[error(transparent)]
     Store(#[from] crate::store::StoreError),
+    /// The founder, or the ledger's rules, do not let it be.
+    #[error("the ledger refused it: {reason}")]
+    Refused { reason: String },
     /// The node is stopping.
     #[error("the node is stopping")]
     Stopping,

@@ -55,14 +55,17 @@ impl Core {
 
     /// A model was asked for and has no room: it may have its turn as time passes.
     pub(super) fn somebody_waits(&self, now: Tick) -> bool {
-        self.models.iter().any(|model| model.share_bytes == Some(0) && is_wished(model, now))
+        let waits = |model: &OwnModel| model.share_bytes == Some(0) && !model.rests;
+        self.models.iter().any(|model| waits(model) && is_wished(model, now))
     }
 
     /// Shares the memory out anew.
     pub(super) fn share_memory(&mut self, now: Tick) {
-        let held: Vec<Held> = self.models.iter().map(|model| self.held(model, now)).collect();
-        let shares = share(self.policy, self.memory_bytes, now, &held);
-        for (model, bytes) in self.models.iter_mut().zip(shares) {
+        let awake = self.models.iter().filter(|model| !model.rests);
+        let held: Vec<Held> = awake.map(|model| self.held(model, now)).collect();
+        let mut shares = share(self.policy, self.memory_bytes, now, &held).into_iter();
+        for model in &mut self.models {
+            let bytes = if model.rests { 0 } else { shares.next().unwrap_or(0) };
             model.share_bytes = Some(bytes);
             model.resident_since = model.resident_since.or(Some(now)).filter(|_| bytes > 0);
             if !model.loading.is_empty() {
@@ -115,10 +118,11 @@ impl Core {
 
     /// Bytes that a model could have here if it were asked for.
     pub(super) fn could_bytes(&self, model: &OwnModel) -> u64 {
-        if self.policy == Policy::Specialised {
+        if self.policy == Policy::Specialised || model.rests {
             return 0;
         }
-        let stay = self.models.iter().filter(|other| other.is_core && other.id != model.id);
+        let stays = |other: &&OwnModel| other.is_core && !other.rests && other.id != model.id;
+        let stay = self.models.iter().filter(stays);
         let stay: u64 = stay.map(|other| other.bytes).sum();
         let stay = if self.policy == Policy::Mixed { stay } else { 0 };
         self.memory_bytes.saturating_sub(stay).min(model.bytes)

@@ -51,6 +51,11 @@ impl Directory {
         self.nodes.iter().map(|(id, known)| (*id, known))
     }
 
+    /// Whether `node` was known until now.
+    pub(super) fn forget(&mut self, node: NodeId) -> bool {
+        self.nodes.remove(&node).is_some()
+    }
+
     /// Where `node` can be reached.
     pub fn addresses(&self, node: NodeId) -> &[SocketAddr] {
         self.nodes.get(&node).map_or(&[], |known| &known.addresses)

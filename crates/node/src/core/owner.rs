@@ -106,6 +106,23 @@ impl Hours {
     }
 }
 
+impl fmt::Display for Hours {
+    /// As it is read.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let begins = |day: &usize| self.days[*day] && !self.days[(*day + 6) % 7];
+        if let Some(first) = (0..7).find(begins) {
+            let length = (1..7).take_while(|day| self.days[(first + day) % 7]).count();
+            match length {
+                0 => write!(f, "{} ", DAYS[first])?,
+                _ => write!(f, "{}-{} ", DAYS[first], DAYS[(first + length) % 7])?,
+            }
+        }
+        let end = (self.start + self.minutes) % DAY_MINUTES;
+        let [start, end] = [self.start, end].map(|minute| (minute / 60, minute % 60));
+        write!(f, "{:02}:{:02}-{:02}:{:02}", start.0, start.1, end.0, end.1)
+    }
+}
+
 impl FromStr for Hours {
     type Err = HoursError;
 
@@ -207,6 +224,19 @@ impl Owner {
             *grace_ends = now;
         }
         owner
+    }
+
+    /// When it gives work to others, apart from what is seen.
+    pub fn opening(&self) -> &Opening {
+        &self.opening
+    }
+
+    /// Opens so from now on; the next look says what comes of it.
+    pub fn reopen(&mut self, opening: Opening) {
+        if !opening.when_idle {
+            (self.is_active, self.seen_at, self.sampled_at) = (false, None, None);
+        }
+        self.opening = opening;
     }
 
     /// Takes in what the machine does. Whether the node opened or closed, or closed for another reason.
@@ -357,6 +387,19 @@ mod tests {
     }
 
     #[test]
+    fn an_owner_who_asks_for_less_or_more_is_heard_at_the_next_look() {
+        let mut owner = Owner::new(Opening::default(), Tick(0), seen("sun 09:00", 0, 900));
+        let hours = vec!["mon 09:00-10:00".parse().expect("test hours")];
+        owner.reopen(Opening { hours, when_idle: true });
+        assert_eq!(owner.closed(), None);
+        assert!(owner.look(Tick(1_000), seen("mon 09:30", 0, 0)));
+        assert_eq!(owner.closed(), Some(Closed::OwnerActive));
+        owner.reopen(Opening { when_idle: false, ..owner.opening().clone() });
+        assert!(owner.look(Tick(2_000), seen("mon 09:30", 0, 0)));
+        assert_eq!(owner.closed(), None);
+    }
+
+    #[test]
     fn what_cannot_be_seen_closes_nothing() {
         let opening = Opening { hours: vec![], when_idle: true };
         let nothing = Activity { minute: WeekMinute(0), typed_ms_ago: None, others_permille: None };
@@ -384,6 +427,13 @@ mod tests {
                     prop_assert!(hours.contain(minute));
                 }
             }
+        }
+
+        #[test]
+        fn hours_are_told_as_they_are_read(first in 0..7_usize, length in 0..7_usize, start in 0..1_440_u16, minutes in 1..=1_440_u16) {
+            let days = std::array::from_fn(|day| (day + 7 - first) % 7 <= length);
+            let hours = Hours { days, start, minutes };
+            prop_assert_eq!(hours.to_string().parse(), Ok(hours));
         }
 
         #[test]

@@ -12,8 +12,11 @@ use super::{
 };
 use crate::{
     core::{
-        Core, Effect, HEARTBEAT_MS, Input, directory::Speed, faults::Fault, measures::Sample,
-        owner::Closed,
+        Core, Effect, HEARTBEAT_MS, Input,
+        directory::Speed,
+        faults::Fault,
+        measures::Sample,
+        owner::{Closed, Opening},
     },
     shell::stages::Job,
     wire::{BULK_BYTES_MAX, Control, Heartbeat, Machine},
@@ -31,7 +34,7 @@ use talka_plan::Links;
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::spawn_blocking,
-    time::{MissedTickBehavior, interval},
+    time::{MissedTickBehavior, interval, sleep},
 };
 
 /// How often the core learns that time passed.
@@ -44,6 +47,9 @@ const TICKS_PER_FORGETTING: u64 = 240;
 const TICKS_PER_SAMPLE: u64 = HEARTBEAT_MS / TICK.as_millis() as u64;
 /// A node that is behind asks for entries at most this often, in milliseconds.
 const CATCH_UP_MS: u64 = 500;
+
+/// What was sent to a node before it was removed, the entry that says so among it, arrives within this time.
+const PARTING: Duration = Duration::from_millis(500);
 
 /// What the hub is told.
 pub(crate) enum HubInput {
@@ -74,6 +80,18 @@ pub(crate) enum HubInput {
     Asked {
         model: ModelId,
     },
+    /// The owner sets other limits: when others are served, and bytes for weights.
+    Limit {
+        opening: Opening,
+        weights_bytes: u64,
+        done: oneshot::Sender<()>,
+    },
+    /// The owner lets a model rest, or wakes it.
+    Rest {
+        model: ModelId,
+        rests: bool,
+        done: oneshot::Sender<()>,
+    },
     /// Somebody wants to know what live nodes say of themselves.
     Outlook {
         answer: oneshot::Sender<Vec<(NodeId, Heartbeat)>>,
@@ -101,6 +119,12 @@ pub(crate) struct View {
     pub(crate) adapted: BTreeMap<ModelId, Vec<(NodeId, AdapterId)>>,
     /// Memory that this node gives to each of its models, once that is decided.
     pub(crate) shares: BTreeMap<ModelId, u64>,
+    /// Models that this node's owner lets rest.
+    pub(crate) resting: BTreeSet<ModelId>,
+    /// Models of which this node loads layers now.
+    pub(crate) loading: BTreeSet<ModelId>,
+    /// When this node gives work to others, apart from what is seen.
+    pub(crate) opening: Opening,
     /// Models that nodes load when they are asked for.
     pub(crate) on_demand: BTreeSet<ModelId>,
     /// Where the others are.
@@ -181,6 +205,7 @@ pub(crate) async fn run(shared: Arc<Shared>, mut hub: Hub, mut inputs: mpsc::Rec
                         hub.step(&shared, Input::Seen(activity));
                     }
                 }
+                hub.part(&shared);
                 if count.is_multiple_of(TICKS_PER_SWEEP) {
                     shared.stages.send(Job::Tick);
                     release_expired(&shared);
@@ -214,6 +239,14 @@ pub(crate) async fn run(shared: Arc<Shared>, mut hub: Hub, mut inputs: mpsc::Rec
             }
             Some(HubInput::Loaded { model, span, success: false }) => {
                 hub.step(&shared, Input::LoadFailed { model, span });
+            }
+            Some(HubInput::Limit { opening, weights_bytes, done }) => {
+                hub.limit(&shared, opening, weights_bytes);
+                let _ = done.send(());
+            }
+            Some(HubInput::Rest { model, rests, done }) => {
+                hub.step(&shared, Input::Rest { model, rests });
+                let _ = done.send(());
             }
             Some(HubInput::Outlook { answer }) => {
                 // Who asked may have left.
@@ -249,6 +282,36 @@ impl Hub {
             *old = view;
             is_new
         });
+    }
+
+    /// Leaves nodes alone that the ledger says were removed; others may still introduce them for a while.
+    fn part(&mut self, shared: &Arc<Shared>) {
+        let known: Vec<_> = self.core.directory().nodes().map(|(node, _)| node).collect();
+        let desk = shared.desk();
+        let removed = desk.read(|ledger| {
+            let is_removed = |node: &NodeId| ledger.removed(node).is_some();
+            known.into_iter().filter(is_removed).collect::<Vec<_>>()
+        });
+        for peer in removed {
+            self.core.forget(peer);
+            shared.peer_gone(peer);
+            let shared = Arc::clone(shared);
+            tokio::spawn(async move {
+                // It may read in the ledger what became of it.
+                sleep(PARTING).await;
+                shared.links.close(peer, links::REMOVED);
+            });
+        }
+    }
+
+    /// Holds from now on, and from what is seen at this moment.
+    fn limit(&mut self, shared: &Arc<Shared>, opening: Opening, memory_bytes: u64) {
+        let watches = opening.when_idle || !opening.hours.is_empty();
+        let watcher = Watcher::new(opening.when_idle);
+        let activity = watcher.glance();
+        self.watcher = watches.then_some(watcher);
+        self.step(shared, Input::Limited { opening, memory_bytes });
+        self.step(shared, Input::Seen(activity));
     }
 
     fn perform(&self, shared: &Arc<Shared>, effect: Effect) {
@@ -336,6 +399,9 @@ impl Hub {
             links: Arc::clone(self.core.links()),
             adapted: models.clone().map(|m| (m.id, self.core.adapted(m.id))).collect(),
             shares: models.clone().filter_map(|m| Some((m.id, m.share_bytes?))).collect(),
+            resting: self.core.resting().collect(),
+            loading: models.clone().filter(|m| !m.loading.is_empty()).map(|m| m.id).collect(),
+            opening: self.core.opening().clone(),
             on_demand: models.map(|m| m.id).filter(|id| self.core.can_be_loaded(*id)).collect(),
             introductions: self.core.directory().introductions(),
         }

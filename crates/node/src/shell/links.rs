@@ -29,6 +29,10 @@ const REPLACED_TIME: Duration = Duration::from_secs(2);
 /// Processes with one key that are told apart: somebody who starts a node anew now and then has few of them.
 const PROCESSES_REMEMBERED: usize = 16;
 
+/// What a node is told that was removed.
+pub(crate) const REMOVED: &str =
+    "this node was removed from the network: another invitation needs another key";
+
 /// Key of this node's own membership in the store.
 pub(crate) const MEMBERSHIP_KEY: &str = "membership";
 
@@ -289,6 +293,9 @@ pub(crate) fn check(desk: &Desk, peer: NodeId, hello: &Hello) -> Result<(), Stri
             desk.network().short(),
             hello.network.short()
         ));
+    }
+    if desk.read(|ledger| ledger.removed(&peer)).is_some() {
+        return Err(REMOVED.into());
     }
     let vouched = |paper: &Signed<Membership>| {
         let inviter = paper.claimed_value().invited_by;

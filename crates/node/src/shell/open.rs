@@ -17,6 +17,7 @@ use super::{
     random,
     resume::Answers,
     routes::Decisions,
+    settings::{Limits, Settings},
     stages::StageThread,
     upstream::Upstream,
 };
@@ -94,7 +95,8 @@ pub(super) async fn open(
     }
     let models: Vec<_> = models.into_iter().flatten().collect();
 
-    let memory = MemoryShare::of(config.memory_bytes, config.cache_bytes);
+    let limits = Limits::kept(&store)?.unless_told(&config);
+    let memory = MemoryShare::of(limits.memory_bytes, config.cache_bytes);
     let bytes_per_second = meter::bytes_per_second(kernels.pool());
     let meter = Meter::default();
     meter.begin(bytes_per_second, meter::flops_per_second(&kernels));
@@ -103,9 +105,10 @@ pub(super) async fn open(
     own[0].is_core = true;
     let extra: u64 = models.iter().map(|known| known.extra_bytes()).sum();
     let weights = memory.weights.saturating_sub(extra);
-    let watches = !config.opening.hours.is_empty() || config.opening.when_idle;
-    let watcher = Watcher::new(config.opening.when_idle);
-    let owner = Owner::new(config.opening, now(), watcher.glance());
+    let opening = limits.opening();
+    let watches = !opening.hours.is_empty() || opening.when_idle;
+    let watcher = Watcher::new(opening.when_idle);
+    let owner = Owner::new(opening, now(), watcher.glance());
     let mut core =
         Core::new(NodeId(keys.public()), config.name.clone(), weights, config.policy, own)
             .mixing(config.mixes_precision)
@@ -139,6 +142,14 @@ pub(super) async fn open(
         meter,
         tally: Arc::default(),
         decisions: Decisions::default(),
+        settings: Settings {
+            threads: config.threads,
+            caches_bytes: memory.caches,
+            extra_bytes: extra,
+            policy: config.policy,
+            weights: config.weights,
+            limits: Mutex::new(limits),
+        },
         mixes_precision: config.mixes_precision,
         answers,
         places: Places::new(config.load),
@@ -320,7 +331,7 @@ fn refused(error: talka_net::InviteError) -> AdminError {
 }
 
 /// Joins the network of `invite` and makes it this node's own. A network that this node shares with
-/// others is not left: only one without other members, whose ledger stays on disk.
+/// others is not left: only one without other members, or that removed this node. Its ledger stays on disk.
 pub(crate) async fn join_network(
     name: &str,
     store: &Arc<Store>,
@@ -330,7 +341,7 @@ pub(crate) async fn join_network(
     current: Option<&Desk>,
 ) -> Result<(Desk, Vec<(NodeId, Vec<SocketAddr>)>), AdminError> {
     if let Some(desk) = current {
-        may_leave(desk)?;
+        may_leave(desk, NodeId(keys.public()))?;
     }
     invite.check_expiry(now()).map_err(refused)?;
     let joined = join::ask(endpoint, name, invite).await?;
@@ -346,9 +357,14 @@ pub(crate) async fn join_network(
 }
 
 /// Whether a node may leave the network of `desk` for another.
-fn may_leave(desk: &Desk) -> Result<(), AdminError> {
+fn may_leave(desk: &Desk, me: NodeId) -> Result<(), AdminError> {
     let (network, members) = desk.read(|l| (l.name().to_owned(), l.members().count()));
-    if members > 1 { Err(AdminError::AlreadyMember { network, members }) } else { Ok(()) }
+    let is_removed = desk.read(|ledger| ledger.removed(&me).is_some());
+    if members > 1 && !is_removed {
+        Err(AdminError::AlreadyMember { network, members })
+    } else {
+        Ok(())
+    }
 }
 
 fn known_peers(

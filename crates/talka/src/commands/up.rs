@@ -14,6 +14,7 @@ use crate::{
     output,
     progress::Loads,
     quantity::Size,
+    shelf::HubShelf,
     suggest::{self, Suggestion},
     upstream::UpstreamFlag,
 };
@@ -59,7 +60,13 @@ pub async fn run(args: UpArgs) -> Result<Exit> {
     let scheme = if gateway_config.tls.is_some() { "https" } else { "http" };
     let origin = format!("{scheme}://{address}");
     let logins = Logins::default();
-    let config = GatewayConfig { key, logins: logins.clone(), ..gateway_config };
+    let shelf = HubShelf(Access::new(&data_dir, args.hub.offline, true));
+    let config = GatewayConfig {
+        key,
+        logins: logins.clone(),
+        shelf: Some(Arc::new(shelf)),
+        ..gateway_config
+    };
     let gateway = Gateway::open(listener, &node, config);
     files::write_http(&data_dir, address, args.listen.tls_cert.as_deref())?;
 

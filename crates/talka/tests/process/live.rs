@@ -20,9 +20,12 @@ fn a_reader_hears_of_answers_as_they_are_made() {
         let mut names = Vec::new();
         let heard = node.follow("/api/live", |name, data| {
             names.push(name.to_owned());
-            if names.len() == 2 {
-                assert_eq!(names, ["status", "peers"]);
+            if name == "peers" && names.len() == 2 {
                 assert_eq!(data[0]["alive"], true);
+            }
+            if names.len() == 3 {
+                assert_eq!(names, ["status", "peers", "pulls"]);
+                assert_eq!(data, json!([]));
                 begin.send(()).expect("somebody asks");
             }
             name == "status" && data["tokens_chosen"] == 7

@@ -27,9 +27,12 @@ mod parts;
 #[cfg(unix)]
 mod pty;
 mod refusals;
+mod removal;
 mod resume;
 #[cfg(unix)]
 mod service;
+mod settings;
+mod shelf;
 mod survive;
 #[cfg(unix)]
 mod terminal;

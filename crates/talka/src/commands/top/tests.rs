@@ -57,6 +57,8 @@ fn model() -> ModelReport {
         share_bytes: None,
         load_ms: None,
         underway: None,
+        rests: false,
+        loads: false,
         adapters: Vec::new(),
     }
 }

@@ -1,0 +1,61 @@
+//! Models that a running node fetches for whoever asks it.
+
+use crate::{
+    harness::{Node, folder, up, up_with_hub, wait_for},
+    hub::{
+        REF, files,
+        server::{Behaviour, FakeHub},
+    },
+};
+use serde_json::{Value, json};
+
+fn order(node: &Node, what: &str) -> crate::harness::Reply {
+    node.post(&format!("/api/shelf/{what}"), &json!({ "ref": REF }))
+}
+
+/// The one fetch, once it stands so.
+fn until(node: &Node, state: &str, enough: impl Fn(&Value) -> bool) -> Value {
+    wait_for("the fetch", || {
+        let pull = node.get("/api/shelf").done()["pulls"][0].clone();
+        (pull["state"] == state && enough(&pull)).then_some(pull)
+    })
+}
+
+/// Goal: a fetch is seen as it goes, is stopped, and goes on with what came. Method: a hub that falls silent in the middle
+/// of the weights.
+#[test]
+fn a_running_node_fetches_shows_and_removes_models() {
+    let (place, hub) = (folder(), FakeHub::start(&files()));
+    hub.behave(Behaviour { hold: Some(1_500_000), ..Behaviour::default() });
+    let more = ["--model", "bard"];
+    let node = up_with_hub(&place.path().join("data"), &more, &hub.endpoint());
+    assert_eq!(node.get("/api/shelf").done(), json!({ "models": [], "pulls": [] }));
+
+    order(&node, "pull").done();
+    let half = until(&node, "running", |pull| pull["done_bytes"].as_u64() > Some(1_000_000));
+    assert!(half["total_bytes"].as_u64() > half["done_bytes"].as_u64(), "{half}");
+    let heard = node.follow("/api/live", |name, data| name == "pulls" && data[0]["ref"] == REF);
+    assert!(heard);
+    order(&node, "remove").refused(409, "running", &["stop"]);
+    order(&node, "stop").done();
+    until(&node, "stopped", |_| true);
+    order(&node, "stop").refused(404, "not_running", &[REF]);
+
+    hub.behave(Behaviour::default());
+    order(&node, "pull").done();
+    let done = until(&node, "done", |_| true);
+    assert_eq!(done["done_bytes"], done["total_bytes"]);
+    let models = node.get("/api/shelf").done()["models"].clone();
+    assert_eq!((&models[0]["ref"], &models[0]["whole"]), (&json!(REF), &json!(true)));
+    assert_eq!(order(&node, "remove").done()["models"], json!([]));
+    order(&node, "remove").refused(404, "model_not_found", &[REF]);
+}
+
+#[test]
+fn what_cannot_be_fetched_is_refused_by_name() {
+    let place = folder();
+    let node = up(&place.path().join("data"), &[]);
+    order(&node, "pull").refused(403, "offline", &[REF, "--offline"]);
+    node.post("/api/shelf/pull", &json!({ "ref": "../etc" })).refused(400, "invalid_value", &[]);
+    node.post("/api/shelf/pull", &json!({})).refused(400, "missing_required_parameter", &["ref"]);
+}

@@ -18,9 +18,12 @@ test("limits are changed while the node runs, and wrong ones are refused in word
   const hours = page.getByLabel("Hours in which others may use this node");
   await hours.fill("sat 10:00-12:00\nmon-fri 22:00-07:00");
   await page.getByLabel("Memory, in GB").fill("7.5");
+  await page.getByLabel("Threads").fill("2");
+  await page.getByLabel("Bandwidth for models, in Mbit/s").fill("20");
   await page.getByRole("button", { name: "Apply" }).click();
   await expect.poll(async () => (await founder.ask<{ hours: string[] }>("/api/settings")).hours).toEqual(["sat 10:00-12:00", "mon-fri 22:00-07:00"]);
-  expect((await founder.ask<{ memory_bytes: number }>("/api/settings")).memory_bytes).toBe(7_500_000_000);
+  const set = await founder.ask<{ memory_bytes: number; threads: number; bandwidth_bytes: number }>("/api/settings");
+  expect(set).toMatchObject({ memory_bytes: 7_500_000_000, threads: 2, bandwidth_bytes: 2_500_000 });
 
   await hours.fill("never");
   await page.getByRole("button", { name: "Apply" }).click();

@@ -63,6 +63,8 @@ async fn limit(State(api): State<Api>, body: Fields) -> Result<Json<SettingsRepo
 
 fn limits(mut body: Fields) -> Result<LimitsChange, ApiError> {
     let change = LimitsChange {
+        threads: body.optional("threads")?,
+        bandwidth_bytes: body.optional("bandwidth_bytes")?,
         memory_bytes: body.optional("memory_bytes")?,
         hours: body.optional("hours")?,
         when_idle: body.optional("when_idle")?,
@@ -223,10 +225,10 @@ mod tests {
         let change = limits(fields(json!({"hours": hours, "when_idle": true}))).expect("valid");
         assert_eq!(
             change,
-            LimitsChange { memory_bytes: None, hours: Some(hours), when_idle: Some(true) }
+            LimitsChange { hours: Some(hours), when_idle: Some(true), ..LimitsChange::default() }
         );
         for body in
-            [json!({"hours": "22:00-07:00"}), json!({"memory_bytes": "1G"}), json!({"threads": 2})]
+            [json!({"hours": "22:00-07:00"}), json!({"memory_bytes": "1G"}), json!({"thread": 2})]
         {
             assert!(limits(fields(body.clone())).is_err(), "{body}");
         }

@@ -21,8 +21,8 @@ pub use settings::*;
 pub use types::*;
 
 use crate::shell::{
-    Patience, Shared, answer, count, desk::Desk, embed, hub::HubInput, join, now, open, orders, random,
-    upstream::Upstream,
+    Patience, Shared, answer, count, desk::Desk, embed, hub::HubInput, join, now, open, orders,
+    random, upstream::Upstream,
 };
 use crate::wire::{Machine, Refusal};
 use std::{

@@ -137,8 +137,8 @@ pub struct NodeConfig {
     pub name: String,
     /// Models to serve, at least one.
     pub models: Vec<ModelChoice>,
-    /// Threads that compute.
-    pub threads: usize,
+    /// Threads that compute; as many as there are processors if absent.
+    pub threads: Option<usize>,
     /// Memory for weights and caches in bytes; half of the machine's if absent.
     pub memory_bytes: Option<u64>,
     /// How much of it is for caches; a quarter if absent.
@@ -147,6 +147,9 @@ pub struct NodeConfig {
     pub policy: Policy,
     /// Whether stages that hold weights differently may make one route.
     pub mixes_precision: bool,
+    /// Bytes a second that weights may take each way, where they come from or go to other computers; without a limit
+    /// if absent.
+    pub bandwidth: Option<u64>,
     /// When it gives work to others.
     pub opening: Opening,
     /// What weights are quantised to when they are loaded; as they are stored if absent.

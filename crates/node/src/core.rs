@@ -23,6 +23,7 @@ pub mod readiness;
 pub mod recent;
 pub mod resume;
 pub mod runs;
+pub mod throttle;
 
 use crate::wire::{Grade, Heartbeat, Machine, Offer};
 use assign::changes;

@@ -166,6 +166,10 @@ pub struct NodeArgs {
     /// Give work to others only while nobody types at this computer and no other programs need it
     #[arg(long)]
     pub when_idle: bool,
+    /// Bytes a second that models may take each way on their way from and to other computers, such as 2M; answers do
+    /// not count [default: no limit]
+    #[arg(long, value_name = "SIZE", value_parser = quantity::bandwidth)]
+    pub bandwidth: Option<Size>,
     /// Memory for weights and caches, such as 8G [default: what the system can spare]
     #[arg(long, value_name = "SIZE")]
     pub memory: Option<Size>,

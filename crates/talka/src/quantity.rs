@@ -1,7 +1,7 @@
 //! Sizes, durations and credits as people type and read them.
 
 use std::{fmt, str::FromStr, time::Duration};
-use talka_node::base::Credits;
+use talka_node::{api::BANDWIDTH_BYTES_MIN, base::Credits};
 
 /// Text that is not the quantity expected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -38,6 +38,16 @@ impl FromStr for Size {
         let number: u64 = number.parse().map_err(|_| wrong())?;
         number.checked_mul(factor).map(Self).ok_or_else(wrong)
     }
+}
+
+/// A size in a second, for weights.
+///
+/// # Errors
+/// [`QuantityError`] also where it is too little to be of use.
+pub fn bandwidth(text: &str) -> Result<Size, QuantityError> {
+    let expected = "a size in a second of at least 125000 bytes, such as 500K or 2M";
+    let wrong = || QuantityError { expected, found: text.into() };
+    text.parse().ok().filter(|rate: &Size| rate.0 >= BANDWIDTH_BYTES_MIN).ok_or_else(wrong)
 }
 
 impl fmt::Display for Size {
@@ -166,6 +176,15 @@ mod tests {
         assert_eq!(duration("7d"), Ok(Duration::from_secs(7 * 86_400)));
         for wrong in ["", "24", "h", "0s", "1w", "-1h", "999999999999999999d"] {
             assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_bandwidth_is_enough_to_be_of_use() {
+        assert_eq!(bandwidth("2M"), Ok(Size(2 << 20)));
+        assert_eq!(bandwidth("125000"), Ok(Size(125_000)));
+        for wrong in ["", "0", "124999", "20Mbit", "fast"] {
+            assert!(bandwidth(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -1,14 +1,19 @@
 //! The models on this computer's disk, and the hub, as the gateway asks for them.
 
 use crate::hub::{self, Access};
-use std::sync::Arc;
+use std::{sync::Arc, thread};
 use talka_gateway::{Progress, Pull, Shelf, ShelfError, ShelfModel};
 use talka_hub::{Event, HubError, HubRef};
+use talka_node::api::Api;
 use tokio::{runtime::Handle, sync::oneshot, task::spawn_blocking};
 
 /// What [`Access`] knows, for the gateway.
 #[derive(Debug)]
-pub struct HubShelf(pub Access);
+pub struct HubShelf {
+    pub access: Access,
+    /// The node whose line it uses.
+    pub node: Api,
+}
 
 fn read(reference: &str) -> Result<HubRef, ShelfError> {
     reference.parse().map_err(|error: talka_hub::HubRefError| ShelfError::Reference {
@@ -26,17 +31,21 @@ impl HubShelf {
         let hub = hub::open().map_err(failed)?;
         let seen = |event: Event<'_>| match event {
             Event::Start { bytes, present, .. } => progress.start(bytes, present),
-            Event::Received(bytes) => progress.add(bytes),
+            Event::Received(bytes) => {
+                progress.add(bytes);
+                // All that waits for this thread is this fetch.
+                thread::sleep(self.node.fetched(bytes));
+            }
             Event::Lost(bytes) => progress.take_back(bytes),
             _ => {}
         };
-        hub.pull(&self.0.store, &reference, &seen).await.map(|_| ()).map_err(failed)
+        hub.pull(&self.access.store, &reference, &seen).await.map(|_| ()).map_err(failed)
     }
 }
 
 impl Shelf for HubShelf {
     fn list(&self) -> Result<Vec<ShelfModel>, ShelfError> {
-        let kept = self.0.store.list().map_err(failed)?;
+        let kept = self.access.store.list().map_err(failed)?;
         let models = kept.iter().flat_map(|kept| {
             let whole = kept.models.iter().map(|model| ShelfModel {
                 reference: model.reference(&kept.reference).to_string(),
@@ -55,7 +64,7 @@ impl Shelf for HubShelf {
 
     fn check(&self, reference: &str) -> Result<String, ShelfError> {
         let reference = read(reference)?.to_string();
-        if self.0.offline { Err(ShelfError::Offline { reference }) } else { Ok(reference) }
+        if self.access.offline { Err(ShelfError::Offline { reference }) } else { Ok(reference) }
     }
 
     /// On a thread of its own, for the hub's futures stay on the thread where they began. It ends with what is returned.
@@ -79,7 +88,7 @@ impl Shelf for HubShelf {
     }
 
     fn remove(&self, reference: &str) -> Result<u64, ShelfError> {
-        self.0.store.remove(&read(reference)?).map_err(|error| match error {
+        self.access.store.remove(&read(reference)?).map_err(|error| match error {
             HubError::NotHere { .. } => ShelfError::NotHere { reason: error.to_string() },
             other => failed(other),
         })

@@ -108,6 +108,7 @@ export interface Pull {
 
 export interface Settings {
   threads: number;
+  bandwidth_bytes: number | null;
   memory_bytes: number;
   cache_bytes: number;
   hours: string[];

@@ -21,19 +21,24 @@ use std::time::{Duration, Instant};
 /// rotations), about as long as waking a sleeper takes; longer would only burn a shared core.
 const SPIN: Duration = Duration::from_micros(50);
 
-/// A fixed set of threads; dropping it ends them.
+/// A set of threads; dropping it ends them.
 pub struct ThreadPool {
     shared: Arc<Shared>,
     /// Held by the caller whose run the workers serve.
     leader: Mutex<()>,
-    workers: Vec<JoinHandle<()>>,
+    /// All that were ever needed at once; those beyond [`Shared::limit`] rest.
+    workers: Mutex<Vec<JoinHandle<()>>>,
 }
 
 struct Shared {
     /// Number of the latest run; a copy of `Slot::epoch` that workers can watch without a lock.
     epoch: AtomicU64,
+    /// How many threads work on a run, the caller's included.
+    limit: AtomicUsize,
     slot: Mutex<Slot>,
     wake: Condvar,
+    /// For workers that rest: a run does not wake them.
+    rest: Condvar,
 }
 
 struct Slot {
@@ -78,22 +83,37 @@ impl ThreadPool {
     pub fn new(threads: usize) -> Arc<Self> {
         let shared = Arc::new(Shared {
             epoch: AtomicU64::new(0),
+            limit: AtomicUsize::new(1),
             slot: Mutex::new(Slot { epoch: 0, run: None, sleepers: 0, closing: false }),
             wake: Condvar::new(),
+            rest: Condvar::new(),
         });
-        let workers = (1..threads)
-            .map_while(|index| {
-                let shared = Arc::clone(&shared);
-                let builder = std::thread::Builder::new().name(format!("kernels-{index}"));
-                builder.spawn(move || shared.serve()).ok()
-            })
-            .collect();
-        Arc::new(Self { shared, leader: Mutex::new(()), workers })
+        let pool = Self { shared, leader: Mutex::new(()), workers: Mutex::default() };
+        pool.resize(threads);
+        Arc::new(pool)
     }
 
     /// How many threads work on a run, the caller's included.
     pub fn threads(&self) -> usize {
-        self.workers.len() + 1
+        self.shared.limit.load(Ordering::Relaxed)
+    }
+
+    /// Lets `threads` work on runs from the next one on, as [`ThreadPool::new`] counts them.
+    pub fn resize(&self, threads: usize) {
+        let mut workers = lock(&self.workers);
+        while workers.len() + 1 < threads {
+            let (index, shared) = (workers.len() + 1, Arc::clone(&self.shared));
+            let builder = std::thread::Builder::new().name(format!("kernels-{index}"));
+            match builder.spawn(move || shared.serve(index)) {
+                Ok(worker) => workers.push(worker),
+                Err(_) => break,
+            }
+        }
+        // Workers that look at the limit hold the slot until they sleep, so that none misses this.
+        let _slot = self.shared.slot();
+        self.shared.limit.store(threads.clamp(1, workers.len() + 1), Ordering::Relaxed);
+        self.shared.wake.notify_all();
+        self.shared.rest.notify_all();
     }
 
     /// Calls `task(0)`, …, `task(jobs - 1)`, each once, in any order and on any thread, and returns
@@ -106,7 +126,7 @@ impl ThreadPool {
     /// With the panic of a job, once every job has ended.
     pub fn run(&self, jobs: usize, task: &(dyn Fn(usize) + Sync)) {
         let leader = self.leader.try_lock();
-        if jobs < 2 || self.workers.is_empty() || leader.is_err() {
+        if jobs < 2 || self.threads() < 2 || leader.is_err() {
             (0..jobs).for_each(task);
             return;
         }
@@ -146,7 +166,7 @@ impl ThreadPool {
 impl Drop for ThreadPool {
     fn drop(&mut self) {
         self.shared.close();
-        for worker in self.workers.drain(..) {
+        for worker in lock(&self.workers).drain(..) {
             // Jobs' panics are caught and rethrown to their caller, so there is none to report.
             let _ = worker.join();
         }
@@ -180,24 +200,30 @@ impl Shared {
         slot.epoch += 1;
         self.epoch.store(slot.epoch, Ordering::Release);
         self.wake.notify_all();
+        self.rest.notify_all();
     }
 
-    /// A worker's life.
-    fn serve(&self) {
+    /// The life of worker `index`; the caller of a run is number 0.
+    fn serve(&self, index: usize) {
         let mut seen = 0;
-        while let Some((epoch, run)) = self.next_run(seen) {
+        while let Some((epoch, run)) = self.next_run(index, seen) {
             seen = epoch;
             run.work();
         }
     }
 
     /// Waits for a run later than `seen`; `None` when the pool closes.
-    fn next_run(&self, seen: u64) -> Option<(u64, Arc<Run>)> {
-        spin_until(|| self.epoch.load(Ordering::Acquire) != seen);
+    fn next_run(&self, index: usize, seen: u64) -> Option<(u64, Arc<Run>)> {
+        let rests = || index >= self.limit.load(Ordering::Relaxed);
+        spin_until(|| rests() || self.epoch.load(Ordering::Acquire) != seen);
         let mut slot = self.slot();
         loop {
             if slot.closing {
                 return None;
+            }
+            if rests() {
+                slot = self.rest.wait(slot).unwrap_or_else(PoisonError::into_inner);
+                continue;
             }
             if slot.epoch != seen
                 && let Some(run) = &slot.run
@@ -389,6 +415,30 @@ mod tests {
             });
             assert_eq!(total.load(Ordering::Relaxed), 45);
         }
+    }
+
+    #[test]
+    fn a_pool_grows_and_shrinks_between_runs_and_during_them() {
+        let pool = ThreadPool::new(1);
+        for threads in [3, 1, 2, 5, 0, 4] {
+            pool.resize(threads);
+            assert_eq!(pool.threads(), threads.max(1));
+            // Jobs that wait for each other: as many threads as there should be are at work at once.
+            let together = std::sync::Barrier::new(threads.max(1));
+            pool.run(threads.max(1), &|_| {
+                together.wait();
+            });
+        }
+        let total = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| (0..400).for_each(|turn| pool.resize(turn % 5)));
+            for _ in 0..1_000 {
+                pool.run(7, &|job| {
+                    total.fetch_add(job, Ordering::Relaxed);
+                });
+            }
+        });
+        assert_eq!(total.load(Ordering::Relaxed), 1_000 * 21);
     }
 
     #[test]

@@ -10,15 +10,24 @@ use crate::{
     },
 };
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 use talka_base::Credits;
 use talka_plan::residency::Policy;
 use tokio::sync::oneshot;
+
+/// More threads than any machine has processors: a slip of the finger.
+const THREADS_MAX: u32 = 1024;
+
+/// A megabit a second: with less, whoever waits for a piece of a tensor gives up.
+pub const BANDWIDTH_BYTES_MIN: u64 = 125_000;
 
 /// How a node is set up, and the rules of its network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SettingsReport {
     /// Threads that compute.
     pub threads: usize,
+    /// Bytes a second that weights may take each way, from and to other computers; absent without a limit.
+    pub bandwidth_bytes: Option<u64>,
     /// Memory for weights and caches, in bytes.
     pub memory_bytes: u64,
     /// How much of it is for caches.
@@ -53,6 +62,10 @@ pub struct RulesReport {
 /// What shall change; the rest stays.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LimitsChange {
+    /// As [`SettingsReport::threads`].
+    pub threads: Option<u32>,
+    /// As [`SettingsReport::bandwidth_bytes`]; 0 ends the limit.
+    pub bandwidth_bytes: Option<u64>,
     /// Memory for weights and caches, in bytes. The part of the caches stays as it was at the start.
     pub memory_bytes: Option<u64>,
     /// As [`SettingsReport::hours`].
@@ -70,7 +83,8 @@ impl Api {
         let closed = shared.view.borrow().nodes.first().and_then(|me| me.closed);
         let Opening { hours, when_idle } = limits.opening();
         SettingsReport {
-            threads: settings.threads,
+            threads: settings.pool.threads(),
+            bandwidth_bytes: Some(limits.bandwidth).filter(|rate| *rate > 0),
             memory_bytes: MemoryShare::of(limits.memory_bytes, None).sum(),
             cache_bytes: settings.caches_bytes,
             hours: hours.iter().map(Hours::to_string).collect(),
@@ -96,6 +110,8 @@ impl Api {
             held.clone_from(&limits);
             limits
         };
+        shared.settings.pool.resize(limits.threads());
+        shared.settings.bandwidth.set_rate(limits.bandwidth);
         let reserved = shared.settings.caches_bytes + shared.settings.extra_bytes;
         let memory = MemoryShare::of(limits.memory_bytes, None).sum();
         let (done, taken) = oneshot::channel();
@@ -120,6 +136,22 @@ impl Api {
             }
             limits.memory_bytes = Some(bytes);
         }
+        if let Some(threads) = change.threads {
+            if !(1..=THREADS_MAX).contains(&threads) {
+                let reason = format!("{threads}, expected 1 to {THREADS_MAX}");
+                return Err(AdminError::Setting { name: "threads", reason });
+            }
+            limits.threads = Some(threads);
+        }
+        if let Some(rate) = change.bandwidth_bytes {
+            if (1..BANDWIDTH_BYTES_MIN).contains(&rate) {
+                let reason = format!(
+                    "{rate} bytes a second, expected at least {BANDWIDTH_BYTES_MIN}, or 0 for no limit"
+                );
+                return Err(AdminError::Setting { name: "bandwidth_bytes", reason });
+            }
+            limits.bandwidth = rate;
+        }
         let mut opening = limits.opening();
         if let Some(hours) = change.hours {
             opening.hours = read_hours(&hours)?;
@@ -127,6 +159,11 @@ impl Api {
         opening.when_idle = change.when_idle.unwrap_or(opening.when_idle);
         limits.open(&opening);
         Ok(limits)
+    }
+
+    /// How long whoever fetched so many bytes of a model for this node is to wait before the next ones.
+    pub fn fetched(&self, bytes: u64) -> Duration {
+        self.shared.settings.bandwidth.fetched(bytes)
     }
 
     /// Gives the layers of a model back and loads none of it, or ends that. Until the node starts again.

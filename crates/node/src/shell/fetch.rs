@@ -41,7 +41,7 @@ use talka_net::{Endpoint, Lane, LinkReceiver, LinkSender};
 use tokio::{
     sync::mpsc,
     task::{JoinSet, spawn_blocking},
-    time::{Instant, MissedTickBehavior, interval_at, timeout},
+    time::{Instant, MissedTickBehavior, interval_at, sleep, timeout},
 };
 
 /// A source that owes an answer for so long is not waited for.
@@ -181,7 +181,7 @@ pub(crate) async fn bring(
     let (here, all) = (Mebibytes(here), Mebibytes(all));
     tracing::info!(model = known.name, %span, "fetching {all}, of which {here} are here");
     match &known.remote {
-        Some(remote) => remote.bring(&known.name, pieces).await?,
+        Some(remote) => remote.bring(&known.name, pieces, &shared.settings.bandwidth).await?,
         None => {
             let liars = known.liars.lock().unwrap_or_else(PoisonError::into_inner).clone();
             let fetch = Fetch::new(pieces.missing(), liars);
@@ -344,7 +344,12 @@ async fn converse(
                         shared.meter.arrived(node, rate);
                     }
                     match (answer, owed.pop_front()) {
-                        (Ok(answer), Some(piece)) => break Heard::Answer(piece, answer),
+                        (Ok(answer), Some(piece)) => {
+                            if let Answer::Piece(bytes) = &answer {
+                                sleep(shared.settings.bandwidth.fetched(bytes.len() as u64)).await;
+                            }
+                            break Heard::Answer(piece, answer);
+                        }
                         (Err(reason), _) => return reason,
                         (Ok(_), None) => return "it answered what nobody asked".into(),
                     }

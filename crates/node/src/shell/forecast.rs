@@ -14,6 +14,7 @@ use super::{
     now,
     open::{open_models, own_model, parse_invite},
     random,
+    settings::Limits,
 };
 use crate::{
     api::{AdminError, ForecastReport, ModelForecastReport, StageReport, WayReport},
@@ -149,7 +150,8 @@ struct GuestModel {
 impl Guest {
     /// Opens the models whose files are here and runs a layer of each; of the others the network said what they are.
     fn measure(config: NodeConfig, me: NodeId, told: &[ModelOutlook]) -> Result<Self, StartError> {
-        let kernels = Kernels::detect(ThreadPool::new(config.threads));
+        let kernels =
+            Kernels::detect(ThreadPool::new(Limits::default().unless_told(&config).threads()));
         let opened = open_models(&config, &kernels)?;
         let bytes_per_second = meter::bytes_per_second(kernels.pool());
         let extra: u64 = opened.iter().flatten().map(|known| known.extra_bytes()).sum();

@@ -17,7 +17,7 @@ use super::{
     random,
     resume::Answers,
     routes::Decisions,
-    settings::{Limits, Settings},
+    settings::{Bandwidth, Limits, Settings},
     stages::StageThread,
     upstream::Upstream,
 };
@@ -72,7 +72,8 @@ pub(super) async fn open(
     let keys = identity.keypair().clone();
     let callers = Keys::open(Arc::clone(&store))?;
     let answers = Answers::new(Journals::open(&config.data_dir)?);
-    let kernels = Kernels::detect(ThreadPool::new(config.threads));
+    let limits = Limits::kept(&store)?.unless_told(&config);
+    let kernels = Kernels::detect(ThreadPool::new(limits.threads()));
     let mut models = open_models(&config, &kernels)?;
     let upstreams = Upstream::open_all(&config.upstreams)?;
     let endpoint = bind(&config, &store, &keys).await?;
@@ -95,7 +96,6 @@ pub(super) async fn open(
     }
     let models: Vec<_> = models.into_iter().flatten().collect();
 
-    let limits = Limits::kept(&store)?.unless_told(&config);
     let memory = MemoryShare::of(limits.memory_bytes, config.cache_bytes);
     let bytes_per_second = meter::bytes_per_second(kernels.pool());
     let meter = Meter::default();
@@ -143,7 +143,8 @@ pub(super) async fn open(
         tally: Arc::default(),
         decisions: Decisions::default(),
         settings: Settings {
-            threads: config.threads,
+            pool: Arc::clone(kernels.pool()),
+            bandwidth: Bandwidth::new(limits.bandwidth),
             caches_bytes: memory.caches,
             extra_bytes: extra,
             policy: config.policy,

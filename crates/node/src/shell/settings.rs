@@ -5,13 +5,21 @@
 
 use crate::{
     config::{NodeConfig, StartError},
-    core::owner::{Hours, Opening},
+    core::{
+        owner::{Hours, Opening},
+        throttle::Throttle,
+    },
     store::{Store, StoreError},
 };
 use serde::{Deserialize, Serialize};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{
+    num::NonZero,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread::available_parallelism,
+    time::Duration,
+};
 use talka_base::{Encoded, decode, encode};
-use talka_engine::quant::Encoding;
+use talka_engine::{kernels::ThreadPool, quant::Encoding};
 use talka_plan::residency::Policy;
 
 /// Hours of different days that one node may keep: a few for each day.
@@ -22,7 +30,9 @@ const LIMITS_KEY: &str = "limits";
 /// What the owner set, and what cannot change before the next start.
 #[derive(Debug)]
 pub(crate) struct Settings {
-    pub(crate) threads: usize,
+    /// The threads that compute.
+    pub(crate) pool: Arc<ThreadPool>,
+    pub(crate) bandwidth: Bandwidth,
     /// For what sequences leave in the layers' caches, in bytes.
     pub(crate) caches_bytes: u64,
     /// For adapters and draft models, in bytes.
@@ -39,6 +49,42 @@ impl Settings {
     }
 }
 
+/// What weights may take of the line, each way. Answers do not wait for it: what they send is little.
+#[derive(Debug, Default)]
+pub(crate) struct Bandwidth {
+    given: Mutex<Throttle>,
+    fetched: Mutex<Throttle>,
+}
+
+impl Bandwidth {
+    /// With so many bytes a second each way; without a limit if 0.
+    pub(crate) fn new(rate: u64) -> Self {
+        let bandwidth = Self::default();
+        bandwidth.set_rate(rate);
+        bandwidth
+    }
+
+    pub(crate) fn set_rate(&self, rate: u64) {
+        for way in [&self.given, &self.fetched] {
+            lock(way).set_rate(rate);
+        }
+    }
+
+    /// How long to wait after so many bytes went to another computer.
+    pub(crate) fn gave(&self, bytes: u64) -> Duration {
+        lock(&self.given).spend(super::now(), bytes)
+    }
+
+    /// How long to wait after so many bytes came from another computer.
+    pub(crate) fn fetched(&self, bytes: u64) -> Duration {
+        lock(&self.fetched).spend(super::now(), bytes)
+    }
+}
+
+fn lock(throttle: &Mutex<Throttle>) -> MutexGuard<'_, Throttle> {
+    throttle.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// What may change. Hours are text, as people write them: what is kept outlives this program's version.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Limits {
@@ -46,6 +92,10 @@ pub(crate) struct Limits {
     pub(crate) memory_bytes: Option<u64>,
     hours: Vec<String>,
     when_idle: bool,
+    /// Threads that compute; as many as there are processors if absent.
+    pub(crate) threads: Option<u32>,
+    /// Bytes a second for weights, each way; without a limit if 0.
+    pub(crate) bandwidth: u64,
 }
 
 impl Encoded for Limits {
@@ -71,7 +121,16 @@ impl Limits {
         if config.opening != Opening::default() {
             self.open(&config.opening);
         }
+        let threads = config.threads.map(|threads| u32::try_from(threads).unwrap_or(u32::MAX));
+        self.threads = threads.or(self.threads);
+        self.bandwidth = config.bandwidth.unwrap_or(self.bandwidth);
         self
+    }
+
+    /// Threads that are to compute.
+    pub(crate) fn threads(&self) -> usize {
+        let processors = || available_parallelism().map_or(1, NonZero::get);
+        self.threads.map_or_else(processors, |threads| threads as usize)
     }
 
     pub(crate) fn keep(&self, store: &Store) -> Result<(), StoreError> {
@@ -98,12 +157,17 @@ mod tests {
     fn what_is_kept_comes_back_in_words() {
         let hours = ["mon-fri 18:00-08:00", "22:00-07:00"].map(|text| text.parse().expect("hours"));
         let opening = Opening { hours: hours.to_vec(), when_idle: true };
-        let mut limits = Limits { memory_bytes: Some(1 << 30), ..Limits::default() };
+        let mut limits = Limits {
+            memory_bytes: Some(1 << 30),
+            threads: Some(3),
+            bandwidth: 125_000,
+            ..Limits::default()
+        };
         limits.open(&opening);
         let kept: Limits = decode(&encode(&limits)).expect("what was encoded");
         assert_eq!(kept, limits);
         assert_eq!(kept.opening(), opening);
         let longest = "wed-tue 10:00-23:59".len() + 2;
-        assert!(longest * HOURS_MAX + 16 <= Limits::SIZE_MAX);
+        assert!(longest * HOURS_MAX + 32 <= Limits::SIZE_MAX);
     }
 }

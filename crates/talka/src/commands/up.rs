@@ -23,7 +23,6 @@ use serde_json::json;
 use std::{
     io::{self, IsTerminal},
     net::SocketAddr,
-    num::NonZero,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -60,7 +59,8 @@ pub async fn run(args: UpArgs) -> Result<Exit> {
     let scheme = if gateway_config.tls.is_some() { "https" } else { "http" };
     let origin = format!("{scheme}://{address}");
     let logins = Logins::default();
-    let shelf = HubShelf(Access::new(&data_dir, args.hub.offline, true));
+    let access = Access::new(&data_dir, args.hub.offline, true);
+    let shelf = HubShelf { access, node: node.api() };
     let config = GatewayConfig {
         key,
         logins: logins.clone(),
@@ -100,12 +100,12 @@ pub(super) async fn node_config(
     let models = models(args, &data_dir, join.is_some()).await?;
     let upstreams = args.upstreams.iter().map(UpstreamFlag::resolve).collect::<Result<_>>()?;
     let load = Load::default();
-    let processors = || std::thread::available_parallelism().map_or(1, NonZero::get);
     Ok(NodeConfig {
         data_dir,
         name,
         models,
-        threads: args.threads.map_or_else(processors, usize::from),
+        threads: args.threads.map(usize::from),
+        bandwidth: args.bandwidth.map(|rate| rate.0),
         memory_bytes: args.memory.map(|size| size.0),
         cache_bytes: args.cache.map(|size| size.0),
         policy: args.policy.into(),

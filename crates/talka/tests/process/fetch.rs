@@ -9,7 +9,7 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
-    time::SystemTime,
+    time::{Duration, Instant, SystemTime},
 };
 use talka_sim::{LinkModel, Relay};
 
@@ -18,8 +18,8 @@ const LAST: &str = "bard=3..6";
 
 /// Slow enough that half of `bard` takes seconds, in bytes a second.
 const SLOW: LinkModel = LinkModel {
-    delay: std::time::Duration::ZERO,
-    jitter: std::time::Duration::ZERO,
+    delay: Duration::ZERO,
+    jitter: Duration::ZERO,
     loss: 0.0,
     rate: Some(400_000),
     cut: false,
@@ -126,6 +126,31 @@ fn layers_are_fetched_from_whoever_has_them() {
     // What was fetched is there, whoever else is.
     let second = up(&at("b"), &["--model", "peer:bard", "--layers", LAST]);
     served(&second, &second, [3, 6]);
+}
+
+/// Goal: weights take no more of a line than the owner of either end allows. Method: half of `bard`, with a limit for
+/// the node that gives, and then for the one that fetches; haste would show, a slow machine does not.
+#[test]
+fn weights_keep_to_the_bandwidth() {
+    const RATE: u64 = 500 << 10;
+    const LIMIT: &[&str] = &["--bandwidth", "500K"];
+    let place = folder();
+    for (gives, fetches) in [(LIMIT, &[][..]), (&[], LIMIT)] {
+        let at = |name: &str| place.path().join(format!("{name}{}", gives.len()));
+        let whole = [&["--layers", "bard=0..6"], gives].concat();
+        let founder = up(&at("a"), &whole);
+        let part = [&["--model", "peer:bard", "--layers", LAST], fetches].concat();
+        let begun = Instant::now();
+        let friend = join(&founder.invite(&[]), &at("b"), &part);
+        served(&friend, &friend, [3, 6]);
+        let bytes: u64 = files(&at("b"), ".tensor")
+            .keys()
+            .map(|file| fs::metadata(file).expect("a tensor").len())
+            .sum();
+        // One piece, and what a quiet line may take at once, come before any wait.
+        let held = bytes - (256 << 10) - RATE / 4;
+        assert!(begun.elapsed() > Duration::from_millis(held * 1000 / RATE), "{bytes} bytes");
+    }
 }
 
 /// Goal: what came before a crash is not fetched again.

@@ -23,6 +23,8 @@ fn limits_hold_at_once_and_after_a_restart() {
     let day = before_now();
     let kept = change(&node, &json!({ "hours": [day], "memory_bytes": 8_000_000_000_u64 }));
     assert_eq!(kept["hours"], json!([day]));
+    let kept = change(&node, &json!({ "threads": 2, "bandwidth_bytes": 1_000_000 }));
+    assert_eq!((&kept["threads"], &kept["bandwidth_bytes"]), (&json!(2), &json!(1_000_000)));
     assert_eq!(kept["memory_bytes"], 8_000_000_000_u64);
     wait_for("a closed node", || {
         let closed = node.get("/api/status").done()["closed"].clone();
@@ -41,10 +43,18 @@ fn limits_hold_at_once_and_after_a_restart() {
         "invalid_value",
         &["memory_bytes", "caches"],
     );
+    for (name, wrong) in [("threads", 0), ("bandwidth_bytes", 1)] {
+        node.post("/api/settings", &json!({ name: wrong })).refused(400, "invalid_value", &[name]);
+    }
     drop(node);
 
+    // What tests start has a flag for threads, which overrules what was kept.
     let again = up(&dir, &[]);
-    assert_eq!(again.get("/api/settings").done()["hours"], json!([day]));
+    let kept = again.get("/api/settings").done();
+    assert_eq!(kept["hours"], json!([day]));
+    assert_eq!((&kept["threads"], &kept["bandwidth_bytes"]), (&json!(1), &json!(1_000_000)));
+    let unlimited = change(&again, &json!({ "bandwidth_bytes": 0 }));
+    assert_eq!(unlimited["bandwidth_bytes"], Value::Null);
     assert_eq!(change(&again, &json!({ "hours": [] }))["closed"], Value::Null);
     drop(again);
     let told = up(&dir, &["--when-idle"]).get("/api/settings").done();

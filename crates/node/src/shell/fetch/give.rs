@@ -114,12 +114,13 @@ pub(crate) async fn serve(
         let asked = Arc::clone(shared);
         let answer = tokio::task::spawn_blocking(move || answer(&asked, ask)).await;
         let answer = answer.expect("answering does not panic");
-        let is_piece = matches!(answer, Answer::Piece(_));
+        let bytes = if let Answer::Piece(bytes) = &answer { bytes.len() as u64 } else { 0 };
         if sender.send(Lane::Activations, answer.to_bytes()).await.is_err() {
             return;
         }
-        if is_piece {
-            sleep(rest(shared.stages.sessions_held() > 0, sender.round_trip())).await;
+        if bytes > 0 {
+            let rest = rest(shared.stages.sessions_held() > 0, sender.round_trip());
+            sleep(rest.max(shared.settings.bandwidth.gave(bytes))).await;
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::{
         fetch::PieceId,
         runs::{Cutter, Part, Run, runs},
     },
+    shell::settings::Bandwidth,
 };
 use std::{
     fs,
@@ -130,13 +131,18 @@ impl Remote {
     ///
     /// # Errors
     /// [`FetchError::Changed`] or [`FetchError::Disk`].
-    pub(super) async fn bring(&self, name: &str, pieces: Pieces) -> Result<(), FetchError> {
+    pub(super) async fn bring(
+        &self,
+        name: &str,
+        pieces: Pieces,
+        bandwidth: &Bandwidth,
+    ) -> Result<(), FetchError> {
         let pieces = Arc::new(Mutex::new(pieces));
         let mut pause = PAUSE_MIN;
         loop {
             let missing = lock(&pieces).left();
             let count = missing.len();
-            let error = match self.try_bring(name, missing, &pieces).await {
+            let error = match self.try_bring(name, missing, &pieces, bandwidth).await {
                 Err(error @ FetchError::Place { .. }) => error,
                 ended => return ended,
             };
@@ -154,6 +160,7 @@ impl Remote {
         name: &str,
         missing: Vec<PieceId>,
         pieces: &Arc<Mutex<Pieces>>,
+        bandwidth: &Bandwidth,
     ) -> Result<(), FetchError> {
         let parts = missing.into_iter().filter_map(|id| self.part(id));
         let mut reading = Reading::start(&self.ranges, self.surveyed.files(), runs(parts));
@@ -164,12 +171,15 @@ impl Remote {
                 let (tensor, place) = (tensor.name().to_owned(), self.ranges.place());
                 return Err(FetchError::Changed { tensor, place });
             }
+            // What comes meanwhile waits in channels that are soon full, and then at the place.
+            let pause = bandwidth.fetched(bytes.len() as u64);
             let keeping = Arc::clone(pieces);
             let kept = spawn_blocking(move || lock(&keeping).keep(id, &bytes)).await;
             kept.expect("writing does not panic").map_err(|source| FetchError::Disk {
                 path: lock(pieces).folder().to_owned(),
                 source,
             })?;
+            sleep(pause).await;
             if told.elapsed() >= TELL {
                 told = Instant::now();
                 let (here, all) = lock(pieces).progress();
@@ -368,8 +378,9 @@ mod tests {
         let all = place.weights.len() as u64;
         assert!(place.given.swap(0, Ordering::Relaxed) < all, "a survey is not all of it");
 
+        let free = Bandwidth::default();
         *place.fails.lock().expect("no panic") = Some(1_200_000);
-        remote.bring("bard", pieces(&model, &partial, [0, 3])).await.expect("it comes");
+        remote.bring("bard", pieces(&model, &partial, [0, 3]), &free).await.expect("it comes");
         let (here, wanted) = pieces(&model, &partial, [0, 3]).progress();
         assert_eq!(here, wanted);
         let given = place.given.swap(0, Ordering::Relaxed);
@@ -382,9 +393,9 @@ mod tests {
 
         // The next start asks for nothing, and a longer span for what it adds.
         let (model, partial, remote) = open(&place, dir.path()).await;
-        remote.bring("bard", pieces(&model, &partial, [0, 3])).await.expect("it is here");
+        remote.bring("bard", pieces(&model, &partial, [0, 3]), &free).await.expect("it is here");
         assert_eq!(place.given.load(Ordering::Relaxed), 0);
-        remote.bring("bard", pieces(&model, &partial, [2, 4])).await.expect("it comes");
+        remote.bring("bard", pieces(&model, &partial, [2, 4]), &free).await.expect("it comes");
         assert!(place.given.load(Ordering::Relaxed) < wanted / 2);
     }
 
@@ -393,8 +404,11 @@ mod tests {
         let (dir, place) = (tempfile::tempdir().expect("temporary folder"), Place::new());
         let (model, partial, remote) = open(&place, dir.path()).await;
         place.is_another.store(true, Ordering::Relaxed);
-        let error =
-            remote.bring("bard", pieces(&model, &partial, [0, 6])).await.expect_err("refused");
+        let free = Bandwidth::default();
+        let error = remote
+            .bring("bard", pieces(&model, &partial, [0, 6]), &free)
+            .await
+            .expect_err("refused");
         assert!(matches!(error, FetchError::Changed { .. }), "{error}");
         assert_eq!(pieces(&model, &partial, [0, 6]).progress().0, 0);
     }

@@ -1,7 +1,6 @@
 //! Programs of Debian that a check needs and this machine lacks: asked for once, and only where nobody need type anything.
 
-use crate::cargo::{succeeds, tool};
-use std::{path::Path, process::Command};
+use crate::cargo::{succeeds, with};
 
 /// Installs `packages` if this is a system with apt and we may: as root, or by `sudo` without a password. Says
 /// whether they are there.
@@ -25,10 +24,4 @@ pub fn install(packages: &[&str]) -> bool {
     let wanted = [&["install", "--no-install-recommends"], packages].concat();
     // Lists may be missing or old: they are asked for when it does not work without.
     apt(&wanted) || (apt(&["update"]) && apt(&wanted))
-}
-
-fn with(program: &str, arguments: &[&str]) -> Command {
-    let mut command = tool(Path::new(program));
-    command.args(arguments);
-    command
 }

@@ -37,6 +37,13 @@ pub fn tool(program: &Path) -> Command {
     command
 }
 
+/// [`tool`] by its name on the path, with `arguments`.
+pub fn with(program: &str, arguments: &[&str]) -> Command {
+    let mut command = tool(Path::new(program));
+    command.args(arguments);
+    command
+}
+
 /// Whether the command exists and succeeds. Its output is not shown.
 pub fn succeeds(mut command: Command) -> bool {
     let silent = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());

@@ -4,17 +4,9 @@
 //! of Python into an environment of their own, those of Node beside their test. Without the network only what is
 //! installed already serves.
 
-use crate::{
-    apt,
-    cargo::{root, succeeds, tool},
-    python::Packages,
-};
+use crate::{cargo::root, npm, python::Packages};
 use anyhow::Result;
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{fs, path::PathBuf};
 
 /// Where the tests look for the Python that has the clients.
 const PYTHON: &str = "TALKA_CLIENTS_PYTHON";
@@ -24,7 +16,7 @@ const NODE: &str = "TALKA_CLIENTS_NODE";
 /// What tests that run now should be told: the programs of the clients that are installed.
 pub fn variables() -> Vec<(&'static str, PathBuf)> {
     let python = with_packages(|packages| packages.installed()).ok().flatten();
-    let node = has_node_client().then(|| (NODE, "node".into()));
+    let node = npm::is_installed(&folder()).then(|| (NODE, "node".into()));
     python.map(|python| (PYTHON, python)).into_iter().chain(node).collect()
 }
 
@@ -34,8 +26,9 @@ pub fn install() -> Result<(), String> {
     if let Err(error) = with_packages(|packages| packages.install()) {
         missing.push(error.to_string());
     }
-    if !has_node_client() && !install_node_client() {
-        missing.push("node, npm and a way to its registry are needed for OpenAI's client".into());
+    match npm::lack(&folder()) {
+        Some(lack) => missing.push(format!("OpenAI's client for Node: {lack}")),
+        None => missing.extend(npm::install(&folder()).err().map(|error| error.to_string())),
     }
     if missing.is_empty() { Ok(()) } else { Err(missing.join("; ")) }
 }
@@ -47,30 +40,6 @@ fn with_packages<T>(of: impl FnOnce(&Packages<'_>) -> Result<T>) -> Result<T> {
     of(&Packages { name: "clients", packages: &lines.collect::<Vec<_>>() })
 }
 
-fn install_node_client() -> bool {
-    let ready = || ["node", "npm"].iter().all(|name| succeeds(with(name, &["--version"])));
-    let is_ready = ready() || (apt::install(&["nodejs", "npm"]) && ready());
-    let mut npm = with("npm", &["ci", "--no-audit", "--no-fund"]);
-    is_ready && npm.current_dir(folder()).status().is_ok_and(|status| status.success())
-}
-
-/// Whether Node's client is here as the lock wants it.
-fn has_node_client() -> bool {
-    let lock = |path: &str| {
-        let lock: serde_json::Value =
-            serde_json::from_str(&fs::read_to_string(folder().join(path)).ok()?).ok()?;
-        lock["packages"]["node_modules/openai"]["version"].as_str().map(str::to_owned)
-    };
-    let wanted = lock("package-lock.json");
-    wanted.is_some() && lock("node_modules/.package-lock.json") == wanted
-}
-
 fn folder() -> PathBuf {
     root().join("clients")
-}
-
-fn with(program: &str, arguments: &[&str]) -> Command {
-    let mut command = tool(Path::new(program));
-    command.args(arguments);
-    command
 }

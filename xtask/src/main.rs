@@ -12,6 +12,7 @@ mod clients;
 mod fuzz;
 mod layering;
 mod node;
+mod npm;
 mod python;
 mod test;
 mod web;

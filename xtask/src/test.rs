@@ -11,6 +11,7 @@ use crate::{
 };
 use anyhow::{Context, Result, bail};
 use std::{
+    fmt::Display,
     path::Path,
     process::Command,
     time::{Duration, Instant},
@@ -150,13 +151,15 @@ fn dashboard() -> Outcome {
 }
 
 fn browser() -> Outcome {
+    const UNTRIED: &str = "THE PAGE WAS TRIED IN NO BROWSER";
     match (web::lack(), web::browser()) {
         (None, Ok(browser)) => told(web::try_in(&browser, false)),
-        (Some(lack), _) | (None, Err(lack)) => left_out(&lack, "THE PAGE WAS TRIED IN NO BROWSER"),
+        (Some(lack), _) => left_out(&lack, UNTRIED),
+        (None, Err(lack)) => left_out(&lack, UNTRIED),
     }
 }
 
-fn left_out(lack: &web::Lack, what: &str) -> Outcome {
+fn left_out(lack: &dyn Display, what: &str) -> Outcome {
     let text = format!("{lack}; {what}");
     eprintln!("warning: {text}");
     Outcome::Skipped(text)

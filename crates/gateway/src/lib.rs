@@ -43,5 +43,5 @@ pub use cors::{Origin, OriginError};
 pub use listen::{Limits, STOPPING_MAX};
 pub use login::{LoginLink, Logins};
 pub use server::{GatewayConfig, serve};
-pub use shelf::{Progress, Pull, PullReport, PullState, Shelf, ShelfError, ShelfModel};
+pub use shelf::{Doing, Progress, PullReport, PullState, Shelf, ShelfError, ShelfModel};
 pub use tls::{Tls, TlsError};

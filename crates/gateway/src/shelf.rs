@@ -41,7 +41,10 @@ pub trait Shelf: Debug + Send + Sync {
     fn check(&self, reference: &str) -> Result<String, ShelfError>;
 
     /// Fetches a reference that was checked, and tells `progress` of it.
-    fn pull(self: Arc<Self>, reference: String, progress: Arc<Progress>) -> Pull;
+    fn pull(self: Arc<Self>, reference: String, progress: Arc<Progress>) -> Doing;
+
+    /// Has the node serve what `reference` names, which is on the disk.
+    fn serve(self: Arc<Self>, reference: String) -> Doing;
 
     /// Frees the disk of what `reference` names; says how many bytes. Blocks.
     ///
@@ -50,8 +53,8 @@ pub trait Shelf: Debug + Send + Sync {
     fn remove(&self, reference: &str) -> Result<u64, ShelfError>;
 }
 
-/// A fetch under way.
-pub type Pull = Pin<Box<dyn Future<Output = Result<(), ShelfError>> + Send>>;
+/// What takes its time.
+pub type Doing = Pin<Box<dyn Future<Output = Result<(), ShelfError>> + Send>>;
 
 /// Why a shelf does not do what is asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -66,6 +69,9 @@ pub enum ShelfError {
     /// The hub or the disk did not do it.
     #[error("{reason}")]
     Failed { reason: String },
+    /// It is on the disk and cannot be served.
+    #[error("{reason}")]
+    Refused { reason: String },
     /// Not on the disk.
     #[error("{reason}")]
     NotHere { reason: String },
@@ -93,6 +99,8 @@ pub struct ShelfModel {
     pub bytes: u64,
     /// Whether all of it is here.
     pub whole: bool,
+    /// Whether the node serves a model of its name.
+    pub served: bool,
 }
 
 /// How far a fetch is, in bytes. Written by the shelf, from any thread.
@@ -276,6 +284,7 @@ pub(crate) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
         .route("/api/shelf", get(list))
         .route("/api/shelf/pull", post(pull))
         .route("/api/shelf/stop", post(stop))
+        .route("/api/shelf/serve", post(serve))
         .route("/api/shelf/remove", post(remove))
 }
 
@@ -299,6 +308,14 @@ async fn stop(
 ) -> Result<Json<Vec<PullReport>>, ApiError> {
     pulls.stop(&reference(body)?)?;
     Ok(Json(pulls.reports()))
+}
+
+async fn serve(
+    Extension(pulls): Extension<Pulls>,
+    body: Fields,
+) -> Result<Json<ShelfReport>, ApiError> {
+    pulls.shelf()?.serve(reference(body)?).await?;
+    list(Extension(pulls)).await
 }
 
 async fn remove(
@@ -342,7 +359,7 @@ mod tests {
             reference.starts_with("hf:").then(|| reference.to_owned()).ok_or_else(reason)
         }
 
-        fn pull(self: Arc<Self>, reference: String, progress: Arc<Progress>) -> Pull {
+        fn pull(self: Arc<Self>, reference: String, progress: Arc<Progress>) -> Doing {
             Box::pin(async move {
                 progress.start(10, 0);
                 for _ in 0..10 {
@@ -355,6 +372,10 @@ mod tests {
                 }
                 Ok(())
             })
+        }
+
+        fn serve(self: Arc<Self>, _: String) -> Doing {
+            Box::pin(async { Ok(()) })
         }
 
         fn remove(&self, _: &str) -> Result<u64, ShelfError> {

@@ -205,7 +205,7 @@ impl Api {
                 adapters: known.adapters.iter().map(|known| known.name.clone()).collect(),
             }
         };
-        let mut reports: Vec<_> = self.shared.models.iter().map(report).collect();
+        let mut reports: Vec<_> = self.shared.models.all().iter().map(report).collect();
         reports.sort_by(|a, b| a.name.cmp(&b.name));
         reports
     }

@@ -80,6 +80,14 @@ pub struct ModelChoice {
     pub draft: Option<ModelSource>,
 }
 
+impl ModelChoice {
+    /// A model whose files are here, with nothing beside it.
+    pub const fn here(name: String, source: ModelSource) -> Self {
+        let place = ModelPlace::Here(source);
+        Self { place, name, span: None, adapters: Vec::new(), grade_min: Grade::Q4, draft: None }
+    }
+}
+
 /// A service outside the network that answers where the network cannot, and when a request asks for it.
 #[derive(Debug, Clone)]
 pub struct UpstreamChoice {

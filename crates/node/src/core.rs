@@ -155,6 +155,8 @@ pub enum Input {
     Seen(Activity),
     /// Its owner sets other limits: when others are served, and bytes for weights.
     Limited { opening: Opening, memory_bytes: u64 },
+    /// Its owner has one more model.
+    Serve(Box<OwnModel>),
     /// Its owner lets a model rest, or wakes it.
     Rest { model: ModelId, rests: bool },
     /// This node can be reached at these addresses.
@@ -384,6 +386,7 @@ impl Core {
             Input::Addresses(addresses) => self.addresses = addresses,
             Input::Seen(activity) => self.seen(now, activity),
             Input::Limited { opening, memory_bytes } => self.limited(opening, memory_bytes),
+            Input::Serve(model) => self.serve(*model),
             Input::Rest { model, rests } => self.rest(model, rests),
             Input::Unresponsive { peer } => {
                 gone.extend(self.directory.is_linked(peer).then_some(peer))

@@ -51,7 +51,7 @@ use desk::Desk;
 pub use fetch::FetchError;
 use hub::{HubInput, View};
 use links::Links;
-use models::KnownModel;
+use models::Models;
 use session::HeadEvent;
 use stages::{Job, StageThread};
 use std::{
@@ -79,7 +79,7 @@ pub(crate) struct Shared {
     pub(crate) keys: Keypair,
     pub(crate) name: String,
     pub(crate) started_at: Tick,
-    pub(crate) models: Vec<Arc<KnownModel>>,
+    pub(crate) models: Models,
     /// Asked where the network cannot answer, in this order.
     pub(crate) upstreams: Vec<upstream::Upstream>,
     pub(crate) store: Arc<crate::store::Store>,

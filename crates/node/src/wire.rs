@@ -27,7 +27,7 @@ pub const ADDRESSES_MAX: usize = 8;
 /// Most nodes of one network.
 pub const PEERS_MAX: usize = 1_024;
 /// Most models one node offers, and spans of each.
-const OFFERS_MAX: usize = 64;
+pub(crate) const OFFERS_MAX: usize = 64;
 const SPANS_MAX: usize = 64;
 /// Most links whose round trips a node tells: enough for a co-operative where everybody is linked with everybody, and
 /// in a larger one only near nodes matter.

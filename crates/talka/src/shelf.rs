@@ -1,10 +1,13 @@
 //! The models on this computer's disk, and the hub, as the gateway asks for them.
 
-use crate::hub::{self, Access};
+use crate::{
+    hub::{self, Access},
+    model_ref::Located,
+};
 use std::{sync::Arc, thread};
-use talka_gateway::{Progress, Pull, Shelf, ShelfError, ShelfModel};
+use talka_gateway::{Doing, Progress, Shelf, ShelfError, ShelfModel};
 use talka_hub::{Event, HubError, HubRef};
-use talka_node::api::Api;
+use talka_node::api::{AdminError, Api};
 use tokio::{runtime::Handle, sync::oneshot, task::spawn_blocking};
 
 /// What [`Access`] knows, for the gateway.
@@ -43,19 +46,38 @@ impl HubShelf {
     }
 }
 
+impl HubShelf {
+    /// A whole model on the disk.
+    fn find(&self, reference: &str) -> Result<Located, ShelfError> {
+        let wanted = read(reference)?;
+        for kept in self.access.store.list().map_err(failed)? {
+            for model in kept.models {
+                let found = model.reference(&kept.reference);
+                if found == wanted {
+                    return Located::pulled(&found, model).map_err(failed);
+                }
+            }
+        }
+        let reason = format!("{reference} is not on this computer, or not whole: fetch it first");
+        Err(ShelfError::NotHere { reason })
+    }
+}
+
 impl Shelf for HubShelf {
     fn list(&self) -> Result<Vec<ShelfModel>, ShelfError> {
-        let kept = self.access.store.list().map_err(failed)?;
+        let (kept, names) = (self.access.store.list().map_err(failed)?, self.node.model_names());
         let models = kept.iter().flat_map(|kept| {
             let whole = kept.models.iter().map(|model| ShelfModel {
                 reference: model.reference(&kept.reference).to_string(),
                 bytes: model.bytes,
                 whole: true,
+                served: names.contains(&model.name),
             });
             let part = kept.models.is_empty().then(|| ShelfModel {
                 reference: kept.reference.to_string(),
                 bytes: kept.bytes,
                 whole: false,
+                served: false,
             });
             whole.chain(part).collect::<Vec<_>>()
         });
@@ -68,7 +90,7 @@ impl Shelf for HubShelf {
     }
 
     /// On a thread of its own, for the hub's futures stay on the thread where they began. It ends with what is returned.
-    fn pull(self: Arc<Self>, reference: String, progress: Arc<Progress>) -> Pull {
+    fn pull(self: Arc<Self>, reference: String, progress: Arc<Progress>) -> Doing {
         Box::pin(async move {
             let (wanted, unwanted) = oneshot::channel::<()>();
             let runtime = Handle::current();
@@ -84,6 +106,16 @@ impl Shelf for HubShelf {
             let fetched = fetched.await.expect("fetching does not panic");
             drop(wanted);
             fetched
+        })
+    }
+
+    fn serve(self: Arc<Self>, reference: String) -> Doing {
+        Box::pin(async move {
+            let shelf = Arc::clone(&self);
+            let found = spawn_blocking(move || shelf.find(&reference)).await;
+            let Located { name, source, .. } = found.expect("looking does not panic")?;
+            let refused = |error: AdminError| ShelfError::Refused { reason: error.to_string() };
+            self.node.serve(name, source).await.map_err(refused)
         })
     }
 

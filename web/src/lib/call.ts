@@ -54,8 +54,8 @@ export function post(path: string, body: unknown, signal?: AbortSignal): Promise
 }
 
 /** An order to the node, and what it reports then. */
-export async function order<T>(path: string, body: unknown): Promise<T> {
-  const response = await post(path, body, AbortSignal.timeout(TIMEOUT_MS));
+export async function order<T>(path: string, body: unknown, timeoutMs = TIMEOUT_MS): Promise<T> {
+  const response = await post(path, body, AbortSignal.timeout(timeoutMs));
   return response.json();
 }
 

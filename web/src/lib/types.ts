@@ -95,6 +95,7 @@ export interface ShelfModel {
   ref: string;
   bytes: number;
   whole: boolean;
+  served: boolean;
 }
 
 /** A fetch from the hub. */

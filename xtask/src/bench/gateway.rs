@@ -7,7 +7,8 @@
 //! their share of its processors.
 
 use crate::{
-    cargo::{cargo, succeeds, target_folder, tool},
+    apt,
+    cargo::{cargo, target_folder, tool},
     node::Node,
 };
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -16,7 +17,7 @@ use std::{
     env::consts::EXE_SUFFIX,
     io::Read,
     net::TcpStream,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::Command,
     thread,
     time::{Duration, Instant},
@@ -85,10 +86,7 @@ fn wrk() -> Result<PathBuf> {
         command.output().is_ok()
     };
     if !there() {
-        println!("wrk is not installed: asking apt-get for it");
-        let mut install = tool(Path::new("apt-get"));
-        install.args(["install", "--yes", "--quiet", "wrk"]);
-        ensure!(succeeds(install) && there(), "wrk is missing: apt-get install wrk");
+        ensure!(apt::install(&["wrk"]) && there(), "wrk is missing: apt-get install wrk");
     }
     Ok("wrk".into())
 }

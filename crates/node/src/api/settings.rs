@@ -2,18 +2,22 @@
 
 use super::{AdminError, Api};
 use crate::{
-    config::MemoryShare,
+    config::{MemoryShare, ModelChoice, StartError},
     core::owner::{Hours, Opening},
     shell::{
         hub::HubInput,
+        meter,
+        models::KnownModel,
+        open::own_model,
         settings::{HOURS_MAX, Limits},
     },
 };
 use serde::{Deserialize, Serialize};
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use talka_base::Credits;
+use talka_engine::{ModelSource, kernels::Kernels};
 use talka_plan::residency::Policy;
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, task::spawn_blocking};
 
 /// More threads than any machine has processors: a slip of the finger.
 const THREADS_MAX: u32 = 1024;
@@ -166,14 +170,55 @@ impl Api {
         self.shared.settings.bandwidth.fetched(bytes)
     }
 
+    /// What the models that this node knows are called.
+    pub fn model_names(&self) -> Vec<String> {
+        self.shared.models.all().iter().map(|known| known.name.clone()).collect()
+    }
+
+    /// Serves the model at `source` as `name` from now on, until the node stops. If it does so already, that model is
+    /// woken if it rests.
+    ///
+    /// # Errors
+    /// [`AdminError::Model`] if it cannot be opened, or there are too many.
+    pub async fn serve(&self, name: String, source: ModelSource) -> Result<(), AdminError> {
+        let shared = Arc::clone(&self.shared);
+        let opened = spawn_blocking(move || {
+            let kernels = Kernels::detect(Arc::clone(&shared.settings.pool));
+            let choice = ModelChoice::here(name, source.clone());
+            let known = KnownModel::open(&choice, source, shared.settings.weights, &kernels)?;
+            let own = own_model(&known, meter::bytes_per_second(&shared.settings.pool));
+            Ok((Arc::new(known), Box::new(own)))
+        });
+        let opened = opened.await.expect("opening does not panic");
+        let refused = |reason: String| AdminError::Model { reason };
+        let (known, model) = opened.map_err(|error: StartError| refused(error.to_string()))?;
+        let new = Arc::clone(&known);
+        let known = self.shared.models.add(known).map_err(|found| {
+            refused(format!("this node serves {found} models, the most that it can"))
+        })?;
+        if !Arc::ptr_eq(&known, &new) {
+            return match (known.name == new.name, known.id == new.id) {
+                (true, true) => self.rest(&known.name, false).await,
+                (true, false) => {
+                    Err(refused(format!("another model is called {} here", known.name)))
+                }
+                _ => Err(refused(format!("its weights are served already, as {}", known.name))),
+            };
+        }
+        let (done, taken) = oneshot::channel();
+        let input = HubInput::Serve { model, done };
+        self.shared.hub.send(input).await.map_err(|_| AdminError::Stopping)?;
+        taken.await.map_err(|_| AdminError::Stopping)
+    }
+
     /// Gives the layers of a model back and loads none of it, or ends that. Until the node starts again.
     ///
     /// # Errors
     /// [`AdminError::NoModel`] if nothing here is called so.
     pub async fn rest(&self, model: &str, rests: bool) -> Result<(), AdminError> {
         let shared = &self.shared;
-        let Some(known) = shared.models.iter().find(|known| known.name == model) else {
-            let known = shared.models.iter().map(|known| known.name.clone()).collect();
+        let Some(known) = shared.models.find(|known| known.name == model) else {
+            let known = self.model_names();
             return Err(AdminError::NoModel { found: model.into(), known });
         };
         let (done, taken) = oneshot::channel();

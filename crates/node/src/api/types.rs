@@ -772,6 +772,9 @@ pub enum AdminError {
     /// Nobody here knows the model.
     #[error("model {found:?} is not known here, expected one of: {}", known.join(", "))]
     NoModel { found: String, known: Vec<String> },
+    /// A model that cannot be served.
+    #[error("the model cannot be served: {reason}")]
+    Model { reason: String },
     /// The store failed.
     #[error(transparent)]
     Store(#[from] crate::store::StoreError),

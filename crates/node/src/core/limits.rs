@@ -4,7 +4,7 @@
 //! A model that rests has no memory here: it gives its layers back at once, whoever serves them, and sessions under way
 //! keep theirs until they end. Nothing here is remembered: the shell does that.
 
-use super::{Core, owner::Opening};
+use super::{Core, OwnModel, owner::Opening};
 use talka_base::ModelId;
 
 impl Core {
@@ -22,6 +22,13 @@ impl Core {
     pub(super) fn limited(&mut self, opening: Opening, memory_bytes: u64) {
         self.owner.reopen(opening);
         self.memory_bytes = memory_bytes;
+    }
+
+    /// The owner has one more model: what each may take of the memory is decided anew.
+    pub(super) fn serve(&mut self, model: OwnModel) {
+        if self.models.iter().all(|own| own.id != model.id) {
+            self.models.push(model);
+        }
     }
 
     /// The owner lets a model rest, or wakes it: then spans that could not be loaded are tried again.

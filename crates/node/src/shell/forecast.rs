@@ -80,7 +80,7 @@ async fn outlook(
         ModelOutlook { id: known.id, name: known.name.clone(), shape, bytes, grade: known.grade }
     };
     let policy = desk.read(|ledger| ledger.policy().clone());
-    Ok(Outlook::new(policy, shared.models.iter().map(model).collect(), nodes))
+    Ok(Outlook::new(policy, shared.models.all().iter().map(model).collect(), nodes))
 }
 
 /// What a node with `config` would come to if it joined the network of its invitation.

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     core::{
-        Core, Effect, HEARTBEAT_MS, Input,
+        Core, Effect, HEARTBEAT_MS, Input, OwnModel,
         directory::Speed,
         faults::Fault,
         measures::Sample,
@@ -84,6 +84,11 @@ pub(crate) enum HubInput {
     Limit {
         opening: Opening,
         weights_bytes: u64,
+        done: oneshot::Sender<()>,
+    },
+    /// The owner has one more model.
+    Serve {
+        model: Box<OwnModel>,
         done: oneshot::Sender<()>,
     },
     /// The owner lets a model rest, or wakes it.
@@ -244,6 +249,10 @@ pub(crate) async fn run(shared: Arc<Shared>, mut hub: Hub, mut inputs: mpsc::Rec
                 hub.limit(&shared, opening, weights_bytes);
                 let _ = done.send(());
             }
+            Some(HubInput::Serve { model, done }) => {
+                hub.step(&shared, Input::Serve(model));
+                let _ = done.send(());
+            }
             Some(HubInput::Rest { model, rests, done }) => {
                 hub.step(&shared, Input::Rest { model, rests });
                 let _ = done.send(());
@@ -342,7 +351,7 @@ impl Hub {
     }
 
     fn load(&self, shared: &Arc<Shared>, id: ModelId, span: LayerSpan) {
-        let Some(known) = shared.model_by_id(id).cloned() else { return };
+        let Some(known) = shared.model_by_id(id) else { return };
         let (shared, kernels) = (Arc::clone(shared), self.kernels.clone());
         tokio::spawn(async move {
             let success = match fetch::bring(&shared, &known, span).await {

@@ -10,11 +10,11 @@ use super::{
 use crate::{
     api::GenerateError,
     config::{ModelChoice, StartError},
-    wire::{ADAPTERS_MAX, Grade},
+    wire::{ADAPTERS_MAX, Grade, OFFERS_MAX},
 };
 use std::{
     collections::BTreeSet,
-    sync::{Arc, Mutex, OnceLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError, RwLock},
 };
 use talka_base::{AdapterId, LayerSpan, ModelId, NodeId};
 use talka_engine::{
@@ -52,6 +52,44 @@ pub(crate) struct KnownModel {
     pub(crate) liars: Mutex<BTreeSet<NodeId>>,
     /// Made when a request first brings a grammar.
     grammars: OnceLock<Result<GrammarCompiler, GrammarError>>,
+}
+
+/// The models of a node, in the order in which they came. They stay until it stops.
+#[derive(Default)]
+pub(crate) struct Models(RwLock<Vec<Arc<KnownModel>>>);
+
+impl From<Vec<Arc<KnownModel>>> for Models {
+    fn from(models: Vec<Arc<KnownModel>>) -> Self {
+        Self(RwLock::new(models))
+    }
+}
+
+impl Models {
+    pub(crate) fn all(&self) -> Vec<Arc<KnownModel>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn find(&self, is_it: impl Fn(&KnownModel) -> bool) -> Option<Arc<KnownModel>> {
+        let models = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        models.iter().find(|known| is_it(known)).cloned()
+    }
+
+    /// One more, or one that was there before with the same name or weights.
+    ///
+    /// # Errors
+    /// How many there are, if that is as many as a node can offer.
+    pub(crate) fn add(&self, known: Arc<KnownModel>) -> Result<Arc<KnownModel>, usize> {
+        let mut models = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let same = |other: &&Arc<KnownModel>| other.name == known.name || other.id == known.id;
+        if let Some(known) = models.iter().find(same) {
+            return Ok(Arc::clone(known));
+        }
+        if models.len() >= OFFERS_MAX {
+            return Err(models.len());
+        }
+        models.push(Arc::clone(&known));
+        Ok(known)
+    }
 }
 
 /// A resident adapter.
@@ -237,15 +275,13 @@ impl Draft {
 }
 
 impl Shared {
-    pub(crate) fn model_by_id(&self, id: ModelId) -> Option<&Arc<KnownModel>> {
-        self.models.iter().find(|m| m.id == id)
+    pub(crate) fn model_by_id(&self, id: ModelId) -> Option<Arc<KnownModel>> {
+        self.models.find(|known| known.id == id)
     }
 
     /// The model, and the adapter if the name has one: `MODEL` or `MODEL:ADAPTER`.
     pub(crate) fn choose(&self, name: &str) -> Result<Chosen, GenerateError> {
-        let find = |name: &str| {
-            self.models.iter().find(|m| m.name == name || m.id.to_string() == name).cloned()
-        };
+        let find = |name: &str| self.models.find(|m| m.name == name || m.id.to_string() == name);
         if let Some(known) = find(name) {
             return Ok(Chosen { known, adapter: None });
         }

@@ -124,7 +124,7 @@ pub(super) async fn open(
         keys,
         name: config.name.clone(),
         started_at: now(),
-        models,
+        models: models.into(),
         upstreams,
         store,
         callers,
@@ -218,7 +218,7 @@ async fn fetch_models(
 }
 
 /// What the core is told of a model whose files are known.
-pub(super) fn own_model(known: &KnownModel, bytes_per_second: f64) -> OwnModel {
+pub(crate) fn own_model(known: &KnownModel, bytes_per_second: f64) -> OwnModel {
     let shape = known.model.shape();
     let bytes = known.model.span_bytes(known.pinned.unwrap_or(shape.span()));
     let layer_bytes = known.model.span_bytes(shape.span()) / u64::from(shape.layers);

@@ -597,5 +597,5 @@ fn check_ticket(shared: &Shared, open: &Open) -> Result<Arc<KnownModel>, Wrong> 
     if desk.read(|ledger| ledger.is_closed(&open.session)) {
         return Err("the reservation was settled or released already".into());
     }
-    Ok(Arc::clone(known))
+    Ok(known)
 }

@@ -213,7 +213,8 @@ fn nobody(shared: &Shared, request: &GenerateRequest) -> GenerateError {
 
 /// The error for a model that neither this node nor an upstream has.
 pub(crate) fn unknown_model(shared: &Shared, found: &str) -> GenerateError {
-    let own = shared.models.iter().flat_map(|known| known.names());
+    let models = shared.models.all();
+    let own = models.iter().flat_map(|known| known.names());
     let others = shared.upstreams.iter().flat_map(|upstream| &upstream.models);
     let mut known: Vec<String> = own.collect();
     for model in others {

@@ -3,9 +3,8 @@
 use std::{path::Path, time::Duration};
 use talka_base::LayerSpan;
 use talka_node::{
-    ModelChoice, ModelPlace, ModelSource, Node, NodeConfig, Policy,
+    ModelChoice, ModelSource, Node, NodeConfig, Policy,
     api::{Fallback, GenerateRequest, Prompt, SamplingParams},
-    wire::Grade,
 };
 use tokio::time::{sleep, timeout};
 
@@ -23,12 +22,8 @@ pub fn span(start: u32, end: u32) -> LayerSpan {
 pub async fn node(dir: &Path, span: LayerSpan) -> Node {
     let bard = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/models/bard");
     let model = ModelChoice {
-        place: ModelPlace::Here(ModelSource::Folder(bard)),
-        name: "bard".into(),
         span: Some(span),
-        adapters: Vec::new(),
-        grade_min: Grade::Q4,
-        draft: None,
+        ..ModelChoice::here("bard".into(), ModelSource::Folder(bard))
     };
     let config = NodeConfig {
         data_dir: dir.into(),

@@ -6,8 +6,12 @@ use crate::{
         REF, files,
         server::{Behaviour, FakeHub},
     },
+    models::bard,
 };
 use serde_json::{Value, json};
+
+/// What requests call the model at [`REF`].
+const SERVED: &str = "tiny";
 
 fn order(node: &Node, what: &str) -> crate::harness::Reply {
     node.post(&format!("/api/shelf/{what}"), &json!({ "ref": REF }))
@@ -27,7 +31,9 @@ fn until(node: &Node, state: &str, enough: impl Fn(&Value) -> bool) -> Value {
 fn a_running_node_fetches_shows_and_removes_models() {
     let (place, hub) = (folder(), FakeHub::start(&files()));
     hub.behave(Behaviour { hold: Some(1_500_000), ..Behaviour::default() });
-    let more = ["--model", "bard"];
+    // What the hub has are bard's weights.
+    let other = bard().join("../../../fixtures/reference/llama");
+    let more = ["--model", other.to_str().expect("text")];
     let node = up_with_hub(&place.path().join("data"), &more, &hub.endpoint());
     assert_eq!(node.get("/api/shelf").done(), json!({ "models": [], "pulls": [] }));
 
@@ -47,7 +53,30 @@ fn a_running_node_fetches_shows_and_removes_models() {
     assert_eq!(done["done_bytes"], done["total_bytes"]);
     let models = node.get("/api/shelf").done()["models"].clone();
     assert_eq!((&models[0]["ref"], &models[0]["whole"]), (&json!(REF), &json!(true)));
+    assert_eq!(models[0]["served"], false);
+    assert_eq!(order(&node, "serve").done()["models"][0]["served"], true);
+    let ask = json!({ "model": SERVED, "prompt": "A", "max_tokens": 2 });
+    wait_for("its layers", || {
+        let models = node.get("/api/models").done();
+        let is_it = |model: &Value| model["name"] == SERVED && model["complete"] == true;
+        models.as_array()?.iter().any(is_it).then_some(())
+    });
+    node.post("/v1/completions", &ask).done();
+    // One that is served already is woken, and no second one comes.
+    node.post("/api/models/rest", &json!({ "model": SERVED, "rests": true })).done();
+    order(&node, "serve").done();
+    let models = node.get("/api/models").done();
+    let of_it = |model: &&Value| model["name"] == SERVED;
+    let models: Vec<_> = models.as_array().expect("a list").iter().filter(of_it).collect();
+    assert_eq!((models.len(), &models[0]["rests"]), (1, &json!(false)));
+
     assert_eq!(order(&node, "remove").done()["models"], json!([]));
+    order(&node, "serve").refused(404, "model_not_found", &[REF]);
+    drop(node);
+    let node = up_with_hub(&place.path().join("again"), &["--model", "bard"], &hub.endpoint());
+    order(&node, "pull").done();
+    until(&node, "done", |_| true);
+    order(&node, "serve").refused(400, "model_refused", &["as bard"]);
     order(&node, "remove").refused(404, "model_not_found", &[REF]);
 }
 

@@ -127,12 +127,12 @@ pub(crate) async fn serve(
 
 fn answer(shared: &Arc<Shared>, ask: Ask) -> Answer {
     let known = match &ask {
-        Ask::Describe { name } => shared.models.iter().find(|known| known.name == *name),
+        Ask::Describe { name } => shared.models.find(|known| known.name == *name),
         Ask::Outline { model, .. } | Ask::Piece { model, .. } => shared.model_by_id(*model),
     };
     let absent = |reason: &str| Answer::Absent { reason: reason.into() };
     let Some(known) = known else { return absent("this node has no such model") };
-    let told = match told(known, &shared.outlines) {
+    let told = match told(&known, &shared.outlines) {
         None => return Answer::NotYet,
         Some(Err(reason)) => return absent(reason),
         Some(Ok(told)) => told,

@@ -65,6 +65,7 @@ pub struct Provenance {
     /// Of all choices: what the stages signed for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     receipts: Vec<ReceiptReport>,
+    audit: Audit,
     /// The first service outside the network that made one of the choices.
     #[serde(skip_serializing_if = "Option::is_none")]
     upstream: Option<String>,
@@ -73,12 +74,24 @@ pub struct Provenance {
     requests: Vec<String>,
 }
 
+/// Whether anybody else looked into the work that an answer took. Nodes do not audit each other yet, so nobody did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Audit {
+    /// There is the word of the stages alone, which they signed.
+    Unaudited,
+    /// It came from outside the network, or took no work: nobody signed for any.
+    NothingSigned,
+}
+
 impl Provenance {
     /// Of all choices together; there is at least one.
     pub fn of(summaries: &[Summary]) -> Self {
         let all = || summaries.iter();
         let names: Vec<_> = all().map(|summary| summary.request.to_string()).collect();
+        let is_signed = all().any(|summary| !summary.receipts.is_empty());
         Self {
+            audit: if is_signed { Audit::Unaudited } else { Audit::NothingSigned },
             request: names[0].clone(),
             cost_micro_gft: all().map(|summary| summary.cost.0).sum(),
             flops: all().map(|summary| summary.flops.0).sum(),

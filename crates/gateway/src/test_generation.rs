@@ -47,6 +47,7 @@ pub fn provenance() -> Value {
         "request": REQUEST, "cost_micro_gft": 1500, "flops": 77,
         "route": [{"node": "11".repeat(32), "name": "kitchen", "span": [0, 4]}],
         "receipts": [{"node": "11".repeat(32), "span": [0, 4], "positions": 5, "flops": 77, "signed": "0100"}],
+        "audit": "unaudited",
     })
 }
 

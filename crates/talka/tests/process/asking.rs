@@ -189,4 +189,5 @@ fn guesses_and_company_change_no_greedy_answer() {
     assert_eq!(together["choices"], alone["choices"]);
     assert_eq!(together["talka"]["flops"], alone["talka"]["flops"]);
     assert_ne!(together["talka"]["cost_micro_gft"], 0, "all stages signed the same work");
+    assert_eq!(together["talka"]["audit"], "unaudited");
 }

@@ -110,6 +110,7 @@ fn another_networks_node_answers_where_there_is_no_route() {
     let answer = reply.done();
     assert_eq!(answer["choices"][0]["text"], golden.continuation());
     assert_eq!(answer["talka"]["upstream"], "far");
+    assert_eq!(answer["talka"]["audit"], "nothing_signed");
     assert_eq!(answer["usage"]["prompt_tokens"], golden.prompt_ids.len());
     assert_eq!(answer["usage"]["completion_tokens"], golden.greedy_ids.len());
     assert_eq!(kinds(&near), ["forwarded", "delivered"]);

@@ -72,11 +72,11 @@ test("credits are explained, verified and exported", async ({ page, trio }) => {
   const file = await (await coming).path();
   const { readFileSync } = await import("node:fs");
   const lines = readFileSync(file, "utf8").trimEnd().split("\r\n");
-  expect(lines[0]).toBe("height,time,kind,request,account,change_micro_gft,hash");
+  expect(lines[0]).toBe("height,time,kind,request,account,bucket,change_micro_gft,hash");
   // Double entry: what a request moves comes to nothing.
   const changes = new Map<string, number>();
   for (const line of lines.slice(1)) {
-    const [, , , request, , change] = line.split(",");
+    const [, , , request, , , change] = line.split(",");
     if (request) changes.set(request, (changes.get(request) ?? 0) + Number(change));
   }
   expect(changes.size).toBeGreaterThan(0);

@@ -2,6 +2,7 @@
 
 mod counts;
 mod entries;
+mod errors;
 mod forecast;
 mod routes;
 mod settings;
@@ -15,6 +16,7 @@ pub use crate::shell::events::{CallerLeft, EventSender, Events, event_channel};
 pub use crate::shell::keys::{KeyGuest, KeySecret, Keys, KeysError, NewKey};
 pub use counts::*;
 use entries::Reader;
+pub use errors::*;
 pub use forecast::*;
 pub use routes::*;
 pub use settings::*;

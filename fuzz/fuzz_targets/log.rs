@@ -1,4 +1,4 @@
-//! Any bytes as each of the texts in which the log is told: notes, keys, checkpoints, blocks, proofs.
+//! Any bytes as each of the texts in which the log is told: notes, keys, checkpoints, blocks, proofs, evidence.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -7,6 +7,7 @@ use talka_base::NodeId;
 use talka_ledger::{
     Block, Checkpoint, Proof,
     note::{NoteKey, NoteSignature, SignedNote},
+    order::Evidence,
 };
 
 /// What is read is written in one way only.
@@ -27,6 +28,7 @@ fuzz_target!(|bytes: &[u8]| {
     check_text::<Block>(bytes);
     check(str::from_utf8(bytes).ok().and_then(|line| NoteSignature::parse(line).ok()), bytes);
     check(SignedNote::parse(bytes).ok(), bytes);
+    check(Evidence::parse(bytes).ok(), bytes);
     if let Ok(proof) = Proof::parse(bytes) {
         assert_eq!(proof.to_string().as_bytes(), bytes);
         if let Ok(block) = Block::open(&proof.checkpoint, NodeId([1; 32]).0) {

@@ -10,11 +10,14 @@ use axum::{
     routing::{get, post},
 };
 use serde::Deserialize;
-use talka_node::api::{
-    Api, CreditsReport, EntryReport, InviteOptions, InviteReport, JoinReport, LimitsChange,
-    ModelReport, PeerReport, ProofReport, RouteReport, SettingsReport, Status, VerifyReport,
+use talka_node::{
+    api::{
+        Api, BalanceProofReport, CheckpointReport, CreditsReport, EntryReport, InviteOptions,
+        InviteReport, JoinReport, LimitsChange, ModelReport, PeerReport, ProofReport, RouteReport,
+        SettingsReport, Status, VerifyReport,
+    },
+    base::{MemberId, NodeId},
 };
-use talka_node::base::NodeId;
 
 /// Entries in one answer when the caller names no number.
 const ENTRIES_DEFAULT: usize = 100;
@@ -38,6 +41,8 @@ pub fn routes() -> Router<Api> {
         .route("/api/peers/remove", post(remove))
         .route("/api/ledger", get(ledger))
         .route("/api/ledger/verify", get(ledger_verify))
+        .route("/api/credits/{member}/proof", get(balance_proof))
+        .route("/api/ledger/checkpoint", get(ledger_checkpoint))
         .route("/api/ledger/{height}/proof", get(ledger_proof))
 }
 
@@ -180,6 +185,22 @@ async fn ledger(
 
 async fn ledger_verify(State(api): State<Api>) -> Result<Json<VerifyReport>, ApiError> {
     Ok(Json(api.ledger_verify().await?))
+}
+
+async fn balance_proof(
+    State(api): State<Api>,
+    Path(member): Path<String>,
+) -> Result<Json<BalanceProofReport>, ApiError> {
+    let read = member.parse::<MemberId>().map_err(|error| ApiError::Value {
+        param: "member".into(),
+        found: format!("{:?}", error.found),
+        expected: "64 hexadecimal digits".into(),
+    });
+    Ok(Json(api.balance_proof(read?).await?))
+}
+
+async fn ledger_checkpoint(State(api): State<Api>) -> Result<Json<CheckpointReport>, ApiError> {
+    Ok(Json(api.ledger_checkpoint().await?))
 }
 
 /// The height is read here rather than by the path, so that a wrong one gets our error shape.

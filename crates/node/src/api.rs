@@ -4,6 +4,7 @@ mod counts;
 mod entries;
 mod errors;
 mod forecast;
+mod proofs;
 mod routes;
 mod settings;
 mod types;
@@ -18,6 +19,7 @@ pub use counts::*;
 use entries::Reader;
 pub use errors::*;
 pub use forecast::*;
+pub use proofs::*;
 pub use routes::*;
 pub use settings::*;
 pub use types::*;
@@ -33,7 +35,7 @@ use std::{
     sync::{Arc, PoisonError},
     time::Instant,
 };
-use talka_base::{Credits, LayerSpan, NodeId, Signed, encode, hex};
+use talka_base::{Credits, LayerSpan, NodeId, Signed};
 use talka_ledger::{Bucket, Entry, Event, Ledger, Removal};
 use talka_net::{Invite, InviteSecret};
 use tokio::sync::oneshot;
@@ -428,25 +430,6 @@ impl Api {
             reserved: report.reserved,
             head: report.head,
             state: report.state_root,
-        })
-    }
-
-    /// The signed entry at `height` and what chains it to the head.
-    ///
-    /// # Errors
-    /// [`AdminError::NoEntry`] past the end.
-    pub async fn ledger_proof(&self, height: u64) -> Result<ProofReport, AdminError> {
-        let entries = self.entries(height, usize::MAX).await?;
-        let Some((first, later)) = entries.split_first() else {
-            let last = self.shared.desk().read(Ledger::height);
-            return Err(AdminError::NoEntry { height, last });
-        };
-        Ok(ProofReport {
-            height,
-            hash: first.claimed_value().hash(),
-            founder: self.shared.desk().founder(),
-            signed_entry: hex::show(&encode(first)),
-            later: later.iter().map(|entry| entry.claimed_value().hash()).collect(),
         })
     }
 

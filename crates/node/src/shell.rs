@@ -12,6 +12,7 @@
 
 pub(crate) mod admission;
 pub(crate) mod answer;
+mod blocks;
 pub(crate) mod count;
 pub(crate) mod desk;
 pub(crate) mod embed;

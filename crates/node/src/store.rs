@@ -23,6 +23,7 @@
 mod error;
 mod file;
 pub mod journal;
+mod log;
 mod seal;
 #[cfg(test)]
 mod tests;
@@ -42,9 +43,9 @@ use talka_ledger::{Entry, Ledger, ReplayError};
 const ENTRIES: TableDefinition<(&[u8; 32], u64), &[u8]> = TableDefinition::new("entries");
 /// Key to sealed bytes.
 const RECORDS: TableDefinition<&str, &[u8]> = TableDefinition::new("records");
-/// The layout of the two above, under the key `version`.
+/// The layout of these and those of [`log`], under the key `version`.
 const LAYOUT: TableDefinition<&str, u64> = TableDefinition::new("layout");
-const LAYOUT_VERSION: u64 = 1;
+const LAYOUT_VERSION: u64 = 2;
 
 /// The longest key of a record, in bytes.
 pub const KEY_BYTES_MAX: usize = 256;
@@ -76,7 +77,8 @@ impl Store {
         Ok(Self { database, file, _lock: lock })
     }
 
-    /// Appends entries to a network's ledger. They are on disk when this returns, all or none.
+    /// Appends entries to a network's ledger, and their hashes to its log. They are on disk when this returns,
+    /// all or none.
     ///
     /// # Errors
     /// [`StoreError::Height`] unless the entries continue the ledger one by one.
@@ -92,7 +94,7 @@ impl Store {
                 let sealed = seal::seal(&entry_key(network, found), &encode(signed));
                 table.insert((&network.0, found), sealed.as_slice())?;
             }
-            Ok(())
+            log::append(transaction, network, next, entries)
         })
     }
 

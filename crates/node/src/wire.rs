@@ -259,6 +259,8 @@ pub enum Control {
     Look(outlook::OutlookRequest),
     /// The answer to a good one.
     Outlook(Box<outlook::Outlook>),
+    /// The text of a block that the founder signed.
+    Checkpoint(String),
 }
 
 impl Encoded for Control {

@@ -17,7 +17,10 @@ use crate::{
 };
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::FalseyValueParser};
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
-use talka_node::{Encoding, Hours, Policy, base::Credits};
+use talka_node::{
+    Encoding, Hours, Policy,
+    base::{Credits, MemberId, NodeId},
+};
 
 /// Where a node answers unless told otherwise: this computer only.
 pub const HTTP_DEFAULT: &str = "127.0.0.1:4242";
@@ -352,18 +355,46 @@ pub enum LedgerAction {
         #[arg(long, value_name = "N", default_value_t = LEDGER_SHOWN)]
         last: u64,
     },
-    /// Replays the whole ledger and says what it checked
+    /// Replays the whole ledger and says what it checked; with --proof, checks a proof without any node
     #[command(after_help = "Example: talka ledger verify --json")]
-    Verify,
+    Verify(VerifyArgs),
     /// Prints every entry, one JSON object a line (with --json: one array)
     #[command(after_help = "Example: talka ledger export > ledger.jsonl")]
     Export,
-    /// Prints one entry as its founder signed it and what chains it to the head
-    #[command(after_help = "Example: talka ledger proof 3")]
+    /// Proves an entry or a member's balance, in a file that needs no node to be checked
+    #[command(after_help = "Example: talka ledger proof 3 --out 3.tlog-proof")]
     Proof {
         /// Position of the entry, from 0
-        height: u64,
+        #[arg(required_unless_present = "member")]
+        height: Option<u64>,
+        /// Prove what this member can spend instead
+        #[arg(long, value_name = "ID", conflicts_with = "height")]
+        member: Option<MemberId>,
+        /// Where to write the proof; standard output, if absent
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
     },
+    /// Prints the last checkpoint: size and root of the log, signed by its founder
+    #[command(after_help = "Example: talka ledger checkpoint --out village.checkpoint")]
+    Checkpoint {
+        /// Where to write the checkpoint; standard output, if absent
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+}
+
+/// What to verify: the ledger of a node, or one proof.
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// A file that `talka ledger proof` wrote
+    #[arg(long, value_name = "FILE")]
+    pub proof: Option<PathBuf>,
+    /// A checkpoint to be believed, instead of the one in the proof
+    #[arg(long, value_name = "FILE", requires = "proof")]
+    pub checkpoint: Option<PathBuf>,
+    /// The key of the network's founder, 64 hexadecimal digits: what it did not sign is not believed
+    #[arg(long, value_name = "KEY", requires = "proof")]
+    pub founder: Option<NodeId>,
 }
 
 /// Entries that `talka ledger show` shows: a screenful.

@@ -21,9 +21,13 @@ use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use std::{path::Path, time::Duration};
-use talka_node::api::{
-    CreditsReport, EntryReport, InviteOptions, InviteReport, JoinReport, ModelReport, PeerReport,
-    ProofReport, RouteReport, Status, VerifyReport,
+use talka_node::{
+    api::{
+        BalanceProofReport, CheckpointReport, CreditsReport, EntryReport, InviteOptions,
+        InviteReport, JoinReport, ModelReport, PeerReport, ProofReport, RouteReport, Status,
+        VerifyReport,
+    },
+    base::MemberId,
 };
 
 /// A node on this network accepts a connection at once or not at all; three retransmissions of a
@@ -246,7 +250,17 @@ impl Client {
         self.get("/api/ledger/verify").await
     }
 
-    /// One entry as it was signed.
+    /// The last signed block.
+    pub async fn ledger_checkpoint(&self) -> Result<CheckpointReport, ClientError> {
+        self.get("/api/ledger/checkpoint").await
+    }
+
+    /// The proof of what a member can spend.
+    pub async fn balance_proof(&self, member: MemberId) -> Result<BalanceProofReport, ClientError> {
+        self.get(&format!("/api/credits/{member}/proof")).await
+    }
+
+    /// The proof of one entry.
     pub async fn ledger_proof(&self, height: u64) -> Result<ProofReport, ClientError> {
         self.get(&format!("/api/ledger/{height}/proof")).await
     }

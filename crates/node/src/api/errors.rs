@@ -1,6 +1,6 @@
 //! Why a node does not do what a front end asks of it.
 
-use talka_base::{Credits, LayerSpan, NodeId, RequestId};
+use talka_base::{Credits, LayerSpan, MemberId, NodeId, RequestId};
 use talka_engine::SamplingError;
 
 /// Why no answer came, or why it broke off.
@@ -121,6 +121,14 @@ pub enum AdminError {
     /// A model that cannot be served.
     #[error("the model cannot be served: {reason}")]
     Model { reason: String },
+    /// Nobody of that id has an account.
+    #[error("no member {member} has an account: `talka credits` lists them")]
+    NoMember { member: MemberId },
+    /// No signed block here holds what is to be proved.
+    #[error(
+        "no checkpoint of the founder that holds this has come yet: ask again in a moment, or ask the founder's node"
+    )]
+    NoCheckpoint,
     /// The store failed.
     #[error(transparent)]
     Store(#[from] crate::store::StoreError),

@@ -648,18 +648,3 @@ pub struct VerifyReport {
     /// Hash of the state reached.
     pub state: TreeHash,
 }
-
-/// One entry as the founder signed it: checkable with the founder's public key alone.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ProofReport {
-    /// Position in the log.
-    pub height: u64,
-    /// BLAKE3 of the entry's encoding: what the next entry names as its previous.
-    pub hash: EntryHash,
-    /// The founder's ed25519 public key.
-    pub founder: NodeId,
-    /// The signed entry's canonical encoding, in hexadecimal.
-    pub signed_entry: String,
-    /// Hashes of all later entries up to the head, oldest first.
-    pub later: Vec<EntryHash>,
-}

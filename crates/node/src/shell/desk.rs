@@ -7,9 +7,9 @@ use crate::{
     store::{Store, StoreError},
     wire::Refusal,
 };
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, atomic::AtomicU64};
 use talka_base::{Keypair, NetworkId, NodeId, Signed, Tick};
-use talka_ledger::{Entry, Event, Founding, Ledger, LedgerError};
+use talka_ledger::{BlockError, Entry, Event, Founding, Ledger, LedgerError};
 
 /// What becomes of an event sent to the founder.
 pub(crate) type OrderResult = Result<Signed<Entry>, Refusal>;
@@ -23,6 +23,9 @@ pub(crate) enum DeskError {
     /// The ledger refused an event or entry.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    /// The last block is none that this network's founder signed.
+    #[error("the last checkpoint here is not the founder's")]
+    Checkpoint(#[from] BlockError),
 }
 
 /// One network's ledger.
@@ -30,8 +33,12 @@ pub(crate) struct Desk {
     ledger: RwLock<Ledger>,
     /// Held from judging an event to applying it, so that entries follow each other.
     writing: Mutex<()>,
-    store: Arc<Store>,
-    keys: Keypair,
+    /// Held while a block is closed or checked, so that numbers follow each other.
+    pub(super) closing: Mutex<()>,
+    /// One more than the number of the last block that the others were told.
+    pub(super) announced: AtomicU64,
+    pub(super) store: Arc<Store>,
+    pub(super) keys: Keypair,
 }
 
 impl Desk {
@@ -58,7 +65,9 @@ impl Desk {
     }
 
     fn new(store: Arc<Store>, keys: Keypair, ledger: Ledger) -> Self {
-        Self { ledger: RwLock::new(ledger), writing: Mutex::new(()), store, keys }
+        let (writing, closing) = (Mutex::new(()), Mutex::new(()));
+        let announced = AtomicU64::new(0);
+        Self { ledger: RwLock::new(ledger), writing, closing, announced, store, keys }
     }
 
     /// Answers a question.
@@ -72,6 +81,11 @@ impl Desk {
 
     pub(crate) fn founder(&self) -> NodeId {
         self.read(Ledger::founder)
+    }
+
+    /// Whether this node orders entries.
+    pub(crate) fn orders(&self) -> bool {
+        self.founder() == NodeId(self.keys.public())
     }
 
     /// Number of entries held.

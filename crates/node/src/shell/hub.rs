@@ -29,7 +29,7 @@ use std::{
 };
 use talka_base::{AdapterId, LayerSpan, ModelId, NodeId, Tick};
 use talka_engine::kernels::Kernels;
-use talka_ledger::{Event, ReleaseReason};
+use talka_ledger::{BlockError, Event, ReleaseReason, note::SignedNote};
 use talka_plan::Links;
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -214,6 +214,7 @@ pub(crate) async fn run(shared: Arc<Shared>, mut hub: Hub, mut inputs: mpsc::Rec
                 if count.is_multiple_of(TICKS_PER_SWEEP) {
                     shared.stages.send(Job::Tick);
                     release_expired(&shared);
+                    checkpoint(&shared, None);
                 }
                 if count.is_multiple_of(TICKS_PER_FORGETTING) {
                     let shared = Arc::clone(&shared);
@@ -226,6 +227,7 @@ pub(crate) async fn run(shared: Arc<Shared>, mut hub: Hub, mut inputs: mpsc::Rec
             Some(HubInput::LinkUp { peer }) => {
                 tracing::info!(peer = %peer.short(), "linked");
                 hub.step(&shared, Input::LinkUp { peer });
+                checkpoint(&shared, Some(peer));
             }
             Some(HubInput::LinkDown { peer, reason }) => {
                 tracing::info!(peer = %peer.short(), reason, "link closed");
@@ -435,6 +437,17 @@ impl Hub {
             }
             Control::EntriesWanted { from } => {
                 shared.links.send(peer, &Control::Entries(join::page(shared, from)));
+                checkpoint(shared, Some(peer));
+            }
+            Control::Checkpoint(text) => {
+                let desk = shared.desk();
+                let followed = spawn_blocking(move || {
+                    let note = SignedNote::parse(text.as_bytes()).map_err(BlockError::from)?;
+                    desk.follow_checkpoint(&note)
+                });
+                if let Err(error) = followed.await.expect("following does not panic") {
+                    tracing::error!(peer = %peer.short(), %error, "checkpoint refused");
+                }
             }
             Control::Entries(entries) => {
                 let desk = shared.desk();
@@ -518,6 +531,21 @@ fn remember_peers(shared: &Shared, peers: &[(NodeId, Vec<SocketAddr>)]) {
     if let Err(error) = super::open::keep_peers(&shared.store, peers) {
         tracing::error!(%error, "cannot remember the other nodes");
     }
+}
+
+/// Sends the last signed block to `peer`, or, if it is a new one, to everybody.
+fn checkpoint(shared: &Arc<Shared>, peer: Option<NodeId>) {
+    let shared = Arc::clone(shared);
+    tokio::task::spawn_blocking(move || match (shared.desk().checkpoint(), peer) {
+        (Ok(Some((_, note))), Some(peer)) => {
+            shared.links.send(peer, &Control::Checkpoint(note.to_string()));
+        }
+        (Ok(Some((block, note))), None) if shared.desk().is_news(&block) => {
+            shared.links.broadcast(&Control::Checkpoint(note.to_string()));
+        }
+        (Ok(_), _) => {}
+        (Err(error), _) => tracing::error!(%error, "no checkpoint"),
+    });
 }
 
 /// The founder gives back what heads forgot.

@@ -1,6 +1,10 @@
 //! The directory, its lock and the database file: creating, opening, checking, committing.
 
-use super::{Damage, ENTRIES, LAYOUT, LAYOUT_VERSION, RECORDS, StoreError, error::Failure};
+use super::{
+    Damage, ENTRIES, LAYOUT, LAYOUT_VERSION, RECORDS, StoreError,
+    error::Failure,
+    log::{CHECKPOINTS, TREE},
+};
 use redb::{Database, Durability, ReadableDatabase, WriteTransaction};
 use std::{
     any::Any,
@@ -60,6 +64,8 @@ fn create(file: &Path) -> Result<(), Failure> {
     commit(&database, |transaction| {
         transaction.open_table(ENTRIES)?;
         transaction.open_table(RECORDS)?;
+        transaction.open_table(TREE)?;
+        transaction.open_table(CHECKPOINTS)?;
         transaction.open_table(LAYOUT)?.insert("version", LAYOUT_VERSION)?;
         Ok(())
     })?;

@@ -1,7 +1,7 @@
 use super::*;
 use std::fs;
 use talka_base::{Keypair, Membership, NodeId, Tick, rng::Rng};
-use talka_ledger::{Event, Founding, Policy};
+use talka_ledger::{Block, Event, Founding, Policy, order::Chain, tlog};
 use tempfile::TempDir;
 
 fn keys(n: u16) -> Keypair {
@@ -161,7 +161,10 @@ fn a_store_of_another_layout_is_refused() {
         .expect("writes");
     drop(store);
     let error = Store::open(dir.path()).expect_err("another layout");
-    assert!(matches!(error, StoreError::Layout { expected: 1, found: 9, .. }), "{error}");
+    assert!(
+        matches!(error, StoreError::Layout { expected: LAYOUT_VERSION, found: 9, .. }),
+        "{error}"
+    );
 }
 
 #[test]
@@ -318,4 +321,45 @@ fn flipped_bits_are_noticed_or_harmless() {
         }
         assert!(caught >= 3, "{caught} of {FLIPS} noticed");
     }
+}
+
+#[test]
+fn the_log_grows_with_its_entries_and_gives_their_proofs() {
+    let (dir, (ledger, entries)) = (data_dir(), chain(13));
+    let network = ledger.network();
+    let store = open(&dir);
+    store.append(&network, &entries[..5]).expect("appends");
+    store.append(&network, &entries[5..]).expect("appends");
+    let leaves: Vec<_> = entries.iter().map(|entry| tlog::leaf_hash(&encode(entry))).collect();
+    for size in 1..=13 {
+        let log = store.log(&network, size).expect("reads");
+        assert_eq!(log.root(), tlog::root(leaves[..size as usize].iter().copied()));
+        for height in 0..size {
+            let path = store.path(&network, height, size).expect("reads");
+            let leaf = leaves[height as usize];
+            assert_eq!(tlog::verify_inclusion(leaf, height, size, log.root(), &path), Ok(()));
+        }
+    }
+    let batch = store.batch(&network, 5, 13).expect("reads");
+    assert_eq!(batch.root(), tlog::root(leaves[5..].iter().copied()));
+    assert!(store.log(&network, 14).is_err(), "there are thirteen");
+}
+
+#[test]
+fn checkpoints_are_kept_by_number() {
+    let (dir, (ledger, entries)) = (data_dir(), chain(1));
+    let network = ledger.network();
+    let store = open(&dir);
+    assert_eq!(store.last_checkpoint(&network).expect("reads"), None);
+    let block = Chain::found(&entries[0]).expect("founds").block().clone();
+    for number in [0, 1, 2] {
+        let block = Block { number, ..block.clone() };
+        store.put_checkpoint(&block, &block.sign(&keys(number as u16))).expect("writes");
+    }
+    drop(store);
+    let store = open(&dir);
+    let signed = |number: u64| Block { number, ..block.clone() }.sign(&keys(number as u16));
+    assert_eq!(store.last_checkpoint(&network).expect("reads"), Some(signed(2)));
+    assert_eq!(store.checkpoint(&network, 1).expect("reads"), Some(signed(1)));
+    assert_eq!(store.checkpoint(&network, 3).expect("reads"), None);
 }

@@ -1,22 +1,38 @@
-//! `talka ledger`: shows, checks and exports what the network agreed on.
+//! `talka ledger`: shows, checks, proves and exports what the network agreed on.
 
 use crate::{
-    cli::{LEDGER_SHOWN, LedgerAction, LedgerArgs},
+    cli::{LEDGER_SHOWN, LedgerAction, LedgerArgs, VerifyArgs},
     client::Client,
     exit::Exit,
     output::{self, Table},
 };
-use anyhow::Result;
-use talka_node::api::{EntryReport, PostingReport, VerifyReport};
+use anyhow::{Context, Result, ensure};
+use std::{fs, path::Path};
+use talka_node::{
+    api::{EntryReport, PostingReport, ProvedReport, VerifyReport, check_proof},
+    base::{MemberId, NodeId},
+};
 
 pub async fn run(args: LedgerArgs) -> Result<Exit> {
-    let client = Client::find(&args.at)?;
     let json = args.at.json;
-    match args.action.unwrap_or(LedgerAction::Show { last: LEDGER_SHOWN }) {
+    let action = args.action.unwrap_or(LedgerAction::Show { last: LEDGER_SHOWN });
+    if let LedgerAction::Verify(VerifyArgs { proof: Some(proof), checkpoint, founder }) = &action {
+        check(proof, checkpoint.as_deref(), *founder, json)?;
+        return Ok(Exit::Done);
+    }
+    let client = Client::find(&args.at)?;
+    match action {
         LedgerAction::Show { last } => show(&client, last, json).await?,
-        LedgerAction::Verify => verify(&client, json).await?,
+        LedgerAction::Verify(_) => verify(&client, json).await?,
         LedgerAction::Export => export(&client, json).await?,
-        LedgerAction::Proof { height } => proof(&client, height, json).await?,
+        LedgerAction::Proof { member: Some(member), out, .. } => {
+            balance_proof(&client, member, out.as_deref(), json).await?;
+        }
+        LedgerAction::Proof { height, out, .. } => {
+            let height = height.context("expected the position of an entry")?;
+            proof(&client, height, out.as_deref(), json).await?;
+        }
+        LedgerAction::Checkpoint { out } => checkpoint(&client, out.as_deref(), json).await?,
     }
     Ok(Exit::Done)
 }
@@ -76,18 +92,89 @@ async fn export(client: &Client, json: bool) -> Result<()> {
     }
 }
 
-async fn proof(client: &Client, height: u64, json: bool) -> Result<()> {
-    let proof = client.ledger_proof(height).await?;
+async fn proof(client: &Client, height: u64, out: Option<&Path>, json: bool) -> Result<()> {
+    let report = client.ledger_proof(height).await?;
     if json {
-        return Ok(output::json(&proof)?);
+        keep(out, &report.proof)?;
+        return Ok(output::json(&report)?);
     }
-    output::line(format!("height  {}", proof.height))?;
-    output::line(format!("hash    {}", proof.hash))?;
-    output::line(format!("founder {}", proof.founder))?;
-    output::line(format!("signed  {}", proof.signed_entry))?;
-    for later in proof.later {
-        output::line(format!("later   {later}"))?;
+    show_proof(&format!("entry {height}"), &report.proof, report.founder, out)
+}
+
+async fn balance_proof(
+    client: &Client,
+    member: MemberId,
+    out: Option<&Path>,
+    json: bool,
+) -> Result<()> {
+    let report = client.balance_proof(member).await?;
+    if json {
+        keep(out, &report.proof)?;
+        return Ok(output::json(&report)?);
     }
+    show_proof(&format!("balance {}", report.balance), &report.proof, report.founder, out)
+}
+
+/// Prints a proof, or says where it was written and how to check it.
+fn show_proof(what: &str, proof: &str, founder: NodeId, out: Option<&Path>) -> Result<()> {
+    keep(out, proof)?;
+    let Some(file) = out else { return Ok(output::text_now(proof)?) };
+    let file = file.display();
+    output::line(format!(
+        "{file}: {what}; check it with\ntalka ledger verify --proof {file} --founder {founder}"
+    ))?;
+    Ok(())
+}
+
+async fn checkpoint(client: &Client, out: Option<&Path>, json: bool) -> Result<()> {
+    let report = client.ledger_checkpoint().await?;
+    keep(out, &report.checkpoint)?;
+    match out {
+        _ if json => output::json(&report)?,
+        None => output::text_now(&report.checkpoint)?,
+        Some(file) => {
+            output::line(format!(
+                "{}: block {}, {} entries",
+                file.display(),
+                report.number,
+                report.size
+            ))?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes `text` into the file `out`, if one is named.
+fn keep(out: Option<&Path>, text: &str) -> Result<()> {
+    let Some(file) = out else { return Ok(()) };
+    fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
+}
+
+/// Checks a proof from files alone.
+fn check(
+    proof: &Path,
+    checkpoint: Option<&Path>,
+    founder: Option<NodeId>,
+    json: bool,
+) -> Result<()> {
+    ensure!(
+        checkpoint.is_some() || founder.is_some(),
+        "a proof needs something to believe: name the founder's key with --founder, or a checkpoint \
+         with --checkpoint"
+    );
+    let read =
+        |file: &Path| fs::read(file).with_context(|| format!("cannot read {}", file.display()));
+    let believed = checkpoint.map(read).transpose()?;
+    let report = check_proof(&read(proof)?, believed.as_deref(), founder)?;
+    if json {
+        return Ok(output::json(&report)?);
+    }
+    let ProvedReport { claim, network, size, block, signature_checked, .. } = &report;
+    let basis = if *signature_checked { "signed by the founder" } else { "given as right" };
+    output::line(format!("holds: {claim}"))?;
+    output::line(format!(
+        "in the log of network {network}, {size} entries, block {block}, {basis}"
+    ))?;
     Ok(())
 }
 

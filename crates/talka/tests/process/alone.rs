@@ -155,7 +155,8 @@ fn every_report_is_readable_too() {
         (&["credits"], "kitchen (this)"),
         (&["ledger"], "settled"),
         (&["ledger", "verify"], "signatures hold"),
-        (&["ledger", "proof", "1"], "founder"),
+        (&["ledger", "proof", "1"], "c2sp.org/tlog-proof@v1"),
+        (&["ledger", "checkpoint"], "talka/"),
         (&["doctor"], "answers at"),
     ] {
         let stdout = node.cli(args).done();

@@ -92,3 +92,23 @@ fn the_node_client_of_openai_is_served() {
         command
     });
 }
+
+/// Goal: `docs/ledger-format.md` is enough to check a proof. Method: a program that was written from it, and uses
+/// nothing of ours, checks one that a node made.
+#[test]
+fn a_proof_is_checked_by_a_program_written_from_its_description() {
+    let Some(python) = program("TALKA_CLIENTS_PYTHON") else { return };
+    let place = folder();
+    let node = up(&place.path().join("data"), &[]);
+    let file = place.path().join("0.tlog-proof");
+    let out = file.to_str().expect("a plain path");
+    let report = node.cli(&["ledger", "proof", "0", "--out", out, "--json"]).json();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../ledger/tests/check_proof.py");
+    let holds = |key: &str| {
+        let mut command = Command::new(&python);
+        let output = command.arg("-B").arg(&script).arg(key).arg(&file).output();
+        output.expect("Python starts").status.success()
+    };
+    assert!(holds(report["founder"].as_str().expect("a key")));
+    assert!(!holds(&"0".repeat(64)));
+}

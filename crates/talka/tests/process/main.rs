@@ -24,6 +24,7 @@ mod models;
 mod ops;
 mod owner;
 mod parts;
+mod proofs;
 #[cfg(unix)]
 mod pty;
 mod refusals;

@@ -83,6 +83,10 @@ id! {
     AdapterId, 32
 }
 id! {
+    /// What a machine is made of: the BLAKE3 digest of its [`Hardware`](crate::Hardware).
+    HardwareId, 32
+}
+id! {
     /// The BLAKE3 digest of a ledger entry's encoding.
     EntryHash, 32
 }

@@ -7,6 +7,7 @@
 pub mod blame;
 pub mod codec;
 pub mod fixed;
+pub mod hardware;
 pub mod hex;
 pub mod id;
 pub mod membership;
@@ -20,9 +21,10 @@ pub mod units;
 pub use blame::Blame;
 pub use codec::{CodecError, Encoded, decode, encode, try_encode};
 pub use fixed::{Factor, log2_millionths};
+pub use hardware::{DeviceKind, Hardware, Scores};
 pub use id::{
-    AdapterId, EntryHash, EventId, EvidenceHash, MemberId, ModelId, NetworkId, NodeId, RequestId,
-    TreeHash,
+    AdapterId, EntryHash, EventId, EvidenceHash, HardwareId, MemberId, ModelId, NetworkId, NodeId,
+    RequestId, TreeHash,
 };
 pub use membership::Membership;
 pub use model::{ModelShape, Precision};

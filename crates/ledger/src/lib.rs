@@ -37,6 +37,7 @@ mod report;
 mod request;
 mod rules;
 mod settle;
+pub mod standing;
 mod state;
 pub mod tlog;
 

@@ -16,12 +16,15 @@ pub use config::{
 };
 pub use core::{
     fallback::{UpstreamModel, UpstreamPrice},
-    owner::{Hours, HoursError, Opening},
+    owner::Opening,
 };
 pub use shell::{FetchError, Node, REQUESTS_MAX, admission::Load};
 pub use talka_base as base;
 pub use talka_engine::{BundledModel, ModelError, ModelProfile, ModelSource, quant::Encoding};
-pub use talka_plan::residency::Policy;
+pub use talka_plan::{
+    availability::{Hours, HoursError},
+    residency::Policy,
+};
 pub use talka_upstream::{Key, ServiceConfig, ServiceError};
 pub use wire::Grade;
 
@@ -32,6 +35,14 @@ pub use wire::Grade;
 /// [`StartError`] says what is wrong with the models, the invitation or the way to the inviter.
 pub async fn forecast(config: NodeConfig) -> Result<api::ForecastReport, StartError> {
     shell::forecast::forecast(config).await
+}
+
+/// Measures this machine with `threads` threads, one for each processor if nothing is said, for some seconds; no node need run. Says before each step what comes.
+pub fn bench_hardware(
+    threads: Option<usize>,
+    next: impl FnMut(api::BenchStep),
+) -> api::HardwareReport {
+    shell::bench::run(threads, next)
 }
 
 /// What the model at `source` is and takes, by its headers; no node need run.

@@ -5,13 +5,14 @@
 //! to bill, over sessions (`session`); `count` only measures a prompt; `routes` finds ways for sessions; `resume`
 //! keeps answers that may be gone on with; `fetch` brings weights from other nodes, or from a hub, and gives them;
 //! `upstream` asks services outside the network; `probe` asks whether a node is there; `meter` knows how fast this
-//! one is, `underway` how far a load is; `events` carries answers to their callers and `tally` counts them;
+//! one is, `gauge` measures it, `bench` tells what that counts for, `machine` what it is made of, `underway` how far a load is; `events` carries answers to their callers and `tally` counts them;
 //! `forecast` says what joining would come to; `models` knows what requests may ask for; `keys` lets callers in;
 //! `settings` keeps what the owner may change while the node runs; `desk` keeps the ledger, `orders` adds to it.
 //! They meet in [`Shared`].
 
 pub(crate) mod admission;
 pub(crate) mod answer;
+pub(crate) mod bench;
 mod blocks;
 pub(crate) mod count;
 pub(crate) mod desk;
@@ -19,10 +20,12 @@ pub(crate) mod embed;
 pub mod events;
 pub(crate) mod fetch;
 pub(crate) mod forecast;
+pub(crate) mod gauge;
 pub(crate) mod hub;
 pub(crate) mod join;
 pub(crate) mod keys;
 pub(crate) mod links;
+pub(crate) mod machine;
 pub(crate) mod meter;
 pub(crate) mod models;
 pub(crate) mod open;

@@ -2,8 +2,12 @@
 //!
 //! Never reads a clock, opens a socket or sees a balance.
 
+pub mod availability;
+pub mod grid;
+pub mod hardware;
 pub mod links;
 pub mod placement;
+pub mod reputation;
 pub mod residency;
 pub mod route;
 

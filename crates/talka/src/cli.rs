@@ -76,7 +76,7 @@ pub enum Command {
     /// Shows, checks or exports the ledger
     #[command(after_help = "Example: talka ledger verify")]
     Ledger(LedgerArgs),
-    /// Measures how fast a running node answers
+    /// Measures how fast a running node answers, or how fast this computer is
     #[command(after_help = "Example: talka bench model --model bard --tokens 64")]
     Bench(BenchArgs),
     /// Looks for what keeps Talka from working and says what to do
@@ -431,6 +431,16 @@ pub enum BenchAction {
     /// Tokens per second of prompt and answer (the default); costs credits like any request
     #[command(after_help = "Example: talka bench model --model bard --prompt 128 --tokens 64")]
     Model(BenchModelArgs),
+    /// How fast this computer is, and what its work counts for; no node need run, and one that works disturbs
+    #[command(after_help = "Example: talka bench hardware --threads 8")]
+    Hardware(BenchHardwareArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct BenchHardwareArgs {
+    /// Threads that compute [default: one for each processor]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub threads: Option<u16>,
 }
 
 #[derive(Debug, Args, Default)]

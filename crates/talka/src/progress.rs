@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 use talka_hub::Event;
-use talka_node::api::{ModelReport, UnderwayReport};
+use talka_node::api::{BenchStep, ModelReport, UnderwayReport};
 
 /// Lines in a log from the first byte to the last.
 const LINES: u64 = 10;
@@ -37,6 +37,44 @@ impl Write for AboveBars {
 
     fn flush(&mut self) -> io::Result<()> {
         io::stderr().flush()
+    }
+}
+
+/// What a bar of steps says beside itself.
+const STEPS: &str = "{msg} {wide_bar} {pos}/{len}";
+
+/// Shows how far something is that goes in steps: a bar where a person watches, else nothing.
+#[derive(Debug)]
+pub struct Steps(Option<ProgressBar>);
+
+impl Steps {
+    /// Nothing at all if `quiet`.
+    pub fn new(quiet: bool) -> Self {
+        let bar = (!quiet && io::stderr().is_terminal()).then(|| {
+            let bar = BARS.add(ProgressBar::new(0));
+            let style = ProgressStyle::with_template(STEPS);
+            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+            bar
+        });
+        Self(bar)
+    }
+
+    /// A step begins.
+    pub fn show(&self, step: &BenchStep) {
+        if let Some(bar) = &self.0 {
+            bar.set_length(step.steps.into());
+            bar.set_position(step.done.into());
+            bar.set_message(step.what.clone());
+            bar.tick();
+        }
+    }
+}
+
+impl Drop for Steps {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.0 {
+            bar.finish_and_clear();
+        }
     }
 }
 

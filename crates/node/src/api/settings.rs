@@ -3,10 +3,10 @@
 use super::{AdminError, Api};
 use crate::{
     config::{MemoryShare, ModelChoice, StartError},
-    core::owner::{Hours, Opening},
+    core::owner::Opening,
     shell::{
+        gauge::{self, Effort},
         hub::HubInput,
-        meter,
         models::KnownModel,
         open::own_model,
         settings::{HOURS_MAX, Limits},
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use std::{sync::Arc, time::Duration};
 use talka_base::Credits;
 use talka_engine::{ModelSource, kernels::Kernels};
-use talka_plan::residency::Policy;
+use talka_plan::{availability::Hours, residency::Policy};
 use tokio::{sync::oneshot, task::spawn_blocking};
 
 /// More threads than any machine has processors: a slip of the finger.
@@ -186,7 +186,8 @@ impl Api {
             let kernels = Kernels::detect(Arc::clone(&shared.settings.pool));
             let choice = ModelChoice::here(name, source.clone());
             let known = KnownModel::open(&choice, source, shared.settings.weights, &kernels)?;
-            let own = own_model(&known, meter::bytes_per_second(&shared.settings.pool));
+            let own =
+                own_model(&known, gauge::bytes_per_second(&shared.settings.pool, Effort::GLANCE));
             Ok((Arc::new(known), Box::new(own)))
         });
         let opened = opened.await.expect("opening does not panic");

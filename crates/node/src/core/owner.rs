@@ -6,8 +6,9 @@
 //! else can take the layers: the owner comes first.
 
 use serde::{Deserialize, Serialize};
-use std::{fmt, str::FromStr};
+use std::fmt;
 use talka_base::Tick;
+use talka_plan::availability::{Hours, WeekMinute};
 
 /// A node that closes goes on for this long, in milliseconds: others load gigabytes meanwhile.
 pub const GRACE_MS: u64 = 60_000;
@@ -23,146 +24,6 @@ const AVERAGE_MS: u64 = 15_000;
 /// The owner is gone once nothing was seen for this long, in milliseconds. Nobody who reads a page comes back to a
 /// busy machine, and layers do not move to and fro.
 const GONE_MS: u64 = 5 * 60_000;
-
-const DAY_MINUTES: u16 = 24 * 60;
-const WEEK_MINUTES: u16 = 7 * DAY_MINUTES;
-const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
-
-/// A minute of the week by the clock on the wall, from Monday at midnight.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "u16", into = "u16")]
-pub struct WeekMinute(u16);
-
-impl WeekMinute {
-    /// `hour` and `minute` of a day counted from Monday, 0; each is taken within its bounds.
-    pub fn new(day: u32, hour: u32, minute: u32) -> Self {
-        let minutes = (day % 7 * 24 + hour % 24) * 60 + minute % 60;
-        Self(u16::try_from(minutes).expect("a week has few minutes"))
-    }
-
-    /// Minutes from this to `other`, which comes next in this week or the following one.
-    fn until(self, other: Self) -> u16 {
-        (other.0 + WEEK_MINUTES - self.0) % WEEK_MINUTES
-    }
-}
-
-impl TryFrom<u16> for WeekMinute {
-    type Error = HoursError;
-
-    fn try_from(minute: u16) -> Result<Self, HoursError> {
-        if minute < WEEK_MINUTES { Ok(Self(minute)) } else { Err(HoursError::Minute { minute }) }
-    }
-}
-
-impl From<WeekMinute> for u16 {
-    fn from(minute: WeekMinute) -> Self {
-        minute.0
-    }
-}
-
-impl fmt::Display for WeekMinute {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (day, minute) = (self.0 / DAY_MINUTES, self.0 % DAY_MINUTES);
-        write!(f, "{} {:02}:{:02}", DAYS[usize::from(day)], minute / 60, minute % 60)
-    }
-}
-
-/// Hours of some days of the week, half open, such as `22:00-07:00` or `mon-fri 18:00-08:00`.
-///
-/// They begin on the days named and may end on the day after. Where they end when they begin, they last a day.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Hours {
-    days: [bool; 7],
-    /// Of the day.
-    start: u16,
-    minutes: u16,
-}
-
-/// Why a text names no hours.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-#[allow(missing_docs, reason = "the messages say what the fields are")]
-pub enum HoursError {
-    /// Not two times of day.
-    #[error("{found:?} names no hours, expected such as 22:00-07:00 or mon-fri 18:00-08:00")]
-    Times { found: String },
-    /// Not a day, or a run of days.
-    #[error("{found:?} names no days, expected such as sat or mon-fri, of {}", DAYS.join(" "))]
-    Days { found: String },
-    /// Beyond the end of a week.
-    #[error("minute {minute} of a week, expected less than {WEEK_MINUTES}")]
-    Minute { minute: u16 },
-}
-
-impl Hours {
-    /// Whether `now` is one of them.
-    pub fn contain(&self, now: WeekMinute) -> bool {
-        self.starts().any(|start| start.until(now) < self.minutes)
-    }
-
-    fn starts(&self) -> impl Iterator<Item = WeekMinute> + '_ {
-        let days = (0_u16..).zip(self.days).filter(|(_, is_meant)| *is_meant);
-        days.map(|(day, _)| WeekMinute(day * DAY_MINUTES + self.start))
-    }
-}
-
-impl fmt::Display for Hours {
-    /// As it is read.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let begins = |day: &usize| self.days[*day] && !self.days[(*day + 6) % 7];
-        if let Some(first) = (0..7).find(begins) {
-            let length = (1..7).take_while(|day| self.days[(first + day) % 7]).count();
-            match length {
-                0 => write!(f, "{} ", DAYS[first])?,
-                _ => write!(f, "{}-{} ", DAYS[first], DAYS[(first + length) % 7])?,
-            }
-        }
-        let end = (self.start + self.minutes) % DAY_MINUTES;
-        let [start, end] = [self.start, end].map(|minute| (minute / 60, minute % 60));
-        write!(f, "{:02}:{:02}-{:02}:{:02}", start.0, start.1, end.0, end.1)
-    }
-}
-
-impl FromStr for Hours {
-    type Err = HoursError;
-
-    fn from_str(text: &str) -> Result<Self, HoursError> {
-        let wrong = || HoursError::Times { found: text.into() };
-        let (days, times) = match text.trim().rsplit_once(char::is_whitespace) {
-            Some((days, times)) => (read_days(days.trim())?, times),
-            None => ([true; 7], text.trim()),
-        };
-        let (start, end) = times.split_once('-').ok_or_else(wrong)?;
-        let (start, end) = (read_time(start).ok_or_else(wrong)?, read_time(end).ok_or_else(wrong)?);
-        // 24:00 is the end of a day, and no time to begin.
-        if start == DAY_MINUTES {
-            return Err(wrong());
-        }
-        let minutes = (end + DAY_MINUTES - start) % DAY_MINUTES;
-        Ok(Self { days, start, minutes: if minutes == 0 { DAY_MINUTES } else { minutes } })
-    }
-}
-
-fn read_days(text: &str) -> Result<[bool; 7], HoursError> {
-    let wrong = || HoursError::Days { found: text.into() };
-    let number = |name: &str| DAYS.iter().position(|day| day.eq_ignore_ascii_case(name));
-    let (first, last) = text.split_once('-').unwrap_or((text, text));
-    let (first, last) = (number(first).ok_or_else(wrong)?, number(last).ok_or_else(wrong)?);
-    let length = (last + 7 - first) % 7;
-    Ok(std::array::from_fn(|day| (day + 7 - first) % 7 <= length))
-}
-
-/// Minutes of the day.
-fn read_time(text: &str) -> Option<u16> {
-    let (hour, minute) = text.split_once(':')?;
-    let is_plain = |part: &str| part.len() <= 2 && part.bytes().all(|byte| byte.is_ascii_digit());
-    if !is_plain(hour) || minute.len() != 2 || !is_plain(minute) {
-        return None;
-    }
-    let (hour, minute): (u16, u16) = (hour.parse().ok()?, minute.parse().ok()?);
-    let minutes = hour * 60 + minute;
-    (minute < 60 && minutes <= DAY_MINUTES).then_some(minutes)
-}
 
 /// When a node gives work to others.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -293,44 +154,13 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// Such as `tue 07:59`.
     fn at(text: &str) -> WeekMinute {
+        let days = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
         let (day, time) = text.split_once(' ').expect("a day and a time");
-        let day = DAYS.iter().position(|name| *name == day).expect("a day") as u16;
-        WeekMinute(day * DAY_MINUTES + read_time(time).expect("a time"))
-    }
-
-    fn check(hours: &str, open: &[&str], closed: &[&str]) {
-        let parsed: Hours = hours.parse().expect("test hours");
-        for minute in open {
-            assert!(parsed.contain(at(minute)), "{hours}: {minute}");
-        }
-        for minute in closed {
-            assert!(!parsed.contain(at(minute)), "{hours}: {minute}");
-        }
-    }
-
-    #[test]
-    fn hours_cross_midnight_and_the_end_of_the_week() {
-        check("9:00-17:30", &["mon 09:00", "sun 17:29"], &["mon 08:59", "wed 17:30"]);
-        check("22:00-07:00", &["sun 23:00", "mon 00:00", "mon 06:59"], &["mon 07:00", "tue 21:59"]);
-        check(
-            "mon-fri 18:00-08:00",
-            &["mon 18:00", "tue 07:59", "fri 20:00", "sat 07:00"],
-            &["mon 07:00", "sat 18:00", "sun 20:00"],
-        );
-        check("sun 22:00-07:00", &["sun 22:00", "mon 06:59"], &["mon 22:00", "sun 06:00"]);
-        check("SAT-mon 00:00-24:00", &["sat 00:00", "mon 23:59"], &["tue 00:00", "fri 23:59"]);
-        check("wed 12:00-12:00", &["wed 12:00", "thu 11:59"], &["wed 11:59", "thu 12:00"]);
-    }
-
-    #[test]
-    fn what_is_no_hours_is_refused_with_an_example() {
-        for text in ["", "9-17", "9:00", "25:00-7:00", "9:60-10:00", "24:00-8:00", "+9:00-10:00"] {
-            let error = text.parse::<Hours>().expect_err(text).to_string();
-            assert!(error.contains("22:00-07:00"), "{text}: {error}");
-        }
-        let error = "mon-fry 9:00-17:00".parse::<Hours>().expect_err("no day").to_string();
-        assert!(error.contains("mon-fry") && error.contains("sat"), "{error}");
+        let (hour, minute) = time.split_once(':').expect("an hour and a minute");
+        let day = (0..).zip(days).find(|(_, name)| *name == day).expect("a day").0;
+        WeekMinute::new(day, hour.parse().expect("an hour"), minute.parse().expect("a minute"))
     }
 
     fn seen(minute: &str, typed_ms_ago: u64, others_permille: u32) -> Activity {
@@ -402,43 +232,32 @@ mod tests {
     #[test]
     fn what_cannot_be_seen_closes_nothing() {
         let opening = Opening { hours: vec![], when_idle: true };
-        let nothing = Activity { minute: WeekMinute(0), typed_ms_ago: None, others_permille: None };
+        let nothing =
+            Activity { minute: at("mon 00:00"), typed_ms_ago: None, others_permille: None };
         let mut owner = Owner::new(opening, Tick(0), nothing);
         assert!(!owner.look(Tick(1_000), nothing));
     }
 
     proptest! {
-        /// A week holds as many open minutes as the days and the hours say, and a closed node opens when it says.
         #[test]
-        fn a_week_is_counted_right(first in 0..7_usize, length in 0..7_usize, start in 0..1_440_u16, minutes in 1..=1_440_u16) {
-            let days = std::array::from_fn(|day| (day + 7 - first) % 7 <= length);
-            let hours = Hours { days, start, minutes };
-            let open = (0..WEEK_MINUTES).filter(|minute| hours.contain(WeekMinute(*minute))).count();
-            prop_assert_eq!(open, (length + 1) * usize::from(minutes));
-            let owner = Owner { opening: Opening { hours: vec![hours], when_idle: false }, ..Owner::default() };
-            for minute in (0..WEEK_MINUTES).step_by(97).map(WeekMinute) {
-                if let Some(Closed::Until(opens)) = owner.out_of_hours(minute) {
+        fn a_closed_node_opens_when_it_says(
+            day in 0..7_u32, start in 0..24_u32, end in 0..24_u32, now in 0..7 * 24 * 60_u16,
+        ) {
+            let days = ["mon", "tue-thu", "wed", "fri-mon", "fri", "sat", "sun"][day as usize];
+            let hours: Hours = format!("{days} {start}:30-{end}:15").parse().expect("test hours");
+            let opening = Opening { hours: vec![hours], when_idle: false };
+            let owner = Owner { opening, ..Owner::default() };
+            let minute = |number: u16| WeekMinute::try_from(number % (7 * 24 * 60)).expect("of a week");
+            match owner.out_of_hours(minute(now)) {
+                None => prop_assert!(hours.contain(minute(now))),
+                Some(Closed::OwnerActive) => prop_assert!(false, "hours alone are asked"),
+                Some(Closed::Until(opens)) => {
                     prop_assert!(hours.contain(opens));
-                    let before = (0..minute.until(opens)).map(|n| WeekMinute((minute.0 + n) % WEEK_MINUTES));
-                    for closed in before {
-                        prop_assert!(!hours.contain(closed));
+                    for passed in 0..minute(now).until(opens) {
+                        prop_assert!(!hours.contain(minute(now + passed)));
                     }
-                } else {
-                    prop_assert!(hours.contain(minute));
                 }
             }
-        }
-
-        #[test]
-        fn hours_are_told_as_they_are_read(first in 0..7_usize, length in 0..7_usize, start in 0..1_440_u16, minutes in 1..=1_440_u16) {
-            let days = std::array::from_fn(|day| (day + 7 - first) % 7 <= length);
-            let hours = Hours { days, start, minutes };
-            prop_assert_eq!(hours.to_string().parse(), Ok(hours));
-        }
-
-        #[test]
-        fn arbitrary_hours_never_panic(text: String) {
-            let _ = text.parse::<Hours>();
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::*;
 use std::collections::BTreeMap;
 use talka_base::LayerSpan;
+use talka_plan::availability::WeekMinute;
 
 const MODEL: ModelId = ModelId([9; 32]);
 const LAYERS: u32 = 6;
@@ -327,7 +328,7 @@ fn at_night(n: u8, room: u64, hour: u32) -> Core {
 }
 
 fn at_hour(hour: u32) -> Activity {
-    let minute = owner::WeekMinute::new(0, hour, 0);
+    let minute = WeekMinute::new(0, hour, 0);
     Activity { minute, typed_ms_ago: None, others_permille: None }
 }
 

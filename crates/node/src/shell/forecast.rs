@@ -7,6 +7,7 @@
 use super::{
     Shared,
     fetch::FetchError,
+    gauge::{self, Effort},
     hub::HubInput,
     join::{check_network, exchange, invites},
     links, meter,
@@ -153,7 +154,7 @@ impl Guest {
         let kernels =
             Kernels::detect(ThreadPool::new(Limits::default().unless_told(&config).threads()));
         let opened = open_models(&config, &kernels)?;
-        let bytes_per_second = meter::bytes_per_second(kernels.pool());
+        let bytes_per_second = gauge::bytes_per_second(kernels.pool(), Effort::GLANCE);
         let extra: u64 = opened.iter().flatten().map(|known| known.extra_bytes()).sum();
         let memory = MemoryShare::of(config.memory_bytes, config.cache_bytes);
         let mut models = Vec::with_capacity(opened.len());

@@ -5,7 +5,6 @@
 use crate::wire::Machine;
 use std::{
     collections::HashMap,
-    hint::black_box,
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -13,11 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 use talka_base::{ModelId, NodeId};
-use talka_engine::{
-    LogitsWanted, Stage, StageInput,
-    kernels::{Kernels, Matrix, ThreadPool},
-    quant::Encoding,
-};
+use talka_engine::{LogitsWanted, Stage, StageInput};
 
 /// A pass counts for this part of the average: a hundred tokens forget what was before.
 const PASS_WEIGHT: f64 = 1.0 / 32.0;
@@ -25,17 +20,10 @@ const PASS_WEIGHT: f64 = 1.0 / 32.0;
 /// Passes of a stage that was just loaded. The first reads what no cache holds yet, so the fastest counts.
 const TRIAL_PASSES: u32 = 3;
 
-/// Memory that is read to learn how fast it is: more than caches hold on most machines, over in milliseconds.
-const PROBE_BYTES: usize = 32 << 20;
-const PROBE_ROUNDS: usize = 2;
-
-/// A product that is made to learn how fast products are: over in a tenth of a second on the slowest machines.
-const PRODUCT: [usize; 2] = [1_024, 1_024];
-const PRODUCT_ROWS: usize = 64;
 /// A pass of so many rows waits for arithmetic and not for memory.
 const PRODUCT_ROWS_MIN: usize = 64;
 /// A pass of one token that reads less may find it all in caches.
-const READ_BYTES_MIN: u64 = PROBE_BYTES as u64;
+const READ_BYTES_MIN: u64 = 32 << 20;
 
 /// A long frame counts for this part of the average of its link.
 const FRAME_WEIGHT: f64 = 1.0 / 8.0;
@@ -199,41 +187,6 @@ pub(crate) fn try_out(stage: &mut Stage, width: u32) -> Option<Duration> {
 /// Microseconds in which `bytes` are read.
 pub(crate) fn read_us(bytes: u64, bytes_per_second: f64) -> u32 {
     (bytes as f64 / bytes_per_second * 1e6).ceil() as u32
-}
-
-/// Bytes that all threads together read in a second.
-pub(crate) fn bytes_per_second(pool: &ThreadPool) -> f64 {
-    let words = vec![1_u64; PROBE_BYTES / size_of::<u64>()];
-    let parts: Vec<&[u64]> = words.chunks(words.len().div_ceil(pool.threads())).collect();
-    let read = || {
-        let begun = Instant::now();
-        pool.run(parts.len(), &|part| {
-            black_box(parts[part].iter().copied().fold(0_u64, u64::wrapping_add));
-        });
-        begun.elapsed()
-    };
-    let fastest = (0..PROBE_ROUNDS).map(|_| read()).min().unwrap_or_default();
-    PROBE_BYTES as f64 / fastest.as_secs_f64().max(1e-6)
-}
-
-/// Floating-point operations a second in a product with bf16 weights, all threads together.
-pub(crate) fn flops_per_second(kernels: &Kernels) -> f64 {
-    let [outputs, inputs] = PRODUCT;
-    let weights = vec![0x3c_u8; outputs * inputs * 2];
-    let Ok(matrix) = Matrix::pack(kernels.pool(), Encoding::Bf16, PRODUCT, &weights) else {
-        return 0.0;
-    };
-    let rows = vec![0.5; PRODUCT_ROWS * inputs];
-    let mut out = vec![0.0; PRODUCT_ROWS * outputs];
-    let mut multiply = || {
-        let begun = Instant::now();
-        kernels.matmul(&mut out, &rows, &matrix);
-        black_box(&out);
-        begun.elapsed()
-    };
-    let fastest = (0..PROBE_ROUNDS).map(|_| multiply()).min().unwrap_or_default();
-    let operations = 2 * PRODUCT_ROWS * outputs * inputs;
-    operations as f64 / fastest.as_secs_f64().max(1e-6)
 }
 
 #[cfg(test)]

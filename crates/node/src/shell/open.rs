@@ -3,6 +3,7 @@
 use super::{
     HUB_QUEUE, Shared,
     admission::Places,
+    bench,
     desk::{Desk, DeskError},
     fetch::{self, Caller, give::TAKERS_MAX},
     hub::{Hub, HubInput, View},
@@ -97,9 +98,10 @@ pub(super) async fn open(
     let models: Vec<_> = models.into_iter().flatten().collect();
 
     let memory = MemoryShare::of(limits.memory_bytes, config.cache_bytes);
-    let bytes_per_second = meter::bytes_per_second(kernels.pool());
+    let rates = bench::glance(&kernels);
+    let bytes_per_second = rates.memory_bytes as f64;
     let meter = Meter::default();
-    meter.begin(bytes_per_second, meter::flops_per_second(&kernels));
+    meter.begin(bytes_per_second, rates.matmul_flops as f64);
     let mut own: Vec<_> = models.iter().map(|known| own_model(known, bytes_per_second)).collect();
     // The first one named is what the node is for.
     own[0].is_core = true;

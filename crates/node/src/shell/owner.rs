@@ -4,13 +4,14 @@
 //! terminals and input devices were last read, which Linux and the BSDs write down; a desktop whose devices are read
 //! without that, as most graphical ones are, and Windows show their owners by what their programs compute alone.
 
-use crate::core::owner::{Activity, WeekMinute};
+use crate::core::owner::Activity;
 use chrono::{Datelike, Local, Timelike};
 use std::{
     fs::{self, DirEntry},
     time::SystemTime,
 };
 use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System, get_current_pid};
+use talka_plan::availability::WeekMinute;
 
 /// Folders of devices that a person types at.
 const INPUTS: [&str; 2] = ["/dev/pts", "/dev/input"];

@@ -3,24 +3,20 @@
 //! What is changed is kept, and holds after a restart, too, unless the node is then started with flags that say otherwise.
 //! Nothing is decided here: [`crate::core`] takes the limits in.
 
+use super::machine;
 use crate::{
     config::{NodeConfig, StartError},
-    core::{
-        owner::{Hours, Opening},
-        throttle::Throttle,
-    },
+    core::{owner::Opening, throttle::Throttle},
     store::{Store, StoreError},
 };
 use serde::{Deserialize, Serialize};
 use std::{
-    num::NonZero,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    thread::available_parallelism,
     time::Duration,
 };
 use talka_base::{Encoded, decode, encode};
 use talka_engine::{kernels::ThreadPool, quant::Encoding};
-use talka_plan::residency::Policy;
+use talka_plan::{availability::Hours, residency::Policy};
 
 /// Hours of different days that one node may keep: a few for each day.
 pub(crate) const HOURS_MAX: usize = 32;
@@ -129,8 +125,7 @@ impl Limits {
 
     /// Threads that are to compute.
     pub(crate) fn threads(&self) -> usize {
-        let processors = || available_parallelism().map_or(1, NonZero::get);
-        self.threads.map_or_else(processors, |threads| threads as usize)
+        self.threads.map_or_else(machine::processors, |threads| threads as usize)
     }
 
     pub(crate) fn keep(&self, store: &Store) -> Result<(), StoreError> {

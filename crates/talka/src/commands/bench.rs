@@ -5,6 +5,8 @@
 //! what the other tokens took. So HTTP, the ledger and the network are in the numbers, as they are
 //! in everybody's answers. The best of three repetitions counts: disturbances only ever slow down.
 
+mod hardware;
+
 use super::requests::COMPLETIONS;
 use crate::{
     cli::{BenchAction, BenchArgs, BenchModelArgs, BenchText},
@@ -47,11 +49,12 @@ struct Usage {
 }
 
 pub async fn run(args: BenchArgs) -> Result<Exit> {
-    let client = Client::find(&args.at)?;
     let chosen = match args.action {
+        Some(BenchAction::Hardware(chosen)) => return hardware::run(chosen, args.at.json).await,
         Some(BenchAction::Model(chosen)) => chosen,
         None => BenchModelArgs { together: 1, ..BenchModelArgs::default() },
     };
+    let client = Client::find(&args.at)?;
     let picked = client.pick(chosen.model.as_deref()).await?;
     let report = measure(&client, &picked, &chosen).await?;
     if args.at.json {

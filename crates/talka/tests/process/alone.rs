@@ -193,3 +193,20 @@ fn a_node_asked_to_end_ends_cleanly_and_keeps_its_identity() {
     assert_eq!((&node.id, &node.network), (&id, &network));
     assert_eq!(node.ledger(), entries);
 }
+
+/// Goal: the benchmark needs no node and says how its numbers lead to a multiplier. Method: both forms of its output.
+#[test]
+fn hardware_is_measured_without_a_node() {
+    let text = finish(&mut talka(&["bench", "hardware", "--threads", "2"]), "").done();
+    for words in ["2 threads", "products q4_k", "batch of 8", "class ", "tier ", "fingerprint "] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    let report = finish(&mut talka(&["bench", "hardware", "--threads", "2", "--json"]), "").json();
+    for part in ["matmul", "memory", "latency"] {
+        let score = report[part]["score"].as_f64().expect("a score");
+        assert!((0.0..=1.0).contains(&score), "{part}: {report}");
+    }
+    assert_eq!((&report["kind"], &report["class"]), (&json!("cpu"), &json!("cpu_only")));
+    let multiplier = report["multiplier"].as_f64().expect("a multiplier");
+    assert!((0.1..0.5).contains(&multiplier), "{report}");
+}

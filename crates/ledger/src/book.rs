@@ -10,6 +10,8 @@ use crate::{
     policy::Policy,
     removal::RemovedNode,
     request::Reservation,
+    share::{BREAKDOWNS_MAX, Breakdown},
+    standing::{Finding, Measured, Standing},
 };
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -105,18 +107,56 @@ pub(crate) struct Book {
     pub open: BTreeMap<RequestId, OpenReservation>,
     pub forwarded: BTreeMap<RequestId, OpenForwarding>,
     pub requests: BTreeMap<RequestId, History>,
+    /// Of nodes of which there is more to say than of a new one.
+    pub standings: BTreeMap<NodeId, Standing>,
+    /// By height, of the last settlements. No part of the state.
+    pub breakdowns: BTreeMap<u64, Breakdown>,
 }
 
 /// What an event does beside moving credits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Change {
-    Join { node: NodeId, member: MemberId, name: String, granted: Credits },
-    Reserve { open: Box<OpenReservation>, mark: Mark },
-    Forward { open: Box<OpenForwarding>, mark: Mark },
-    Settle { request: RequestId, mark: Mark, payer: MemberId, cost: Credits, earned: Earnings },
-    Release { request: RequestId, mark: Mark },
+    Join {
+        node: NodeId,
+        member: MemberId,
+        name: String,
+        granted: Credits,
+    },
+    Reserve {
+        open: Box<OpenReservation>,
+        mark: Mark,
+    },
+    Forward {
+        open: Box<OpenForwarding>,
+        mark: Mark,
+    },
+    Settle {
+        request: RequestId,
+        mark: Mark,
+        payer: MemberId,
+        cost: Credits,
+        earned: Earnings,
+        /// Of work that stages did.
+        breakdown: Option<Breakdown>,
+    },
+    Release {
+        request: RequestId,
+        mark: Mark,
+    },
+    Rate {
+        node: NodeId,
+        mark: Mark,
+        measured: Measured,
+    },
+    Judge {
+        node: NodeId,
+        mark: Mark,
+        finding: Finding,
+    },
     Appoint(Witnesses),
-    Remove { node: NodeId },
+    Remove {
+        node: NodeId,
+    },
 }
 
 /// Credits set aside for one request.
@@ -150,6 +190,8 @@ impl Book {
             open: BTreeMap::new(),
             forwarded: BTreeMap::new(),
             requests: BTreeMap::new(),
+            standings: BTreeMap::new(),
+            breakdowns: BTreeMap::new(),
         }
     }
 
@@ -168,6 +210,11 @@ impl Book {
     pub fn caps(&self) -> impl Iterator<Item = (RequestId, Cap)> {
         let requests = self.open.keys().chain(self.forwarded.keys());
         requests.filter_map(|request| Some((*request, self.cap(request)?)))
+    }
+
+    /// What a node's work counts for.
+    pub fn standing(&self, node: &NodeId) -> Standing {
+        self.standings.get(node).cloned().unwrap_or_default()
     }
 
     /// Moves credits. Whoever calls this has checked every sum.
@@ -194,15 +241,25 @@ impl Book {
                 self.forwarded.insert(request, *open);
                 self.requests.insert(request, History { reserved: mark, closed: None });
             }
-            Change::Settle { request, mark, payer, cost, earned } => {
+            Change::Settle { request, mark, payer, cost, earned, breakdown } => {
                 self.close(request, mark);
                 self.pay(payer, cost, earned);
+                if let Some(breakdown) = breakdown {
+                    self.complete(payer, &breakdown);
+                    self.remember(breakdown);
+                }
             }
             Change::Release { request, mark } => self.close(request, mark),
             Change::Appoint(witnesses) => {
                 (self.witnesses, self.appointed) = (witnesses, self.entries);
             }
             Change::Remove { node } => self.remove(node),
+            Change::Rate { node, mark, measured } => {
+                self.standings.entry(node).or_default().enter_rating(mark, measured, at);
+            }
+            Change::Judge { node, mark, finding } => {
+                self.standings.entry(node).or_default().enter_judgement(mark, finding);
+            }
         }
     }
 
@@ -227,6 +284,7 @@ impl Book {
         let record = self.nodes.remove(&node).expect("rules checked that it is there");
         let account = self.members.get_mut(&record.member).expect("a node has a member");
         account.nodes.remove(&node);
+        self.standings.remove(&node);
         self.removed.insert(node, RemovedNode { member: record.member, height: self.entries });
     }
 
@@ -235,6 +293,23 @@ impl Book {
         self.forwarded.remove(&request);
         let history = self.requests.get_mut(&request).expect("an open request has a history");
         history.closed = Some(mark);
+    }
+
+    /// Counts a completed task for each node, but not those of the payer: work for oneself proves nothing.
+    fn complete(&mut self, payer: MemberId, breakdown: &Breakdown) {
+        let workers: BTreeSet<NodeId> = breakdown.parts.iter().map(|part| part.node).collect();
+        for node in workers {
+            if self.nodes.get(&node).is_some_and(|record| record.member != payer) {
+                self.standings.entry(node).or_default().task(true);
+            }
+        }
+    }
+
+    fn remember(&mut self, breakdown: Breakdown) {
+        self.breakdowns.insert(self.entries, breakdown);
+        if self.breakdowns.len() > BREAKDOWNS_MAX {
+            self.breakdowns.pop_first();
+        }
     }
 
     fn pay(&mut self, payer: MemberId, cost: Credits, earned: Earnings) {

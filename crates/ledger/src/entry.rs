@@ -7,6 +7,7 @@ use crate::{
     policy::Policy,
     removal::Removal,
     request::{Cancellation, RECEIPTS_MAX, Reservation, Settlement},
+    standing::{Judgement, Rating},
 };
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -162,6 +163,16 @@ pub enum Event {
         /// Signed by the founder, or by a node of the same member.
         removal: Signed<Removal>,
     },
+    /// A node says what it measured of itself.
+    Rated {
+        /// Signed by the node.
+        rating: Signed<Rating>,
+    },
+    /// A judge says what became of a node's work.
+    Judged {
+        /// Signed by the judge.
+        judgement: Signed<Judgement>,
+    },
 }
 
 /// Why a reservation ended without work being paid.
@@ -186,6 +197,8 @@ impl Event {
             Self::Delivered { .. } => "delivered",
             Self::Appointed { .. } => "appointed",
             Self::Removed { .. } => "removed",
+            Self::Rated { .. } => "rated",
+            Self::Judged { .. } => "judged",
         }
     }
 
@@ -199,7 +212,9 @@ impl Event {
             | Self::Forwarded { .. }
             | Self::Delivered { .. }
             | Self::Appointed { .. }
-            | Self::Removed { .. } => 1,
+            | Self::Removed { .. }
+            | Self::Rated { .. }
+            | Self::Judged { .. } => 1,
             Self::Settled { settlement } => 1 + settlement.claimed_value().receipts.len() as u64,
         }
     }
@@ -226,7 +241,9 @@ impl Event {
             | Self::Released { .. }
             | Self::Forwarded { .. }
             | Self::Delivered { .. }
-            | Self::Removed { .. } => Ok(()),
+            | Self::Removed { .. }
+            | Self::Rated { .. }
+            | Self::Judged { .. } => Ok(()),
         }
     }
 
@@ -251,6 +268,8 @@ impl Event {
             Self::Delivered { delivery } => signer(delivery),
             Self::Appointed { appointment } => signer(appointment),
             Self::Removed { removal } => signer(removal),
+            Self::Rated { rating } => signer(rating),
+            Self::Judged { judgement } => signer(judgement),
         }
     }
 

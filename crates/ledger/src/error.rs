@@ -2,7 +2,9 @@
 
 use crate::entry::{Account, Posting};
 use talka_base::model::ShapeError;
-use talka_base::{Blame, Credits, EntryHash, MemberId, NodeId, RequestId, SignatureError, Tick};
+use talka_base::{
+    Blame, Credits, EntryHash, Factor, MemberId, NodeId, RequestId, SignatureError, Tick,
+};
 
 /// An event or entry that the ledger does not take. The ledger is unchanged.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -95,6 +97,14 @@ pub enum LedgerError {
     #[error("{max} events wait to be ordered already: ask again later")]
     Busy { max: usize },
 
+    #[error("node {node} has a score of {found}, expected at most {max}")]
+    Score { node: NodeId, found: Factor, max: Factor },
+    /// Benchmarks differ from run to run, and each rating is an entry.
+    #[error("node {node} was rated, and may be again from {until:?} on, it is {now:?}")]
+    RatedLately { node: NodeId, until: Tick, now: Tick },
+    #[error("node {node} is neither suspended nor under review: there is nothing to clear")]
+    NotHalted { node: NodeId },
+
     #[error("settlement has {found} receipts, expected 1 to {max}")]
     ReceiptCount { found: usize, max: usize },
     #[error("receipts go on at layer {found}, expected {expected}: each layer once, in order")]
@@ -115,7 +125,8 @@ impl LedgerError {
             | Self::Closed { .. }
             | Self::Busy { .. }
             | Self::NotExpired { .. }
-            | Self::Removed { .. } => Blame::Nobody,
+            | Self::Removed { .. }
+            | Self::RatedLately { .. } => Blame::Nobody,
             Self::NotSequencer { .. } | Self::Empty => Blame::Us,
             Self::Signature(_)
             | Self::Shape(_)
@@ -136,6 +147,8 @@ impl LedgerError {
             | Self::OtherPaper { .. }
             | Self::TariffTooLow { .. }
             | Self::Witnesses { .. }
+            | Self::Score { .. }
+            | Self::NotHalted { .. }
             | Self::ReceiptCount { .. }
             | Self::Coverage { .. }
             | Self::BeyondReservation { .. } => Blame::Peer,

@@ -184,7 +184,8 @@ pub(crate) fn pay(
         .finish();
     // Carrying is no work that a stage did.
     let earned = Earnings::from([(carrier, (cost, Flops(0)))]);
-    Ok(Outcome { postings, change: Change::Settle { request, mark, payer, cost, earned } })
+    let change = Change::Settle { request, mark, payer, cost, earned, breakdown: None };
+    Ok(Outcome { postings, change })
 }
 
 #[cfg(test)]

@@ -9,6 +9,8 @@ use crate::{
     policy::Policy,
     removal::RemovedNode,
     rules::{self, Outcome},
+    share::Breakdown,
+    standing::Standing,
     state::{self, StateRecord},
     tlog::{self, CompactRange},
 };
@@ -279,6 +281,16 @@ impl Ledger {
     /// Whether the node belongs to the network.
     pub fn is_member_node(&self, node: &NodeId) -> bool {
         self.book.nodes.contains_key(node)
+    }
+
+    /// How the settlement at `height` was shared, if it is one of the last.
+    pub fn breakdown(&self, height: u64) -> Option<&Breakdown> {
+        self.book.breakdowns.get(&height)
+    }
+
+    /// What a node's work counts for; of a stranger, what that of a new node does.
+    pub fn standing(&self, node: &NodeId) -> Standing {
+        self.book.standing(node)
     }
 
     /// The request's reservation, as long as it is neither settled nor released.

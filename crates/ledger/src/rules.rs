@@ -10,7 +10,7 @@ use crate::{
     price::quote,
     removal,
     request::{Cancellation, Reservation},
-    settle,
+    settle, standing,
 };
 use std::collections::BTreeMap;
 use talka_base::{
@@ -38,6 +38,8 @@ pub(crate) fn judge(book: &Book, at: Tick, event: &Event) -> Result<Outcome, Led
         Event::Delivered { delivery } => forward::pay(book, event, delivery),
         Event::Appointed { appointment } => witnesses::judge(book, appointment),
         Event::Removed { removal } => removal::judge(book, removal),
+        Event::Rated { rating } => standing::rate(book, at, event, rating),
+        Event::Judged { judgement } => standing::judge(book, event, judgement),
     }?;
     check_sums(book, &outcome.postings)?;
     Ok(outcome)

@@ -7,14 +7,18 @@
 //! A node without a rating counts as 1 × 1.
 
 mod class;
+mod paper;
 mod reliability;
 
 pub use class::{HardwareClass, MULTIPLIER_MAX, MULTIPLIER_MIN, index, index_of_kind, multiplier};
+pub use paper::{Finding, Judgement, RATED_AGAIN_MS_MIN, Rating};
+pub(crate) use paper::{judge, rate};
 pub use reliability::{
     Record, SUSPENDED_BELOW, SUSPENDED_TASKS_MIN, WINDOW_TASKS, is_suspended, redundancy,
     reliability,
 };
 
+use crate::book::Mark;
 use serde::{Deserialize, Serialize};
 use std::num::NonZeroU64;
 use talka_base::{DeviceKind, Factor, HardwareId, Scores, Tick, log2_millionths};
@@ -93,6 +97,11 @@ pub struct Rated {
 /// A node's standing.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Standing {
+    /// Ratings and judgements so far, and where the last ones stand.
+    ratings: u32,
+    last_rating: Option<Mark>,
+    judgements: u32,
+    last_judgement: Option<Mark>,
     rated: Option<Rated>,
     quarantine: Option<Quarantine>,
     hardware_changes: u32,
@@ -164,9 +173,14 @@ impl Standing {
         self.record.reliability()
     }
 
-    /// Multiplier times reliability at `at`, in units of 10^-8: what its FLOPs are weighted with. Never zero.
-    pub fn weight(&self, at: Tick) -> u64 {
-        u64::from(self.multiplier(at).0) * u64::from(self.reliability().0)
+    /// How many ratings it has: the number of the next one.
+    pub const fn ratings(&self) -> u32 {
+        self.ratings
+    }
+
+    /// How many judgements it has: the number of the next one.
+    pub const fn judgements(&self) -> u32 {
+        self.judgements
     }
 
     /// Its last rating.
@@ -237,8 +251,8 @@ mod tests {
     fn unrated_nodes_count_once_and_better_hardware_counts_after_its_quarantine() {
         let mut standing = Standing::default();
         assert_eq!(
-            (standing.multiplier(Tick(0)), standing.weight(Tick(0))),
-            (Factor::ONE, 100_000_000)
+            (standing.multiplier(Tick(0)), standing.reliability()),
+            (Factor::ONE, Factor::ONE)
         );
         standing.rate(gpu(5_500, 1), Tick(0));
         assert_eq!(standing.multiplier(hours(23)), Factor::ONE);
@@ -282,7 +296,10 @@ mod tests {
         assert_eq!(standing.halt(), Some(Halt::Review), "one reason is enough");
         standing.clear();
         assert_eq!((standing.halt(), standing.hardware_changes()), (None, 0));
-        assert_eq!(standing.weight(Tick(0)), 100_000_000);
+        assert_eq!(
+            (standing.multiplier(Tick(0)), standing.reliability()),
+            (Factor::ONE, Factor::ONE)
+        );
     }
 
     #[test]
@@ -311,7 +328,7 @@ mod tests {
                 let measured = gpu(index, hardware);
                 standing.rate(measured, at);
                 prop_assert!(standing.multiplier(at) <= before.max(MULTIPLIER_MIN));
-                prop_assert!(standing.weight(at) > 0);
+                prop_assert!(standing.multiplier(at) >= MULTIPLIER_MIN);
                 if standing.halt().is_none() && standing.quarantined_until(at).is_none() {
                     prop_assert_eq!(standing.multiplier(at), measured.multiplier());
                 }

@@ -11,6 +11,7 @@ use crate::{
     order::Witnesses,
     policy::Policy,
     removal::RemovedNode,
+    standing::Standing,
     tlog,
 };
 use serde::{Deserialize, Serialize};
@@ -54,6 +55,8 @@ pub enum StateRecord {
     Witnesses(Witnesses, u64),
     /// A node that was removed, and whose key never comes back.
     Removed(NodeId, RemovedNode),
+    /// What a node's work counts for.
+    Standing(NodeId, Standing),
 }
 
 impl Encoded for StateRecord {
@@ -82,6 +85,8 @@ pub(crate) fn records(book: &Book) -> impl Iterator<Item = StateRecord> {
         open,
         forwarded,
         requests,
+        standings,
+        breakdowns: _,
     } = book;
     let chain = StateRecord::Chain {
         network: *network,
@@ -103,6 +108,7 @@ pub(crate) fn records(book: &Book) -> impl Iterator<Item = StateRecord> {
         .chain(requests.iter().map(|(&id, history)| StateRecord::Request(id, *history)))
         .chain(witnesses)
         .chain(removed.iter().map(|(&id, &removed)| StateRecord::Removed(id, removed)))
+        .chain(standings.iter().map(|(&id, standing)| StateRecord::Standing(id, standing.clone())))
 }
 
 /// The leaf of a record in the state's tree.

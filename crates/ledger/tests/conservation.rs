@@ -7,7 +7,9 @@ mod common;
 use common::{Cut, FOUNDER, World, keys, member, request};
 use proptest::prelude::*;
 use talka_base::{Amount, Signed, decode, encode};
-use talka_ledger::{Account, Bucket, Entry, Event, Ledger, LedgerError, Policy, quote};
+use talka_ledger::{
+    Account, Bucket, Entry, Event, Ledger, LedgerError, Policy, quote, standing::Finding,
+};
 
 /// Something that a node tries; whether it is valid depends on what came before.
 #[derive(Debug, Clone)]
@@ -20,6 +22,8 @@ enum Step {
     Cancel { id: u8, by: u8 },
     Remove { leaving: u8, by: u8 },
     Expire { id: u8 },
+    Rate { of: u8, index: u32, hardware: u8 },
+    Judge { of: u8, by: u8, finding: Finding },
     Wait { ms: u64 },
     Repeat { height: usize },
     Forge { height: usize, byte: usize, bit: u8 },
@@ -37,7 +41,7 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(id, head, payer, prompt, new)| Step::Reserve { id, head, payer, prompt, new }),
         6 => (id(), node(), 1u32..50, 0u32..50)
             .prop_map(|(id, n, prompt, new)| Step::Reserve { id, head: n, payer: n, prompt, new }),
-        8 => (id(), node(), proptest::collection::vec((node(), 1u32..=6), 1..4), 0u32..60, 0u32..50)
+        12 => (id(), node(), proptest::collection::vec((node(), 1u32..=6), 1..4), 0u32..60, 0u32..50)
             .prop_map(|(id, head, cuts, positions, logits)| {
                 Step::Settle { id, head, cuts, used: (positions, logits) }
             }),
@@ -51,11 +55,24 @@ fn step() -> impl Strategy<Value = Step> {
         // Two of the nodes at most: who was removed never comes back, and the others have work to do.
         1 => (5u8..=6, 1u8..=2).prop_map(|(leaving, by)| Step::Remove { leaving, by }),
         1 => id().prop_map(|id| Step::Expire { id }),
+        1 => (node(), 0u32..10_002, 0u8..3)
+            .prop_map(|(of, index, hardware)| Step::Rate { of, index, hardware }),
+        2 => (node(), prop_oneof![6 => Just(FOUNDER), 1 => node()], finding())
+            .prop_map(|(of, by, finding)| Step::Judge { of, by, finding }),
         1 => (0u64..1_000_000).prop_map(|ms| Step::Wait { ms }),
+        1 => (0u64..100).prop_map(|hours| Step::Wait { ms: hours * 3_600_000 }),
         1 => (0usize..64).prop_map(|height| Step::Repeat { height }),
         1 => (0usize..64, 0usize..4096, 0u8..8)
             .prop_map(|(height, byte, bit)| Step::Forge { height, byte, bit }),
     ]
+}
+
+fn finding() -> impl Strategy<Value = Finding> {
+    (0u8..12, 0u8..8).prop_map(|(id, kind)| match kind {
+        0 => Finding::Cleared,
+        1..4 => Finding::Failed { request: request(id) },
+        _ => Finding::Audited { request: request(id), passed: kind < 6 },
+    })
 }
 
 /// The stages that `cuts` makes: each node ends at its layer; half the time they cover the model.
@@ -108,6 +125,10 @@ fn event(world: &World, step: &Step) -> Option<Event> {
             let entry = &world.entries[height % world.entries.len()];
             Some(entry.claimed_value().event.clone())
         }
+        Step::Rate { of, index, hardware } => {
+            Some(world.rates(of, World::measured(index, hardware)))
+        }
+        Step::Judge { of, by, finding } => Some(world.judges(of, by, finding)),
         Step::Wait { .. } | Step::Forge { .. } => None,
     }
 }
@@ -200,7 +221,7 @@ fn random_sequences_contain_every_kind_of_event_and_refusal() {
     use proptest::{strategy::ValueTree, test_runner::TestRunner};
     let mut runner = TestRunner::deterministic();
     let mut seen = std::collections::BTreeMap::<String, u32>::new();
-    for _ in 0..80 {
+    for _ in 0..120 {
         let steps = proptest::collection::vec(step(), 60).new_tree(&mut runner).expect("steps");
         let mut world = World::with_policy(poor());
         for step in steps.current() {
@@ -224,6 +245,9 @@ fn random_sequences_contain_every_kind_of_event_and_refusal() {
         "settled",
         "released",
         "removed",
+        "rated",
+        "judged",
+        "refused rated",
         "insufficient",
         "duplicate",
         "refused settled",

@@ -5,10 +5,10 @@
 
 mod common;
 
-use common::{FOUNDER, World, founding, keys};
+use common::{FOUNDER, World, founding, keys, request};
 use std::{fs, path::PathBuf};
 use talka_base::{Credits, Encoded, decode, encode, hex};
-use talka_ledger::{Entry, Forwarding, Tariff, order::Appointment};
+use talka_ledger::{Entry, Forwarding, Tariff, order::Appointment, standing::Finding};
 
 fn check<T: Encoded + PartialEq + std::fmt::Debug>(name: &str, value: &T) {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("golden/{name}.hex"));
@@ -41,6 +41,10 @@ fn world() -> World {
     {
         world.record(event).expect("valid");
     }
+    let failed = Finding::Audited { request: request(1), passed: false };
+    for event in [world.rates(3, World::measured(4_150, 1)), world.judges(3, FOUNDER, failed)] {
+        world.record(event).expect("valid");
+    }
     world
 }
 
@@ -60,6 +64,8 @@ fn entries_of_every_kind_keep_their_encoding() {
         "entry-forwarded",
         "entry-delivered",
         "entry-removed",
+        "entry-rated",
+        "entry-judged",
     ];
     let world = world();
     assert_eq!(names.len(), world.entries.len());

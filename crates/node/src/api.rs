@@ -8,6 +8,7 @@ mod hardware;
 mod proofs;
 mod routes;
 mod settings;
+mod standing;
 mod types;
 
 pub use crate::core::keys::{
@@ -24,6 +25,8 @@ pub use hardware::*;
 pub use proofs::*;
 pub use routes::*;
 pub use settings::*;
+pub use standing::StandingReport;
+pub(crate) use standing::decimal;
 pub use types::*;
 
 use crate::shell::{
@@ -243,6 +246,7 @@ impl Api {
                 serves: Vec::new(),
                 layer_us: Vec::new(),
                 faults: shared.lock_faults().of(&node),
+                standing: StandingReport::of(&ledger.standing(&node), now),
             });
             absent.map(|report| (report.node, report)).collect()
         });
@@ -405,7 +409,13 @@ impl Api {
         Ok(shared.desk().read(|ledger| {
             let names: BTreeMap<_, _> = ledger.nodes().map(|(id, r)| (id, &r.name)).collect();
             let name_of = |id| names.get(&id).map_or_else(|| view.name_of(id), |&n| n.clone());
-            let reader = Reader { policy: ledger.policy(), name_of: &name_of, shape_of: &shape_of };
+            let breakdown_of = |height| ledger.breakdown(height);
+            let reader = Reader {
+                policy: ledger.policy(),
+                name_of: &name_of,
+                shape_of: &shape_of,
+                breakdown_of: &breakdown_of,
+            };
             entries.iter().map(|entry| reader.report(entry)).collect()
         }))
     }

@@ -19,6 +19,7 @@ mod limits;
 pub mod measures;
 pub mod owner;
 pub mod pace;
+pub mod rating;
 pub mod readiness;
 pub mod recent;
 pub mod resume;

@@ -5,7 +5,8 @@
 //! to bill, over sessions (`session`); `count` only measures a prompt; `routes` finds ways for sessions; `resume`
 //! keeps answers that may be gone on with; `fetch` brings weights from other nodes, or from a hub, and gives them;
 //! `upstream` asks services outside the network; `probe` asks whether a node is there; `meter` knows how fast this
-//! one is, `gauge` measures it, `bench` tells what that counts for, `machine` what it is made of, `underway` how far a load is; `events` carries answers to their callers and `tally` counts them;
+//! one is, `gauge` measures it, `bench` tells what that counts for, `machine` what it is made of, `rating` has the ledger
+//! know; `underway` tells how far a load is; `events` carries answers to their callers and `tally` counts them;
 //! `forecast` says what joining would come to; `models` knows what requests may ask for; `keys` lets callers in;
 //! `settings` keeps what the owner may change while the node runs; `desk` keeps the ledger, `orders` adds to it.
 //! They meet in [`Shared`].
@@ -32,6 +33,7 @@ pub(crate) mod open;
 pub(crate) mod orders;
 mod owner;
 pub(crate) mod probe;
+pub(crate) mod rating;
 pub(crate) mod resume;
 pub(crate) mod routes;
 pub(crate) mod session;
@@ -106,6 +108,7 @@ pub(crate) struct Shared {
     pub(crate) invites: Mutex<()>,
     pub(crate) probes: probe::Probes,
     pub(crate) meter: meter::Meter,
+    pub(crate) rating: rating::OwnRating,
     pub(crate) tally: Arc<tally::Tally>,
     pub(crate) decisions: routes::Decisions,
     /// What the owner set, and may set anew.

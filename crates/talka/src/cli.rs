@@ -66,7 +66,7 @@ pub enum Command {
     Top(TopArgs),
     /// Shows who earned and who spent
     #[command(after_help = "Example: talka credits")]
-    Credits(NodeAt),
+    Credits(CreditsArgs),
     /// Makes, lists and removes keys that let callers in
     #[command(after_help = "Example: talka keys add bob --budget 5000 --expires 30d")]
     Keys(KeysArgs),
@@ -336,6 +336,15 @@ pub enum ModelsAction {
         #[arg(value_name = "REF")]
         model: String,
     },
+}
+
+#[derive(Debug, Args)]
+pub struct CreditsArgs {
+    /// How many of this member's last entries are explained
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub last: usize,
+    #[command(flatten)]
+    pub at: NodeAt,
 }
 
 #[derive(Debug, Args)]

@@ -99,6 +99,13 @@ pub fn credits(text: &str) -> Result<Credits, QuantityError> {
     })
 }
 
+/// A signed number of µGFT, in GFT.
+pub fn signed_gft(micro: i64) -> String {
+    let sign = if micro < 0 { '-' } else { '+' };
+    let size = micro.unsigned_abs();
+    format!("{sign}{}.{:06}", size / 1_000_000, size % 1_000_000)
+}
+
 fn parse_micro(text: &str) -> Option<u64> {
     let (whole, decimals) = text.split_once('.').unwrap_or((text, "0"));
     let digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
@@ -214,5 +221,11 @@ mod tests {
     fn spans_of_time_are_rounded_down() {
         let shown = [999, 1000, 119_999, 120_000, 7_200_000].map(show_ms);
         assert_eq!(shown, ["999 ms", "1 s", "119 s", "2 min", "2 h"]);
+    }
+
+    #[test]
+    fn amounts_keep_their_sign_and_all_six_decimals() {
+        let shown = [0, -1, 2_500_000, i64::MIN].map(signed_gft);
+        assert_eq!(shown, ["+0.000000", "-0.000001", "+2.500000", "-9223372036854.775808"]);
     }
 }

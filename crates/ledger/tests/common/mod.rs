@@ -2,12 +2,13 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 
 use talka_base::{
-    Credits, Keypair, LayerSpan, MemberId, Membership, ModelId, ModelShape, NetworkId, NodeId,
-    Precision, Receipt, RequestId, Signed, Tick,
+    Credits, DeviceKind, Factor, HardwareId, Keypair, LayerSpan, MemberId, Membership, ModelId,
+    ModelShape, NetworkId, NodeId, Precision, Receipt, RequestId, Scores, Signed, Tick,
 };
 use talka_ledger::{
     Bucket, Cancellation, Delivery, Entry, Event, Forwarding, Founding, Ledger, LedgerError,
     Policy, ReleaseReason, Removal, Reservation, Settlement, Tariff,
+    standing::{Finding, Judgement, Measured, Rating},
 };
 
 pub const MODEL: ModelId = ModelId([0xAA; 32]);
@@ -209,6 +210,31 @@ impl World {
 
     pub fn expires(&self, id: u8) -> Event {
         Event::Released { request: request(id), reason: ReleaseReason::Expired }
+    }
+
+    /// A discrete GPU of this index, made of parts of this number, measured so.
+    pub fn measured(index: u32, hardware: u8) -> Measured {
+        let score = Some(Factor(index));
+        let scores = Scores { matmul: score, memory: score, latency: score };
+        Measured { kind: DeviceKind::DiscreteGpu, scores, hardware: HardwareId([hardware; 32]) }
+    }
+
+    pub fn rating(&self, of: u8, measured: Measured) -> Rating {
+        let number = self.ledger.standing(&node(of)).ratings();
+        Rating { network: self.network(), node: node(of), number, measured }
+    }
+
+    pub fn rates(&self, of: u8, measured: Measured) -> Event {
+        Event::Rated { rating: keys(of).sign(self.rating(of, measured)) }
+    }
+
+    pub fn judgement(&self, of: u8, by: u8, finding: Finding) -> Judgement {
+        let number = self.ledger.standing(&node(of)).judgements();
+        Judgement { network: self.network(), judge: node(by), node: node(of), number, finding }
+    }
+
+    pub fn judges(&self, of: u8, by: u8, finding: Finding) -> Event {
+        Event::Judged { judgement: keys(by).sign(self.judgement(of, by, finding)) }
     }
 
     /// The sum over all accounts.

@@ -1,12 +1,15 @@
 //! Entries of the ledger for people: what moved, and the numbers that the amounts follow from.
 //!
-//! The rule is the ledger's; here it is only written out. A settlement does not repeat the model's shape, so the work of
-//! each stage is told where this node knows the model, and left out elsewhere.
+//! The rule is the ledger's; here it is only written out. How a settlement was shared is remembered for the last
+//! ones; of older ones the work of each stage is told where this node knows the model, and left out elsewhere.
 
 use super::{Basis, EntryReport, PostingReport, WorkReport};
-use talka_base::{Amount, EntryHash, Flops, ModelId, ModelShape, NodeId, RequestId, Signed, Tick};
+use talka_base::{
+    Amount, EntryHash, Flops, ModelId, ModelShape, NodeId, Receipt, RequestId, Signed, Tick,
+};
 use talka_ledger::{
-    Account, Entry, Event, Forwarding, Policy, Posting, Reservation, Settlement, Tariff,
+    Account, Breakdown, Entry, Event, Forwarding, Part, Policy, Posting, Reservation, Settlement,
+    Tariff, standing::Finding,
 };
 
 /// What entries are explained by.
@@ -17,6 +20,8 @@ pub(super) struct Reader<'a> {
     pub name_of: &'a dyn Fn(NodeId) -> String,
     /// The shape of a model that is known here.
     pub shape_of: &'a dyn Fn(ModelId) -> Option<ModelShape>,
+    /// How the settlement at a height was shared, where that is known here.
+    pub breakdown_of: &'a dyn Fn(u64) -> Option<&'a Breakdown>,
 }
 
 impl Reader<'_> {
@@ -32,21 +37,25 @@ impl Reader<'_> {
             kind: entry.event.kind().into(),
             request: request_of(&entry.event),
             postings: entry.postings.iter().map(moved).collect(),
-            basis: self.basis(&entry.event),
+            basis: self.basis(entry.height, &entry.event),
         }
     }
 
-    fn basis(&self, event: &Event) -> Option<Basis> {
+    fn basis(&self, height: u64, event: &Event) -> Option<Basis> {
         match event {
             Event::Reserved { reservation } => Some(self.quoted(reservation.claimed_value())),
-            Event::Settled { settlement } => Some(self.worked(settlement.claimed_value())),
+            Event::Settled { settlement } => {
+                Some(self.worked(settlement.claimed_value(), (self.breakdown_of)(height)))
+            }
             Event::Forwarded { forwarding } => Some(self.outside(forwarding.claimed_value())),
             Event::Founded(_)
             | Event::Joined { .. }
             | Event::Released { .. }
             | Event::Delivered { .. }
             | Event::Appointed { .. }
-            | Event::Removed { .. } => None,
+            | Event::Removed { .. }
+            | Event::Rated { .. }
+            | Event::Judged { .. } => None,
         }
     }
 
@@ -61,23 +70,31 @@ impl Reader<'_> {
         }
     }
 
-    fn worked(&self, paper: &Settlement) -> Basis {
+    fn worked(&self, paper: &Settlement, breakdown: Option<&Breakdown>) -> Basis {
         let receipts = paper.receipts.iter().map(Signed::claimed_value);
         let shape = receipts.clone().next().and_then(|receipt| (self.shape_of)(receipt.model));
-        let work = receipts.map(|receipt| WorkReport {
-            node: receipt.node,
-            name: (self.name_of)(receipt.node),
-            span: receipt.span,
-            flops: shape
-                .as_ref()
-                .filter(|s| receipt.span.end() <= s.layers)
-                .map(|s| receipt.flops(s)),
+        let shape_for = |receipt: &Receipt| shape.filter(|s| receipt.span.end() <= s.layers);
+        let work = receipts.enumerate().map(|(place, receipt)| {
+            let part: Option<&Part> = breakdown.and_then(|breakdown| breakdown.parts.get(place));
+            let by_shape = || shape_for(receipt).map(|shape| receipt.flops(&shape));
+            WorkReport {
+                node: receipt.node,
+                name: (self.name_of)(receipt.node),
+                span: receipt.span,
+                flops: part.map(|part| part.flops).or_else(by_shape),
+                multiplier: part.map(|part| part.multiplier),
+                reliability: part.map(|part| part.reliability),
+            }
         });
+        let precision = breakdown.map(|b| b.precision).or(shape.map(|shape| shape.precision));
+        let by_shape = || shape.map(|shape| flops(&shape, paper.positions, paper.logits));
         Basis::Work {
             positions: paper.positions,
             logits: paper.logits,
             work: work.collect(),
-            per_mille: shape.map(|s| self.policy.precision_per_mille.of(s.precision)),
+            flops: breakdown.map(|breakdown| breakdown.flops).or_else(by_shape),
+            precision,
+            per_mille: precision.map(|p| self.policy.precision_per_mille.of(p)),
         }
     }
 
@@ -113,11 +130,16 @@ fn request_of(event: &Event) -> Option<RequestId> {
         Event::Founded(_)
         | Event::Joined { .. }
         | Event::Appointed { .. }
-        | Event::Removed { .. } => None,
+        | Event::Removed { .. }
+        | Event::Rated { .. } => None,
         Event::Reserved { reservation } => Some(reservation.claimed_value().request),
         Event::Settled { settlement } => Some(settlement.claimed_value().request),
         Event::Released { request, .. } => Some(*request),
         Event::Forwarded { forwarding } => Some(forwarding.claimed_value().request),
         Event::Delivered { delivery } => Some(delivery.claimed_value().request),
+        Event::Judged { judgement } => match judgement.claimed_value().finding {
+            Finding::Failed { request } | Finding::Audited { request, .. } => Some(request),
+            Finding::Cleared => None,
+        },
     }
 }

@@ -3,13 +3,13 @@
 //! Reports serialise to the JSON that the admin endpoints and `--json` show; ids are hexadecimal,
 //! credits are µGFT, times are milliseconds since 1970 UTC.
 
-use super::{Events, GenerateError, RouteDecision};
+use super::{Events, GenerateError, RouteDecision, StandingReport};
 pub use crate::core::faults::{Counts, Fault};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use talka_base::{
-    Credits, EntryHash, Flops, LayerSpan, MemberId, ModelId, ModelShape, NetworkId, NodeId,
-    RequestId, Tick, TreeHash,
+    Credits, EntryHash, Factor, Flops, LayerSpan, MemberId, ModelId, ModelShape, NetworkId, NodeId,
+    Precision, RequestId, Tick, TreeHash,
 };
 pub use talka_engine::{
     CallPart, ChatMessage, Grammar, SamplingError, SamplingParams, Tool, ToolCall, ToolChoice,
@@ -433,7 +433,7 @@ pub struct UpstreamReport {
 }
 
 /// One node of the network.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PeerReport {
     /// The node.
     pub node: NodeId,
@@ -470,6 +470,9 @@ pub struct PeerReport {
     pub faults: Counts,
     /// How fast it is: model name and microseconds for one token through one layer.
     pub layer_us: Vec<(String, u32)>,
+    /// What its work counts for.
+    #[serde(default)]
+    pub standing: StandingReport,
 }
 
 /// What an invitation should allow.
@@ -547,7 +550,8 @@ pub struct EntryReport {
     pub at: Tick,
     /// Its hash.
     pub hash: EntryHash,
-    /// What it is: founded, joined, reserved, settled, released, forwarded, delivered or removed.
+    /// What it is: founded, joined, reserved, settled, released, forwarded, delivered, appointed, removed, rated or
+    /// judged.
     pub kind: String,
     /// The request it belongs to, if any.
     pub request: Option<RequestId>,
@@ -595,7 +599,11 @@ pub enum Basis {
         logits: u32,
         /// Who ran which layers, in order.
         work: Vec<WorkReport>,
-        /// As above, if this node knows the model.
+        /// Work of all layers, if this node knows it.
+        flops: Option<Flops>,
+        /// Of the weights, if this node knows it...
+        precision: Option<Precision>,
+        /// ...and its factor.
         per_mille: Option<u32>,
     },
     /// Held for an answer from outside the network.
@@ -620,8 +628,12 @@ pub struct WorkReport {
     pub name: String,
     /// Its layers.
     pub span: LayerSpan,
-    /// Its work, if this node knows the model.
+    /// Its work, if this node knows it.
     pub flops: Option<Flops>,
+    /// What its hardware counted for then, in ten-thousandths, if this node knows it...
+    pub multiplier: Option<Factor>,
+    /// ...and how reliable it was.
+    pub reliability: Option<Factor>,
 }
 
 /// What a full replay checked.

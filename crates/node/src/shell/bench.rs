@@ -4,7 +4,7 @@ use super::{
     gauge::{self, Effort},
     machine::{self, Machine},
 };
-use crate::api::{BenchStep, GpuReport, HardwareReport, ProductReport, ScoreReport};
+use crate::api::{BenchStep, GpuReport, HardwareReport, ProductReport, ScoreReport, decimal};
 use talka_base::Factor;
 use talka_engine::{
     kernels::{Kernels, ThreadPool},
@@ -70,7 +70,7 @@ fn report(
         value,
         least,
         most,
-        score: score.map(fraction),
+        score: score.map(decimal),
     };
     let scores = &measured.scores;
     let tier = Tier::of(multiplier, machine.memory_bytes);
@@ -87,18 +87,13 @@ fn report(
         matmul: score(scores.matmul, rates.matmul_flops, least.matmul_flops, most.matmul_flops),
         memory: score(scores.memory, rates.memory_bytes, least.memory_bytes, most.memory_bytes),
         latency: score(scores.latency, rates.batch_ns, least.batch_ns, most.batch_ns),
-        index: fraction(measured.index()),
+        index: decimal(measured.index()),
         class: measured.class().name().into(),
-        multiplier: fraction(multiplier),
+        multiplier: decimal(multiplier),
         tier: tier.number(),
         tier_work: tier.work().into(),
         speed: Speed::of(rates.batch_ns / 1_000).number(),
     }
-}
-
-/// For people and programs that only show it.
-pub(crate) fn fraction(factor: Factor) -> f64 {
-    f64::from(factor.0) / f64::from(Factor::SCALE)
 }
 
 fn gpu_report(name: &str) -> GpuReport {

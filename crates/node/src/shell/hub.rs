@@ -9,6 +9,7 @@ use super::{
     now,
     orders::{describe, order},
     owner::Watcher,
+    rating,
 };
 use crate::{
     core::{
@@ -202,6 +203,7 @@ pub(crate) async fn run(shared: Arc<Shared>, mut hub: Hub, mut inputs: mpsc::Rec
         match input {
             None => {
                 count += 1;
+                rating::tell(&shared);
                 hub.core.set_ledger_height(shared.desk().entries_held());
                 hub.step(&shared, Input::Addresses(shared.endpoint.addresses()));
                 if count.is_multiple_of(TICKS_PER_SAMPLE) {

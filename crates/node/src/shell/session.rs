@@ -16,7 +16,7 @@ use super::{
     models::{Chosen, KnownModel},
     now,
     orders::{cancel, describe, order, refused_to_hold},
-    probe, random, routes,
+    probe, random, rating, routes,
 };
 use crate::{
     api::{GenerateError, ReceiptReport, StageReport},
@@ -352,8 +352,8 @@ impl HeadSession {
         };
         let route = route.ok_or(error)?;
         let old = std::mem::replace(&mut self.route, route);
+        rating::failed(&self.shared, self.id, std::mem::take(&mut self.gone));
         self.first_node = self.shared.party(self.route[0].node);
-        self.gone.clear();
         self.attempt += 1;
         self.answered = None;
         tracing::info!(request = %self.id, attempt = self.attempt, "going on over another route");

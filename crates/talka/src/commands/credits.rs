@@ -1,23 +1,50 @@
-//! `talka credits`: who earned and who spent.
+//! `talka credits`: who earned and who spent, and why each line of this member's account is there.
+
+mod explain;
 
 use crate::{
-    cli::NodeAt,
+    cli::CreditsArgs,
     client::Client,
     exit::Exit,
     output::{self, Table},
+    quantity::signed_gft,
 };
 use anyhow::Result;
+use serde::Serialize;
+use talka_node::api::{CreditsReport, EntryReport};
 
-pub async fn run(at: NodeAt) -> Result<Exit> {
-    let report = Client::find(&at)?.credits().await?;
-    if at.json {
-        output::json(&report)?;
+/// Entries that are looked through at a time for those of one member.
+const LOOK: u64 = 400;
+
+/// What programs get.
+#[derive(Debug, Serialize)]
+struct Document {
+    #[serde(flatten)]
+    report: CreditsReport,
+    lines: Vec<EntryReport>,
+}
+
+pub async fn run(args: CreditsArgs) -> Result<Exit> {
+    let client = Client::find(&args.at)?;
+    let report = client.credits().await?;
+    let lines = lines(&client, &report.member.to_string(), args.last).await?;
+    if args.at.json {
+        output::json(&Document { report, lines })?;
         return Ok(Exit::Done);
     }
     output::line(format!("balance {}, reserved {}", report.balance, report.reserved))?;
+    members(&report).print()?;
+    if !lines.is_empty() {
+        output::line("")?;
+        account(&report, &lines).print()?;
+    }
+    Ok(Exit::Done)
+}
+
+fn members(report: &CreditsReport) -> Table<7> {
     let mut table =
         Table::new(["NAME", "MEMBER", "BALANCE", "GRANTED", "EARNED", "SPENT", "GFLOP"]);
-    for member in report.members {
+    for member in &report.members {
         let this = if member.member == report.member { " (this)" } else { "" };
         table.row([
             format!("{}{this}", member.name),
@@ -29,6 +56,44 @@ pub async fn run(at: NodeAt) -> Result<Exit> {
             format!("{}.{:03}", member.flops.0 / 1_000_000_000, member.flops.0 / 1_000_000 % 1000),
         ]);
     }
-    table.print()?;
-    Ok(Exit::Done)
+    table
+}
+
+fn account(report: &CreditsReport, lines: &[EntryReport]) -> Table<4> {
+    let mut table = Table::new(["HEIGHT", "WHAT", "CHANGE", "WHY"]);
+    let member = report.member.to_string();
+    for entry in lines {
+        table.row([
+            entry.height.to_string(),
+            entry.kind.clone(),
+            signed_gft(change(entry, &member)),
+            explain::why(entry),
+        ]);
+    }
+    table
+}
+
+/// What an entry did to what `member` can spend.
+fn change(entry: &EntryReport, member: &str) -> i64 {
+    let of = entry.postings.iter().filter(|posting| posting.account == member);
+    let spendable = of.filter(|posting| posting.bucket.as_deref() == Some("spendable"));
+    spendable.map(|posting| posting.change).sum()
+}
+
+/// The last entries, at most `last`, that moved credits of `member`, the earliest first.
+async fn lines(client: &Client, member: &str, last: usize) -> Result<Vec<EntryReport>> {
+    let mut end = client.status().await?.ledger_height;
+    let mut lines = Vec::new();
+    while lines.len() < last && end > 0 {
+        let from = end.saturating_sub(LOOK);
+        let page = client.ledger(from).await?;
+        let concerns = |entry: &EntryReport| {
+            entry.height < end && entry.postings.iter().any(|posting| posting.account == member)
+        };
+        lines.extend(page.into_iter().rev().filter(concerns));
+        end = from;
+    }
+    lines.truncate(last);
+    lines.reverse();
+    Ok(lines)
 }

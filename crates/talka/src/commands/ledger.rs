@@ -5,6 +5,7 @@ use crate::{
     client::Client,
     exit::Exit,
     output::{self, Table},
+    quantity::signed_gft,
 };
 use anyhow::{Context, Result, ensure};
 use std::{fs, path::Path};
@@ -197,23 +198,5 @@ fn short(posting: &PostingReport) -> String {
     match posting.bucket.as_deref() {
         None | Some("spendable") => account,
         Some(bucket) => format!("{account} {bucket}"),
-    }
-}
-
-/// A signed number of µGFT, in GFT.
-fn signed_gft(micro: i64) -> String {
-    let sign = if micro < 0 { '-' } else { '+' };
-    let size = micro.unsigned_abs();
-    format!("{sign}{}.{:06}", size / 1_000_000, size % 1_000_000)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn amounts_keep_their_sign_and_all_six_decimals() {
-        let shown = [0, -1, 2_500_000, i64::MIN].map(signed_gft);
-        assert_eq!(shown, ["+0.000000", "-0.000001", "+2.500000", "-9223372036854.775808"]);
     }
 }

@@ -8,7 +8,7 @@ use crate::{
     quantity::{self, Size, per_second, show_us},
 };
 use anyhow::Result;
-use talka_node::api::PeerReport;
+use talka_node::api::{PeerReport, StandingReport};
 
 pub async fn run(at: NodeAt) -> Result<Exit> {
     let peers = Client::find(&at)?.peers().await?;
@@ -27,6 +27,8 @@ pub async fn run(at: NodeAt) -> Result<Exit> {
         "PRODUCTS",
         "WEIGHTS READ",
         "SERVES",
+        "CLASS",
+        "WORK COUNTS",
         "FAULTS",
     ]);
     for peer in peers {
@@ -49,11 +51,24 @@ pub async fn run(at: NodeAt) -> Result<Exit> {
             per_second(peer.flops_per_second, "FLOP"),
             per_second(peer.memory_bytes_per_second, "B"),
             serves.collect::<Vec<_>>().join(", "),
+            peer.standing.class.clone().unwrap_or_else(|| "not rated".into()),
+            counts(&peer.standing),
             output::faults(&peer.faults),
         ]);
     }
     table.print()?;
     Ok(Exit::Done)
+}
+
+/// Multiplier times reliability, and what is the matter with it.
+fn counts(standing: &StandingReport) -> String {
+    let StandingReport { multiplier, reliability, .. } = standing;
+    let note = match (&standing.halted, standing.quarantined_until) {
+        (Some(why), _) => format!(" ({why})"),
+        (None, Some(_)) => " (quarantine)".into(),
+        (None, None) => String::new(),
+    };
+    format!("{multiplier:.4} × {reliability:.4}{note}")
 }
 
 fn state(peer: &PeerReport) -> String {

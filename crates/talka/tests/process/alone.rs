@@ -1,7 +1,7 @@
 //! One node with the bundled model.
 
 use crate::{
-    harness::{Said, finish, folder, talka, up},
+    harness::{Said, finish, folder, talka, up, wait_for},
     models::{bard, golden},
 };
 use serde_json::{Value, json};
@@ -209,4 +209,29 @@ fn hardware_is_measured_without_a_node() {
     assert_eq!((&report["kind"], &report["class"]), (&json!("cpu"), &json!("cpu_only")));
     let multiplier = report["multiplier"].as_f64().expect("a multiplier");
     assert!((0.1..0.5).contains(&multiplier), "{report}");
+}
+
+/// Goal: what a node's work counts for is on record, and shown where work was paid. Method: one answer after the node
+/// rated itself.
+#[test]
+fn a_node_rates_itself_and_its_account_explains_an_answer() {
+    let place = folder();
+    let node = up(&place.path().join("data"), &[]);
+    let rated = wait_for("a rating", || {
+        let peers = node.cli(&["peers", "--json"]).json();
+        Some(peers[0]["standing"].clone()).filter(|standing| standing["class"] == "cpu_only")
+    });
+    let entries = node.ledger();
+    assert_eq!(entries[1]["kind"], "rated", "{entries:?}");
+    assert_eq!(entries.iter().filter(|entry| entry["kind"] == "rated").count(), 1, "told once");
+
+    node.cli(&["run", "--temperature", "0", "--max-tokens", "5", "ROMEO:"]).done();
+    let text = node.cli(&["credits"]).done();
+    let line = text.lines().find(|line| line.contains("settled")).expect("an answer");
+    let multiplier = rated["multiplier"].as_f64().expect("a multiplier");
+    let shown = format!("multiplier {multiplier}, reliability 1");
+    for words in ["tokens × ", "FLOP × bf16 0.5; ", " 0..6, 100.0 %, ", &shown] {
+        assert!(line.contains(words), "{words}: {line}");
+    }
+    assert!(text.contains("the most it can cost: "), "{text}");
 }

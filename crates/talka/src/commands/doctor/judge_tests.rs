@@ -5,7 +5,7 @@ use crate::commands::doctor::facts::{Facts, Kept};
 use serde_json::json;
 use std::collections::BTreeMap;
 use talka_node::{
-    api::{Fault, Status},
+    api::{Fault, StandingReport, Status},
     base::{EntryHash, MemberId, NetworkId, NodeId, TreeHash},
 };
 
@@ -46,6 +46,7 @@ fn peer(place: u8) -> PeerReport {
         serves: Vec::new(),
         faults: BTreeMap::new(),
         layer_us: Vec::new(),
+        standing: StandingReport::default(),
     }
 }
 

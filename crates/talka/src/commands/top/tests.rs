@@ -15,7 +15,8 @@ use ratatui::{
 use std::collections::BTreeMap;
 use talka_node::{
     api::{
-        CreditsReport, MemberReport, ModelReport, PeerReport, RouteDecision, StageReport, Status,
+        CreditsReport, MemberReport, ModelReport, PeerReport, RouteDecision, StageReport,
+        StandingReport, Status,
     },
     base::{
         Credits, Flops, LayerSpan, MemberId, ModelId, ModelShape, NetworkId, NodeId, Precision,
@@ -83,6 +84,7 @@ fn peer(place: u8) -> PeerReport {
         serves: vec![("bard".into(), span(start, start + 2))],
         faults: BTreeMap::new(),
         layer_us: Vec::new(),
+        standing: StandingReport::default(),
     }
 }
 

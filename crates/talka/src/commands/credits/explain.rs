@@ -1,0 +1,167 @@
+//! A line of an account in words: the rule and its numbers.
+
+use crate::quantity::show_count;
+use talka_node::{
+    api::{Basis, EntryReport, WorkReport},
+    base::{Factor, Flops, Precision},
+};
+
+/// Why `entry` is there.
+pub fn why(entry: &EntryReport) -> String {
+    let Some(basis) = &entry.basis else { return plain(&entry.kind).into() };
+    match basis {
+        Basis::Quote { prompt_tokens, max_new_tokens, layers, flops, per_mille } => format!(
+            "the most it can cost: {prompt_tokens} + {max_new_tokens} tokens through {layers} layers, \
+             {} × {}",
+            flop(*flops),
+            thousandths(*per_mille)
+        ),
+        Basis::Work { positions, work, flops, precision, per_mille, .. } => {
+            let cost = cost(*positions, *flops, *precision, *per_mille);
+            let parts = work.iter().map(|part| part_of(part, work));
+            format!("{cost}; {}", parts.collect::<Vec<_>>().join("; "))
+        }
+        Basis::Tariff {
+            prompt_tokens,
+            max_new_tokens,
+            multiple_per_mille,
+            per_thousand_tokens,
+        } => {
+            let price = match (multiple_per_mille, per_thousand_tokens) {
+                (Some(multiple), _) => format!("{} × the network's price", thousandths(*multiple)),
+                (None, Some(credits)) => format!("{credits} for a thousand"),
+                (None, None) => "no price".into(),
+            };
+            format!("from outside: {prompt_tokens} + {max_new_tokens} tokens at {price}")
+        }
+    }
+}
+
+/// What needs no numbers.
+fn plain(kind: &str) -> &'static str {
+    match kind {
+        "founded" | "joined" => "what a new member is granted",
+        "settled" => "work was paid, and what was left came back",
+        "released" => "no answer came of it: what was set aside came back",
+        "delivered" => "an answer came from outside, and what was left came back",
+        _ => "",
+    }
+}
+
+/// `412 tokens × 2.48 GFLOP × bf16 0.5`
+fn cost(
+    positions: u32,
+    flops: Option<Flops>,
+    precision: Option<Precision>,
+    per_mille: Option<u32>,
+) -> String {
+    let mut text = format!("{positions} tokens");
+    if let Some(Flops(all)) = flops {
+        text += &format!(" × {}", flop(Flops(all / u64::from(positions.max(1)))));
+    }
+    if let Some(per_mille) = per_mille {
+        let precision = precision.map(|p| format!("{} ", name(p))).unwrap_or_default();
+        text += &format!(" × {precision}{}", thousandths(per_mille));
+    }
+    text
+}
+
+/// `kitchen 4..10, 37.5 %, multiplier 1.325, reliability 0.98`
+fn part_of(part: &WorkReport, all: &[WorkReport]) -> String {
+    let mut text = format!("{} {}", part.name, part.span);
+    let total: Option<u64> = all.iter().map(|part| part.flops.map(|flops| flops.0)).sum();
+    if let (Some(Flops(own)), Some(total @ 1..)) = (part.flops, total) {
+        let tenths = (u128::from(own) * 1_000 + u128::from(total) / 2) / u128::from(total);
+        text += &format!(", {}.{} %", tenths / 10, tenths % 10);
+    }
+    for (what, factor) in [("multiplier", part.multiplier), ("reliability", part.reliability)] {
+        text += &factor.map(|f| format!(", {what} {}", decimal(f))).unwrap_or_default();
+    }
+    text
+}
+
+fn flop(flops: Flops) -> String {
+    format!("{}FLOP", show_count(flops.0))
+}
+
+const fn name(precision: Precision) -> &'static str {
+    match precision {
+        Precision::F32 => "f32",
+        Precision::F16 => "f16",
+        Precision::Bf16 => "bf16",
+        Precision::Int8 => "int8",
+    }
+}
+
+fn thousandths(per_mille: u32) -> String {
+    decimal(Factor(per_mille * (Factor::SCALE / 1_000)))
+}
+
+/// Without zeros at the end: `1.325`, `1`.
+fn decimal(factor: Factor) -> String {
+    let text = factor.to_string();
+    text.trim_end_matches('0').trim_end_matches('.').into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn check(kind: &str, basis: Option<Value>, expected: &str) {
+        let mut entry = json!({
+            "height": 7, "at": 0, "hash": "11".repeat(32), "kind": kind, "request": null, "postings": [],
+        });
+        if let Some(basis) = basis {
+            entry["basis"] = basis;
+        }
+        let entry: EntryReport = serde_json::from_value(entry).expect("an entry");
+        assert_eq!(why(&entry), expected);
+    }
+
+    #[test]
+    fn an_answer_is_explained_down_to_each_factor() {
+        let part = |name: &str, span: [u32; 2], flops: u64, multiplier: u32, reliability: u32| {
+            json!({
+                "node": "22".repeat(32), "name": name, "span": span,
+                "flops": flops, "multiplier": multiplier, "reliability": reliability,
+            })
+        };
+        let work = json!({
+            "of": "work", "positions": 412, "logits": 400, "flops": 412_u64 * 2_480_000_000,
+            "precision": "bf16", "per_mille": 500,
+            "work": [part("attic", [0, 10], 625, 10_000, 10_000), part("kitchen", [10, 16], 375, 13_250, 9_800)],
+        });
+        check(
+            "settled",
+            Some(work),
+            "412 tokens × 2.48 GFLOP × bf16 0.5; attic 0..10, 62.5 %, multiplier 1, reliability 1; \
+             kitchen 10..16, 37.5 %, multiplier 1.325, reliability 0.98",
+        );
+        let unknown = json!({
+            "of": "work", "positions": 3, "logits": 1, "flops": null, "precision": null, "per_mille": null,
+            "work": [{ "node": "22".repeat(32), "name": "attic", "span": [0, 4], "flops": null }],
+        });
+        check("settled", Some(unknown), "3 tokens; attic 0..4");
+    }
+
+    #[test]
+    fn what_is_set_aside_and_what_comes_back_is_explained() {
+        let quote = json!({
+            "of": "quote", "prompt_tokens": 12, "max_new_tokens": 400, "layers": 16,
+            "flops": 1_021_000_000_000_u64, "per_mille": 250,
+        });
+        check(
+            "reserved",
+            Some(quote),
+            "the most it can cost: 12 + 400 tokens through 16 layers, 1.02 TFLOP × 0.25",
+        );
+        let tariff = json!({
+            "of": "tariff", "prompt_tokens": 1, "max_new_tokens": 2, "multiple_per_mille": 1_500,
+            "per_thousand_tokens": null,
+        });
+        check("forwarded", Some(tariff), "from outside: 1 + 2 tokens at 1.5 × the network's price");
+        check("joined", None, "what a new member is granted");
+        check("released", None, "no answer came of it: what was set aside came back");
+    }
+}

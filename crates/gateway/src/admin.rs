@@ -39,6 +39,7 @@ pub fn routes() -> Router<Api> {
         .route("/api/invites", post(invite))
         .route("/api/join", post(join))
         .route("/api/peers/remove", post(remove))
+        .route("/api/peers/clear", post(clear))
         .route("/api/ledger", get(ledger))
         .route("/api/ledger/verify", get(ledger_verify))
         .route("/api/credits/{member}/proof", get(balance_proof))
@@ -132,11 +133,16 @@ pub(crate) fn invitation(mut body: Fields) -> Result<String, ApiError> {
 }
 
 async fn remove(State(api): State<Api>, body: Fields) -> Result<Json<Vec<PeerReport>>, ApiError> {
-    api.remove(leaving(body)?).await?;
+    api.remove(named_node(body)?).await?;
     Ok(Json(api.peers().await))
 }
 
-fn leaving(mut body: Fields) -> Result<NodeId, ApiError> {
+async fn clear(State(api): State<Api>, body: Fields) -> Result<Json<Vec<PeerReport>>, ApiError> {
+    api.clear(named_node(body)?).await?;
+    Ok(Json(api.peers().await))
+}
+
+fn named_node(mut body: Fields) -> Result<NodeId, ApiError> {
     let text: String = body.required("node")?;
     body.finish()?;
     text.parse().map_err(|_| ApiError::Value {
@@ -259,9 +265,9 @@ mod tests {
         assert_eq!(invitation(fields(json!({"invite": "x"}))).expect("valid"), "x");
         assert!(invitation(fields(json!({"invite": 5}))).is_err());
         let id = "0f".repeat(32);
-        assert_eq!(leaving(fields(json!({"node": id}))).expect("valid").to_string(), id);
+        assert_eq!(named_node(fields(json!({"node": id}))).expect("valid").to_string(), id);
         assert_eq!(
-            leaving(fields(json!({"node": "kitchen"}))).expect_err("a name").param(),
+            named_node(fields(json!({"node": "kitchen"}))).expect_err("a name").param(),
             Some("node")
         );
     }

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{FOUNDER, World, keys, member, node};
+use common::{FOUNDER, World, keys, member, node, refused};
 use talka_base::Blame;
 use talka_ledger::{Event, Ledger, LedgerError, Removal};
 
@@ -10,12 +10,6 @@ fn removed(leaving: u8, by: u8) -> World {
     let mut world = World::village();
     world.record(world.removes(leaving, by)).expect("is allowed");
     world
-}
-
-fn refused(world: &mut World, event: Event, expected: &LedgerError) {
-    let before = world.ledger.clone();
-    assert_eq!(world.record(event).as_ref(), Err(expected));
-    assert_eq!(world.ledger, before);
 }
 
 #[test]

@@ -2,7 +2,10 @@
 
 mod common;
 
-use common::{Cut, FOUNDER, World, founding, keys, member, node, request, shape};
+use common::{
+    Cut, FOUNDER, World, founding, is_mismatch, is_signature, keys, member, node, refused,
+    refused_as, request, shape,
+};
 use talka_base::{
     Amount, Blame, Credits, Flops, LayerSpan, ModelId, ModelShape, NetworkId, SignatureError,
     Signed, Tick, decode, encode,
@@ -13,30 +16,6 @@ use talka_ledger::{
 };
 
 const STAGES: [Cut; 2] = [(FOUNDER, (0, 2)), (3, (2, 6))];
-
-/// `event` is refused with `expected`, and nothing changed.
-fn refused(world: &mut World, event: Event, expected: &LedgerError) {
-    let before = world.ledger.clone();
-    assert_eq!(world.record(event).as_ref(), Err(expected));
-    assert_eq!(world.ledger, before);
-}
-
-/// As [`refused`], where only the kind of error matters.
-fn refused_as(world: &mut World, event: Event, expected: impl Fn(&LedgerError) -> bool) {
-    let before = world.ledger.clone();
-    let error = world.record(event).expect_err("is refused");
-    assert!(expected(&error), "{error:?}");
-    assert_eq!(error.blame(), Blame::Peer, "{error:?}");
-    assert_eq!(world.ledger, before);
-}
-
-fn is_mismatch(field: &'static str) -> impl Fn(&LedgerError) -> bool {
-    move |e| matches!(e, LedgerError::Mismatch { field: found, .. } if *found == field)
-}
-
-fn is_signature(e: &LedgerError) -> bool {
-    matches!(e, LedgerError::Signature(_))
-}
 
 /// Request 1 of node 2 is open: 10 prompt tokens, at most 20 new ones.
 fn reserved() -> World {

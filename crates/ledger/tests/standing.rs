@@ -2,7 +2,9 @@
 
 mod common;
 
-use common::{FOUNDER, World, keys, member, node, request};
+use common::{
+    FOUNDER, World, is_mismatch, is_signature, keys, member, node, refused, refused_as, request,
+};
 use talka_base::{Factor, NetworkId, RequestId, Scores};
 use talka_ledger::{
     Event, Ledger, LedgerError,
@@ -10,23 +12,6 @@ use talka_ledger::{
 };
 
 const HOUR_MS: u64 = 3_600_000;
-
-fn refused(world: &mut World, event: Event, expected: &LedgerError) {
-    let before = world.ledger.clone();
-    assert_eq!(world.record(event).as_ref(), Err(expected));
-    assert_eq!(world.ledger, before);
-}
-
-fn refused_as(world: &mut World, event: Event, expected: impl Fn(&LedgerError) -> bool) {
-    let before = world.ledger.clone();
-    let error = world.record(event).expect_err("is refused");
-    assert!(expected(&error), "{error:?}");
-    assert_eq!(world.ledger, before);
-}
-
-fn is_mismatch(field: &'static str) -> impl Fn(&LedgerError) -> bool {
-    move |e| matches!(e, LedgerError::Mismatch { field: found, .. } if *found == field)
-}
 
 fn multiplier(world: &World, of: u8) -> Factor {
     world.ledger.standing(&node(of)).multiplier(world.now)
@@ -52,7 +37,7 @@ fn a_rating_is_signed_by_its_node_and_counts_once() {
     let event = world.rates(6, measured);
     refused(&mut world, event, &LedgerError::NotAMember { node: node(6) });
     let rating = keys(3).sign(world.rating(2, measured));
-    refused_as(&mut world, Event::Rated { rating }, |e| matches!(e, LedgerError::Signature(_)));
+    refused_as(&mut world, Event::Rated { rating }, is_signature);
     let mut foreign = world.rating(2, measured);
     foreign.network = NetworkId([0; 32]);
     let rating = keys(2).sign(foreign);
@@ -90,7 +75,7 @@ fn a_third_change_of_hardware_halts_until_the_judge_clears_it() {
     refused_as(&mut world, by_itself, is_mismatch("judge"));
     let judgement = keys(3).sign(world.judgement(2, FOUNDER, Finding::Cleared));
     let forged = Event::Judged { judgement };
-    refused_as(&mut world, forged, |e| matches!(e, LedgerError::Signature(_)));
+    refused_as(&mut world, forged, is_signature);
     let clears = world.judges(2, FOUNDER, Finding::Cleared);
     world.record(clears.clone()).expect("cleared");
     assert_eq!(multiplier(&world, 2), Factor::ONE);

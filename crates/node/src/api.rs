@@ -31,7 +31,7 @@ pub use types::*;
 
 use crate::shell::{
     Patience, Shared, answer, count, desk::Desk, embed, hub::HubInput, join, now, open, orders,
-    random, upstream::Upstream,
+    random, rating, upstream::Upstream,
 };
 use crate::wire::{Machine, Refusal};
 use std::{
@@ -41,7 +41,7 @@ use std::{
     time::Instant,
 };
 use talka_base::{Credits, LayerSpan, NodeId, Signed};
-use talka_ledger::{Bucket, Entry, Event, Ledger, Removal};
+use talka_ledger::{Bucket, Entry, Event, Ledger, Removal, standing::Finding};
 use talka_net::{Invite, InviteSecret};
 use tokio::sync::oneshot;
 
@@ -384,6 +384,15 @@ impl Api {
             Ok(_) | Err(Refusal::Duplicate { .. }) => Ok(()),
             Err(refusal) => Err(AdminError::Refused { reason: orders::describe(&refusal) }),
         }
+    }
+
+    /// As the founder, trusts a node anew that was suspended or is under review.
+    ///
+    /// # Errors
+    /// [`AdminError::Refused`] if this is not the founder, or the node is not halted.
+    pub async fn clear(&self, node: NodeId) -> Result<(), AdminError> {
+        let judged = rating::judge(&self.shared, node, Finding::Cleared).await;
+        judged.map_err(|refusal| AdminError::Refused { reason: orders::describe(&refusal) })
     }
 
     async fn adopt(

@@ -57,7 +57,7 @@ pub enum Command {
     Models(ModelsArgs),
     /// Shows the nodes of the network
     #[command(after_help = "Example: talka peers")]
-    Peers(NodeAt),
+    Peers(PeersArgs),
     /// Shows this node at a glance
     #[command(after_help = "Example: talka status --json")]
     Status(NodeAt),
@@ -335,6 +335,28 @@ pub enum ModelsAction {
         /// As in `talka models pull`
         #[arg(value_name = "REF")]
         model: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct PeersArgs {
+    #[command(subcommand)]
+    pub action: Option<PeersAction>,
+    #[command(flatten)]
+    pub at: NodeAt,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum PeersAction {
+    /// Lists them (the default)
+    #[command(after_help = "Example: talka peers list")]
+    List,
+    /// As the founder, trusts a node anew that was suspended or is under review
+    #[command(after_help = "Example: talka peers clear kitchen")]
+    Clear {
+        /// The node's name, or its id or the beginning of that
+        #[arg(value_name = "NODE")]
+        node: String,
     },
 }
 

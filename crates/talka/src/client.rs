@@ -27,7 +27,7 @@ use talka_node::{
         InviteReport, JoinReport, ModelReport, PeerReport, ProofReport, RouteReport, Status,
         VerifyReport,
     },
-    base::MemberId,
+    base::{MemberId, NodeId},
 };
 
 /// A node on this network accepts a connection at once or not at all; three retransmissions of a
@@ -215,6 +215,11 @@ impl Client {
     /// The nodes of its network.
     pub async fn peers(&self) -> Result<Vec<PeerReport>, ClientError> {
         self.get("/api/peers").await
+    }
+
+    /// Trusts a node anew; the nodes then.
+    pub async fn clear(&self, node: NodeId) -> Result<Vec<PeerReport>, ClientError> {
+        self.post("/api/peers/clear", &serde_json::json!({ "node": node })).await
     }
 
     /// The route that a request for `model` would take, and why.

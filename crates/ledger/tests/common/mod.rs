@@ -2,8 +2,8 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 
 use talka_base::{
-    Credits, DeviceKind, Factor, HardwareId, Keypair, LayerSpan, MemberId, Membership, ModelId,
-    ModelShape, NetworkId, NodeId, Precision, Receipt, RequestId, Scores, Signed, Tick,
+    Blame, Credits, DeviceKind, Factor, HardwareId, Keypair, LayerSpan, MemberId, Membership,
+    ModelId, ModelShape, NetworkId, NodeId, Precision, Receipt, RequestId, Scores, Signed, Tick,
 };
 use talka_ledger::{
     Bucket, Cancellation, Delivery, Entry, Event, Forwarding, Founding, Ledger, LedgerError,
@@ -241,4 +241,28 @@ impl World {
     pub fn total(&self) -> i128 {
         self.ledger.accounts().map(|(_, amount)| i128::from(amount.0)).sum()
     }
+}
+
+/// `event` is refused with `expected`, and nothing changed.
+pub fn refused(world: &mut World, event: Event, expected: &LedgerError) {
+    let before = world.ledger.clone();
+    assert_eq!(world.record(event).as_ref(), Err(expected));
+    assert_eq!(world.ledger, before);
+}
+
+/// As [`refused`], where only the kind of error matters.
+pub fn refused_as(world: &mut World, event: Event, expected: impl Fn(&LedgerError) -> bool) {
+    let before = world.ledger.clone();
+    let error = world.record(event).expect_err("is refused");
+    assert!(expected(&error), "{error:?}");
+    assert_eq!(error.blame(), Blame::Peer, "{error:?}");
+    assert_eq!(world.ledger, before);
+}
+
+pub fn is_mismatch(field: &'static str) -> impl Fn(&LedgerError) -> bool {
+    move |e| matches!(e, LedgerError::Mismatch { field: found, .. } if *found == field)
+}
+
+pub fn is_signature(e: &LedgerError) -> bool {
+    matches!(e, LedgerError::Signature(_))
 }

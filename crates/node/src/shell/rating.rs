@@ -93,24 +93,34 @@ pub(crate) fn failed(
                 .is_some_and(|member| Some(member) != ledger.member_of(&shared.me))
         });
         if is_other {
-            tokio::spawn(judge(Arc::clone(shared), node, Finding::Failed { request }));
+            let shared = Arc::clone(shared);
+            tokio::spawn(async move {
+                let judged = judge(&shared, node, Finding::Failed { request }).await;
+                if let Err(refusal) = judged {
+                    let reason = orders::describe(&refusal);
+                    tracing::warn!(node = %node.short(), reason, "not judged");
+                }
+            });
         }
     }
 }
 
-async fn judge(shared: Arc<Shared>, node: NodeId, finding: Finding) {
+/// Has the founder record what was found. Only its own word counts.
+pub(crate) async fn judge(
+    shared: &Arc<Shared>,
+    node: NodeId,
+    finding: Finding,
+) -> Result<(), Refusal> {
     let mut outcome = Ok(());
     for _ in 0..JUDGED_TRIES {
         let (network, number) =
             shared.desk().read(|ledger| (ledger.network(), ledger.standing(&node).judgements()));
         let judgement = Judgement { network, judge: shared.me, node, number, finding };
         let event = Event::Judged { judgement: shared.keys.sign(judgement) };
-        outcome = orders::order(&shared, event).await.map(|_| ());
+        outcome = orders::order(shared, event).await.map(|_| ());
         if outcome.is_ok() {
             break;
         }
     }
-    if let Err(refusal) = outcome {
-        tracing::warn!(node = %node.short(), reason = orders::describe(&refusal), "not judged");
-    }
+    outcome
 }

@@ -1,18 +1,25 @@
 //! `talka peers`: the nodes of the network.
 
 use crate::{
-    cli::NodeAt,
+    cli::{PeersAction, PeersArgs},
     client::Client,
     exit::Exit,
     output::{self, Table},
     quantity::{self, Size, per_second, show_us},
 };
-use anyhow::Result;
-use talka_node::api::{PeerReport, StandingReport};
+use anyhow::{Result, bail};
+use talka_node::{
+    api::{PeerReport, StandingReport},
+    base::NodeId,
+};
 
-pub async fn run(at: NodeAt) -> Result<Exit> {
-    let peers = Client::find(&at)?.peers().await?;
-    if at.json {
+pub async fn run(args: PeersArgs) -> Result<Exit> {
+    let client = Client::find(&args.at)?;
+    let mut peers = client.peers().await?;
+    if let Some(PeersAction::Clear { node }) = &args.action {
+        peers = client.clear(named(&peers, node)?).await?;
+    }
+    if args.at.json {
         output::json(&peers)?;
         return Ok(Exit::Done);
     }
@@ -58,6 +65,19 @@ pub async fn run(at: NodeAt) -> Result<Exit> {
     }
     table.print()?;
     Ok(Exit::Done)
+}
+
+/// The one node of this name, or whose id begins so.
+fn named(peers: &[PeerReport], text: &str) -> Result<NodeId> {
+    let is_meant = |peer: &&PeerReport| {
+        peer.name == text || (text.len() >= 4 && peer.node.to_string().starts_with(text))
+    };
+    let found: Vec<NodeId> = peers.iter().filter(is_meant).map(|peer| peer.node).collect();
+    match found[..] {
+        [node] => Ok(node),
+        [] => bail!("no node is called {text:?}, expected a name or an id of `talka peers`"),
+        _ => bail!("{} nodes are called {text:?}: say which by its id", found.len()),
+    }
 }
 
 /// Multiplier times reliability, and what is the matter with it.

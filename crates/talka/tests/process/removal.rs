@@ -23,6 +23,10 @@ fn a_removed_node_is_gone_for_all_and_stays_so() {
         wait_for("three nodes", || (names(node).len() == 3).then_some(()));
     }
 
+    founder.cli(&["peers", "clear", "rogue"]).refused(1, &["neither suspended nor under review"]);
+    friend.cli(&["peers", "clear", "rogue"]).refused(1, &["founder"]);
+    founder.cli(&["peers", "clear", "nobody"]).refused(1, &["nobody", "talka peers"]);
+
     let remove = |id: &str| json!({ "node": id });
     friend.post("/api/peers/remove", &remove(&rogue.id)).refused(
         409,

@@ -1,13 +1,14 @@
-//! Any bytes as each of the texts in which the log is told: notes, keys, checkpoints, blocks, proofs, evidence.
+//! Any bytes as each of the texts in which the log is told: notes, keys, checkpoints, blocks, proofs, evidence; and as
+//! what nodes say and keep of its order.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use std::{fmt::Display, str::FromStr};
-use talka_base::NodeId;
+use talka_base::{Encoded, NodeId, decode, encode};
 use talka_ledger::{
     Block, Checkpoint, Proof,
     note::{NoteKey, NoteSignature, SignedNote},
-    order::Evidence,
+    order::{Evidence, Message, Record},
 };
 
 /// What is read is written in one way only.
@@ -22,7 +23,15 @@ fn check_text<T: Display + FromStr>(bytes: &[u8]) {
     check(text.and_then(|text| text.parse::<T>().ok()), bytes);
 }
 
+fn check_encoding<T: Encoded>(bytes: &[u8]) {
+    if let Ok(value) = decode::<T>(bytes) {
+        assert_eq!(encode(&value), bytes, "{}", T::NAME);
+    }
+}
+
 fuzz_target!(|bytes: &[u8]| {
+    check_encoding::<Message>(bytes);
+    check_encoding::<Record>(bytes);
     check_text::<NoteKey>(bytes);
     check_text::<Checkpoint>(bytes);
     check_text::<Block>(bytes);

@@ -35,9 +35,20 @@ pub use witnesses::{Appointment, WITNESSES_MAX, Witnesses};
 use crate::{
     entry::{Entry, Event},
     error::LedgerError,
-    note::{NoteSignature, SignedNote},
+    note::{NOTE_BYTES_MAX, NoteSignature, SignedNote},
 };
-use talka_base::{NodeId, Signed, Tick};
+use evidence::EVIDENCE_BYTES_MAX;
+use serde::{Deserialize, Serialize};
+use talka_base::{Encoded, NodeId, Signed, Tick};
+
+/// No more entries go into a block once they have this many bytes: it has to fit a message.
+pub const BATCH_BYTES_MAX: usize = 1 << 20;
+
+/// The longest message and record: a full batch of which the last entry is the largest, with its note; or evidence.
+const ENCODED_BYTES_MAX: usize = 16 + {
+    let batch = BATCH_BYTES_MAX + <Signed<Entry> as Encoded>::SIZE_MAX + NOTE_BYTES_MAX;
+    if batch > EVIDENCE_BYTES_MAX { batch } else { EVIDENCE_BYTES_MAX }
+};
 
 /// A node's part in ordering.
 pub trait Order {
@@ -65,7 +76,7 @@ pub enum Input {
 }
 
 /// What nodes say to each other about order.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Message {
     /// The sequencer asks for cosignatures.
     Proposal(Batch),
@@ -81,8 +92,13 @@ pub enum Message {
     Accusation(Box<Evidence>),
 }
 
+impl Encoded for Message {
+    const NAME: &'static str = "order message";
+    const SIZE_MAX: usize = ENCODED_BYTES_MAX;
+}
+
 /// A signed block and its entries.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Batch {
     /// The block.
     pub note: SignedNote,
@@ -108,7 +124,7 @@ pub enum Effect {
 }
 
 /// What has to survive a crash. A node's records in order give its machine back.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Record {
     /// Signed as the next block, or voted for: never another of its number.
     Signed(Batch),
@@ -118,4 +134,9 @@ pub enum Record {
     Taken(Batch),
     /// Somebody was dishonest.
     Evidence(Box<Evidence>),
+}
+
+impl Encoded for Record {
+    const NAME: &'static str = "order record";
+    const SIZE_MAX: usize = ENCODED_BYTES_MAX;
 }

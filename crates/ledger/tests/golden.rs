@@ -7,8 +7,12 @@ mod common;
 
 use common::{FOUNDER, World, founding, keys, request};
 use std::{fs, path::PathBuf};
-use talka_base::{Credits, Encoded, decode, encode, hex};
-use talka_ledger::{Entry, Forwarding, Tariff, order::Appointment, standing::Finding};
+use talka_base::{Credits, Encoded, Tick, decode, encode, hex};
+use talka_ledger::{
+    Entry, Forwarding, Tariff,
+    order::{Appointment, Effect, Input, Message, Order, Sequencer, Witnesses},
+    standing::Finding,
+};
 
 fn check<T: Encoded + PartialEq + std::fmt::Debug>(name: &str, value: &T) {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("golden/{name}.hex"));
@@ -116,4 +120,18 @@ fn an_appointment_keeps_its_encoding() {
     let appointment = keys(FOUNDER).sign(Appointment { network, witnesses });
     world.record(talka_ledger::Event::Appointed { appointment }).expect("valid");
     check("entry-appointed", world.entries.last().expect("recorded"));
+}
+
+#[test]
+fn what_nodes_say_and_keep_of_order_keeps_its_encoding() {
+    let founding = World::new().entries.remove(0);
+    let mut sequencer = Sequencer::recover(keys(FOUNDER), &founding, []).expect("founds");
+    let event = Box::new(World::new().joins(2, 2, FOUNDER));
+    let mut effects = Vec::new();
+    sequencer.step(Tick(1_000_000), Input::Submit(event), &mut effects);
+    sequencer.step(Tick(1_000_000), Input::Close, &mut effects);
+    let Effect::Persist(record) = &effects[0] else { panic!("{effects:?}") };
+    check("order-record-signed", record);
+    let vote = Witnesses::cosign(sequencer.chain().block(), &keys(2), 1_700_000_000);
+    check("order-message-vote", &Message::Vote(1, vote));
 }

@@ -3,13 +3,13 @@
 mod common;
 
 use common::{FOUNDER, World, keys, node};
-use talka_base::{NetworkId, NodeId, Tick, encode};
+use talka_base::{Keypair, Membership, NetworkId, NodeId, Tick, decode, encode};
 use talka_ledger::{
     Block, Claim, Event, LedgerError, Proof,
     note::SignedNote,
     order::{
-        Appointment, Batch, Effect, Evidence, EvidenceError, Input, Message, Order, Record,
-        Replica, Sequencer, Witnesses,
+        Appointment, BATCH_BYTES_MAX, Batch, Effect, Evidence, EvidenceError, Input, Message,
+        Order, Record, Replica, Sequencer, Witnesses,
     },
     tlog::leaf_hash,
 };
@@ -274,4 +274,76 @@ fn a_witness_is_not_removed_before_others_are_appointed() {
     assert!(matches!(refused, LedgerError::Witnesses { .. }), "{refused}");
     world.record(appoints(&world, &[1, 2, 5, 4])).expect("appoints");
     world.record(world.removes(3, FOUNDER)).expect("removes");
+}
+
+#[test]
+fn messages_and_records_round_trip() {
+    let world = World::new();
+    let (_, signed, _) = ordered(&world, &joins(&world, 2..=3));
+    let [first, second] = [&signed[0], &signed[1]];
+    let block = Block::open(&first.note, node(FOUNDER).0).expect("signed");
+    let vote = Witnesses::cosign(&block, &keys(2), 1_700_000_000);
+    let evidence = Box::new(Evidence::Contradiction(first.note.clone(), second.note.clone()));
+    for message in [
+        Message::Proposal(first.clone()),
+        Message::Vote(1, vote),
+        Message::Final(second.clone()),
+        Message::Want(7),
+        Message::Seen(first.note.clone()),
+        Message::Accusation(evidence.clone()),
+    ] {
+        assert_eq!(decode::<Message>(&encode(&message)), Ok(message));
+    }
+    for record in [
+        Record::Signed(first.clone()),
+        Record::Final(first.note.clone()),
+        Record::Taken(second.clone()),
+        Record::Evidence(evidence),
+    ] {
+        let bytes = encode(&record);
+        assert_eq!(decode::<Record>(&bytes), Ok(record));
+        (0..bytes.len()).for_each(|end| assert!(decode::<Record>(&bytes[..end]).is_err()));
+    }
+}
+
+/// Goal: a block fits a message, however much waits. Method: more events than one block holds.
+#[test]
+fn a_block_takes_no_more_than_fits() {
+    let mut world = World::new();
+    let founding = &world.entries[0].clone();
+    let mut sequencer = Sequencer::recover(keys(FOUNDER), founding, []).expect("founds");
+    let mut effects = Vec::new();
+    // Joins of some 460 bytes each; every entry is bigger than its event.
+    const EVENTS: u32 = 4_000;
+    for number in 0..EVENTS {
+        let mut secret = [9; 32];
+        secret[..4].copy_from_slice(&number.to_be_bytes());
+        let joining = NodeId(Keypair::from_secret(&secret).public());
+        world.now = world.now.plus_ms(1);
+        let membership = keys(FOUNDER).sign(Membership {
+            network: world.ledger.network(),
+            node: joining,
+            member: joining.into(),
+            name: "x".repeat(60),
+            invited_by: node(FOUNDER),
+            issued_at: world.now,
+        });
+        let event = Box::new(Event::Joined { membership });
+        sequencer.step(NOW, Input::Submit(event), &mut effects);
+    }
+    sequencer.step(NOW, Input::Close, &mut effects);
+    let batches: Vec<_> = effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Persist(Record::Signed(batch)) => Some(batch),
+            _ => None,
+        })
+        .collect();
+    assert!(batches.len() > 1, "one block follows the other by itself");
+    let entries: usize = batches.iter().map(|batch| batch.entries.len()).sum();
+    assert_eq!(entries, EVENTS as usize);
+    for batch in batches {
+        let bytes = encode(&Message::Final(batch.clone())).len();
+        assert!(bytes < BATCH_BYTES_MAX + 4_096, "{bytes}");
+    }
 }

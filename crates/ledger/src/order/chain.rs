@@ -1,9 +1,9 @@
 //! A ledger, its log and its last block: what every part executes blocks on.
 
-use super::Witnesses;
+use super::{BATCH_BYTES_MAX, Witnesses};
 use crate::{
     block::Block,
-    entry::Entry,
+    entry::{Entry, Event},
     error::LedgerError,
     ledger::Ledger,
     note::SignedNote,
@@ -47,25 +47,28 @@ impl Chain {
         next.close(self)
     }
 
-    /// The chain one block longer, with entries made of the `events` that the rules allow; the others are
-    /// handed to `refused`. Nothing if none is left.
-    pub(super) fn order<E: AsRef<crate::Event> + Into<Box<crate::Event>>>(
+    /// The chain one block longer, with entries made of those of `events` that the rules allow; the others are
+    /// handed to `refused`. Takes no more once the block is full. Nothing if no entry was made.
+    pub(super) fn order(
         &self,
         keys: &Keypair,
         now: Tick,
-        events: impl IntoIterator<Item = E>,
-        mut refused: impl FnMut(Box<crate::Event>, LedgerError),
+        events: impl IntoIterator<Item = Box<Event>>,
+        mut refused: impl FnMut(Box<Event>, LedgerError),
     ) -> Option<(Self, Vec<Signed<Entry>>)> {
         let mut next = Batch::of(self);
-        let mut entries = Vec::new();
-        for event in events {
-            match next.ledger.propose(keys, now, event.as_ref().clone()) {
+        let (mut entries, mut bytes) = (Vec::new(), 0);
+        let mut events = events.into_iter();
+        while bytes < BATCH_BYTES_MAX
+            && let Some(event) = events.next()
+        {
+            match next.ledger.propose(keys, now, (*event).clone()) {
                 Ok(entry) => {
                     next.ledger.apply(&entry).expect("an entry just proposed applies");
-                    next.add(&entry);
+                    bytes += next.add(&entry);
                     entries.push(entry);
                 }
-                Err(error) => refused(event.into(), error),
+                Err(error) => refused(event, error),
             }
         }
         Some((next.close(self).ok()?, entries))
@@ -112,10 +115,13 @@ impl Batch {
         Self { ledger, log, batch: CompactRange::default() }
     }
 
-    fn add(&mut self, entry: &Signed<Entry>) {
-        let leaf = leaf_hash(&encode(entry));
+    /// Says how many bytes the entry has.
+    fn add(&mut self, entry: &Signed<Entry>) -> usize {
+        let bytes = encode(entry);
+        let leaf = leaf_hash(&bytes);
         self.log.append(leaf, |_, _| ());
         self.batch.append(leaf, |_, _| ());
+        bytes.len()
     }
 
     fn close(self, before: &Chain) -> Result<Chain, LedgerError> {

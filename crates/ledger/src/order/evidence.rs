@@ -2,12 +2,12 @@
 
 use crate::{
     block::{Block, BlockError},
-    note::{NoteKey, SignedNote},
+    note::{NoteKey, SignedNote, serde_as_text},
     proof::{Claim, Proof, ProofFileError},
     tlog::ProofError,
 };
 use data_encoding::BASE64;
-use std::fmt;
+use std::{fmt, str::FromStr};
 
 /// Two statements of one key of which one is false.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,7 +40,7 @@ pub enum EvidenceError {
 
 const FIRST_LINE: &str = "talka/evidence@v1";
 /// The longest evidence that is read, in bytes.
-const EVIDENCE_BYTES_MAX: usize = 3 * crate::proof::PROOF_BYTES_MAX;
+pub(super) const EVIDENCE_BYTES_MAX: usize = 3 * crate::proof::PROOF_BYTES_MAX;
 
 impl Evidence {
     /// The evidence in two signed blocks, if they contradict each other. Signatures are not checked.
@@ -93,6 +93,16 @@ impl Evidence {
         }
     }
 }
+
+impl FromStr for Evidence {
+    type Err = EvidenceError;
+
+    fn from_str(text: &str) -> Result<Self, EvidenceError> {
+        Self::parse(text.as_bytes())
+    }
+}
+
+serde_as_text!(Evidence);
 
 fn malformed(_: data_encoding::DecodeError) -> EvidenceError {
     EvidenceError::Malformed

@@ -11,8 +11,6 @@ use talka_base::{Keypair, NodeId, Signed, Tick};
 
 /// Events that wait for a block at most. What comes beyond is refused: its sender asks again.
 pub const EVENTS_WAITING_MAX: usize = 65_536;
-/// Events in one block at most.
-const EVENTS_MAX: usize = 4_096;
 
 /// Orders entries and gathers the cosignatures of their blocks. One block is under way at a time; what comes
 /// meanwhile makes up the next.
@@ -100,7 +98,7 @@ impl Sequencer {
         if self.open.is_some() {
             return;
         }
-        let events: Vec<_> = self.waiting.drain(..self.waiting.len().min(EVENTS_MAX)).collect();
+        let events = std::iter::from_fn(|| self.waiting.pop_front());
         let refused = |event, error| out.push(Effect::Refused(event, error));
         let Some((chain, entries)) = self.chain.order(&self.keys, now, events, refused) else {
             return;

@@ -246,6 +246,7 @@ impl Api {
                 serves: Vec::new(),
                 layer_us: Vec::new(),
                 faults: shared.lock_faults().of(&node),
+                reputation_thousandths: shared.lock_reputations().of(&node),
                 standing: StandingReport::of(&ledger.standing(&node), now),
             });
             absent.map(|report| (report.node, report)).collect()

@@ -22,6 +22,7 @@ pub mod pace;
 pub mod rating;
 pub mod readiness;
 pub mod recent;
+pub mod reputations;
 pub mod resume;
 pub mod runs;
 pub mod throttle;

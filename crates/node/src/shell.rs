@@ -48,6 +48,7 @@ use crate::{
     core::{
         faults::{Fault, Faults},
         recent::Recent,
+        reputations::Reputations,
     },
     wire::{Control, Flow, Payload, Step},
 };
@@ -120,6 +121,7 @@ pub(crate) struct Shared {
     /// Tells this process from others with the same key.
     pub(crate) instance: u64,
     pub(crate) faults: Mutex<Faults>,
+    pub(crate) reputations: Mutex<Reputations>,
     /// Where outlines are kept that took reading all weights.
     pub(crate) outlines: std::path::PathBuf,
     /// Links that fetch from this node.
@@ -178,6 +180,10 @@ impl Shared {
         if count.is_power_of_two() {
             tracing::warn!(node = %node.short(), ?fault, count, "a fault of another node");
         }
+    }
+
+    pub(crate) fn lock_reputations(&self) -> MutexGuard<'_, Reputations> {
+        self.reputations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn lock_faults(&self) -> MutexGuard<'_, Faults> {

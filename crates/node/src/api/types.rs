@@ -470,6 +470,9 @@ pub struct PeerReport {
     pub faults: Counts,
     /// How fast it is: model name and microseconds for one token through one layer.
     pub layer_us: Vec<(String, u32)>,
+    /// What the node asked thinks of it, in thousandths of a point, since that one started.
+    #[serde(default)]
+    pub reputation_thousandths: i64,
     /// What its work counts for.
     #[serde(default)]
     pub standing: StandingReport,

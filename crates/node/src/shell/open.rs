@@ -161,6 +161,7 @@ pub(super) async fn open(
         places: Places::new(config.load),
         instance,
         faults: Mutex::new(faults),
+        reputations: Mutex::default(),
         outlines: config.data_dir.join("outlines"),
         takers: Semaphore::new(TAKERS_MAX),
     });

@@ -1,17 +1,21 @@
 //! Tells the ledger what this machine measured at its start and, where this node is the judge, which stages left a session
-//! that it heads.
+//! that it heads. Remembers for this node alone who did its part.
 
 use super::{Shared, now, orders};
 use crate::{core::rating::is_news, wire::Refusal};
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 use talka_base::{NodeId, RequestId, Tick};
 use talka_ledger::{
     Event,
     standing::{Finding, Judgement, Measured, Rating},
 };
+use talka_plan::reputation::Seen;
 
 /// A rating that the founder refused is not tried again for this long, in milliseconds.
 const REFUSED_MS: u64 = 10 * 60_000;
@@ -75,13 +79,21 @@ pub(crate) fn tell(shared: &Arc<Shared>) {
     });
 }
 
+/// These nodes had a part in an answer that this node heads, and did it; in time, unless the answer broke off on the way.
+pub(crate) fn completed(shared: &Shared, nodes: impl IntoIterator<Item = NodeId>, in_time: bool) {
+    let mut reputations = shared.lock_reputations();
+    for node in nodes.into_iter().filter(|node| *node != shared.me) {
+        reputations.saw(node, Seen::Task { completed: true, in_time });
+    }
+}
+
 /// These nodes had a part in `request`, which this node heads, and are gone. Only the judge's word counts, and what
 /// happens among a member's own nodes is nobody's business.
-pub(crate) fn failed(
-    shared: &Arc<Shared>,
-    request: RequestId,
-    nodes: impl IntoIterator<Item = NodeId>,
-) {
+pub(crate) fn failed(shared: &Arc<Shared>, request: RequestId, nodes: BTreeSet<NodeId>) {
+    for node in &nodes {
+        let seen = Seen::Task { completed: false, in_time: false };
+        shared.lock_reputations().saw(*node, seen);
+    }
     let desk = shared.desk();
     if desk.founder() != shared.me {
         return;

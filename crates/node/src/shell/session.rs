@@ -444,6 +444,8 @@ impl HeadSession {
             let (cost, flops) = (Credits::ZERO, Flops::default());
             return Ok(Bill { cost, flops, receipts: Vec::new() });
         };
+        let nodes = receipts.iter().map(|receipt| receipt.claimed_value().node);
+        rating::completed(&self.shared, nodes, self.attempt == 0);
         let work = receipts[0].claimed_value();
         let logits = receipts[receipts.len() - 1].claimed_value().logits;
         let shape = self.known.model.shape();

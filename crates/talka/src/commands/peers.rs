@@ -36,6 +36,7 @@ pub async fn run(args: PeersArgs) -> Result<Exit> {
         "SERVES",
         "CLASS",
         "WORK COUNTS",
+        "REPUTATION",
         "FAULTS",
     ]);
     for peer in peers {
@@ -60,6 +61,7 @@ pub async fn run(args: PeersArgs) -> Result<Exit> {
             serves.collect::<Vec<_>>().join(", "),
             peer.standing.class.clone().unwrap_or_else(|| "not rated".into()),
             counts(&peer.standing),
+            format!("{:.1}", peer.reputation_thousandths as f64 / 1_000.0),
             output::faults(&peer.faults),
         ]);
     }

@@ -46,6 +46,7 @@ fn peer(place: u8) -> PeerReport {
         serves: Vec::new(),
         faults: BTreeMap::new(),
         layer_us: Vec::new(),
+        reputation_thousandths: 0,
         standing: StandingReport::default(),
     }
 }

@@ -84,6 +84,7 @@ fn peer(place: u8) -> PeerReport {
         serves: vec![("bard".into(), span(start, start + 2))],
         faults: BTreeMap::new(),
         layer_us: Vec::new(),
+        reputation_thousandths: 0,
         standing: StandingReport::default(),
     }
 }

@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: how fast the engine is on this machine, beside llama.cpp, and what cutting a model
-//! over nodes costs ([`swarm`]), beside what it costs there ([`rpc`]); what callers cost is [`gateway`]'s.
+//! over nodes costs ([`swarm`]), beside what it costs there ([`rpc`]); what callers cost is [`gateway`]'s, what
+//! the ledger takes [`ledger`]'s.
 //!
 //! Both run the same GGUF files of random weights, on the same number of threads, in turns, so that a busy
 //! neighbour hits both; medians are compared. Random weights because speed does not depend on them, and nothing
@@ -10,6 +11,7 @@
 
 mod files;
 mod gateway;
+mod ledger;
 mod network;
 mod peer;
 mod rpc;
@@ -67,6 +69,8 @@ enum Measurement {
     Swarm,
     /// What the way over HTTP adds, and what many, vanished and slow callers do; needs wrk
     Gateway,
+    /// Vouchers, epochs and finality of the ledger, and its properties in millions of cases
+    Ledger,
 }
 
 /// Runs the measurement that the arguments name.
@@ -84,6 +88,7 @@ pub fn run(arguments: &[String]) -> Result<()> {
         Measurement::Engine => engine(&arguments),
         Measurement::Swarm => swarm::run(&arguments),
         Measurement::Gateway => gateway::run(),
+        Measurement::Ledger => ledger::run(),
     }
 }
 

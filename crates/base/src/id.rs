@@ -91,6 +91,10 @@ id! {
     EntryHash, 32
 }
 id! {
+    /// A voucher: the BLAKE3 digest of its encoding.
+    VoucherHash, 32
+}
+id! {
     /// An event of the ledger: the BLAKE3 digest of its encoding.
     EventId, 32
 }

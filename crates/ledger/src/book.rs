@@ -4,7 +4,9 @@
 //! only, so that the state has one list of records ([`state`](crate::state)) and one root.
 
 use crate::{
+    claim,
     entry::{Account, Founding, Posting},
+    error::LedgerError,
     forward::OpenForwarding,
     order::Witnesses,
     policy::Policy,
@@ -16,7 +18,8 @@ use crate::{
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use talka_base::{
-    Amount, Credits, EntryHash, EventId, Flops, MemberId, NetworkId, NodeId, RequestId, Tick,
+    Amount, Credits, EntryHash, EventId, Flops, MemberId, ModelId, NetworkId, NodeId, RequestId,
+    Tick,
 };
 
 /// A person or organisation with an account.
@@ -40,6 +43,10 @@ pub struct Member {
     pub work: Flops,
     /// Its settled requests.
     pub requests: u64,
+    /// What it lost for breaking its word.
+    pub fined: Credits,
+    /// What it got for proving that others did.
+    pub rewarded: Credits,
 }
 
 /// A node of a member.
@@ -60,10 +67,25 @@ pub struct OpenReservation {
     pub reservation: Reservation,
     /// The credits set aside: no settlement costs more.
     pub cap: Credits,
+    /// Vouchers brought by stages, by lane: paid when the session closes.
+    pub claims: BTreeMap<u16, LaneClaim>,
     /// The entry that recorded it.
     pub height: u64,
     /// When that was; expiry counts from here.
     pub at: Tick,
+}
+
+/// What a stage claims of an open session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaneClaim {
+    /// Its node.
+    pub worker: NodeId,
+    /// Whose node it was then.
+    pub member: MemberId,
+    /// All that its lane has earned, as the head signed.
+    pub amount: Credits,
+    /// The entry that noted it.
+    pub mark: Mark,
 }
 
 /// An applied event and where it stands.
@@ -71,8 +93,61 @@ pub struct OpenReservation {
 pub struct Mark {
     /// The entry that recorded it.
     pub height: u64,
+    /// That entry's time.
+    pub at: Tick,
     /// The event, which tells a repetition from another one.
     pub event: EventId,
+}
+
+/// What a session that ended paid, as long as that can be disputed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClosedSession {
+    /// Who paid.
+    pub payer: MemberId,
+    /// Whose vouchers count.
+    pub head: NodeId,
+    /// The model.
+    pub model: ModelId,
+    /// The head signed the end, so a higher voucher contradicts it.
+    pub signed: bool,
+    /// What was reserved and not spent.
+    pub left: Credits,
+    /// Lanes that were paid; no other was.
+    pub lanes: BTreeMap<u16, LanePaid>,
+}
+
+/// How a lane was paid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LanePaid {
+    /// By work: its stage signed a receipt and asks for no more.
+    Receipt,
+    /// This much, by a voucher.
+    Voucher(Credits),
+    /// By a voucher that had been withheld.
+    Proved(Mark),
+}
+
+/// What a withheld voucher moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Penalty {
+    pub worker: MemberId,
+    /// What was missing, as far as the payer had it.
+    pub paid: Credits,
+    /// What the payer lost beside it.
+    pub fine: Credits,
+    /// The part of that which the stage got.
+    pub reward: Credits,
+}
+
+/// How a session ends: what it costs, and how each lane was paid.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Closing {
+    pub cost: Credits,
+    pub earned: Earnings,
+    pub signed: bool,
+    pub lanes: BTreeMap<u16, LanePaid>,
+    /// Of work that stages signed for.
+    pub breakdown: Option<Breakdown>,
 }
 
 /// What became of a request. Kept for ever: a request id works once, or old papers could be
@@ -111,52 +186,28 @@ pub(crate) struct Book {
     pub standings: BTreeMap<NodeId, Standing>,
     /// By height, of the last settlements. No part of the state.
     pub breakdowns: BTreeMap<u64, Breakdown>,
+    /// Sessions that ended lately, by when and which.
+    pub closed: BTreeMap<(Tick, RequestId), ClosedSession>,
+    /// Epochs closed so far, and the last of them.
+    pub epochs: u64,
+    pub last_epoch: Option<Mark>,
 }
 
 /// What an event does beside moving credits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Change {
-    Join {
-        node: NodeId,
-        member: MemberId,
-        name: String,
-        granted: Credits,
-    },
-    Reserve {
-        open: Box<OpenReservation>,
-        mark: Mark,
-    },
-    Forward {
-        open: Box<OpenForwarding>,
-        mark: Mark,
-    },
-    Settle {
-        request: RequestId,
-        mark: Mark,
-        payer: MemberId,
-        cost: Credits,
-        earned: Earnings,
-        /// Of work that stages did.
-        breakdown: Option<Breakdown>,
-    },
-    Release {
-        request: RequestId,
-        mark: Mark,
-    },
-    Rate {
-        node: NodeId,
-        mark: Mark,
-        measured: Measured,
-    },
-    Judge {
-        node: NodeId,
-        mark: Mark,
-        finding: Finding,
-    },
+    Join { node: NodeId, member: MemberId, name: String, granted: Credits },
+    Reserve { open: Box<OpenReservation>, mark: Mark },
+    Forward { open: Box<OpenForwarding>, mark: Mark },
+    Settle { request: RequestId, mark: Mark, closing: Closing },
+    Release { request: RequestId, mark: Mark, closing: Closing },
+    Claim { request: RequestId, lane: u16, claim: LaneClaim },
+    Epoch { mark: Mark, closings: Vec<(RequestId, Closing)>, earned: Earnings },
+    Prove { key: (Tick, RequestId), lane: u16, mark: Mark, penalty: Penalty },
+    Rate { node: NodeId, mark: Mark, measured: Measured },
+    Judge { node: NodeId, mark: Mark, finding: Finding },
     Appoint(Witnesses),
-    Remove {
-        node: NodeId,
-    },
+    Remove { node: NodeId },
 }
 
 /// Credits set aside for one request.
@@ -169,6 +220,14 @@ pub(crate) struct Cap {
 
 /// Per member: credits earned and the work they pay for.
 pub(crate) type Earnings = BTreeMap<MemberId, (Credits, Flops)>;
+
+impl Closing {
+    /// Of a request that cost nothing.
+    pub fn nothing(signed: bool) -> Self {
+        let (earned, lanes) = (BTreeMap::new(), BTreeMap::new());
+        Self { cost: Credits::ZERO, earned, signed, lanes, breakdown: None }
+    }
+}
 
 impl Book {
     /// The book of a network before its founding entry.
@@ -192,6 +251,9 @@ impl Book {
             requests: BTreeMap::new(),
             standings: BTreeMap::new(),
             breakdowns: BTreeMap::new(),
+            closed: BTreeMap::new(),
+            epochs: 0,
+            last_epoch: None,
         }
     }
 
@@ -241,15 +303,24 @@ impl Book {
                 self.forwarded.insert(request, *open);
                 self.requests.insert(request, History { reserved: mark, closed: None });
             }
-            Change::Settle { request, mark, payer, cost, earned, breakdown } => {
-                self.close(request, mark);
-                self.pay(payer, cost, earned);
+            Change::Settle { request, mark, mut closing } => {
+                let breakdown = closing.breakdown.take();
+                let payer = self.close(request, mark, closing);
+                self.members.get_mut(&payer).expect("a payer is a member").requests += 1;
                 if let Some(breakdown) = breakdown {
                     self.complete(payer, &breakdown);
                     self.remember(breakdown);
                 }
             }
-            Change::Release { request, mark } => self.close(request, mark),
+            Change::Release { request, mark, closing } => {
+                self.close(request, mark, closing);
+            }
+            Change::Epoch { mark, closings, earned } => self.close_epoch(mark, closings, earned),
+            Change::Claim { request, lane, claim } => {
+                let open = self.open.get_mut(&request).expect("claims are for open sessions");
+                open.claims.insert(lane, claim);
+            }
+            Change::Prove { key, lane, mark, penalty } => self.prove(key, lane, mark, penalty),
             Change::Appoint(witnesses) => {
                 (self.witnesses, self.appointed) = (witnesses, self.entries);
             }
@@ -260,6 +331,31 @@ impl Book {
             Change::Judge { node, mark, finding } => {
                 self.standings.entry(node).or_default().enter_judgement(mark, finding);
             }
+        }
+        self.forget_closed(at);
+    }
+
+    /// Sessions whose end cannot be disputed any more.
+    fn forget_closed(&mut self, at: Tick) {
+        while let Some(first) = self.closed.first_entry()
+            && claim::disputable_until(&self.policy, first.key().0) <= at
+        {
+            first.remove();
+        }
+    }
+
+    /// A session that ended and can still be disputed.
+    pub fn closed(&self, request: &RequestId) -> Option<((Tick, RequestId), &ClosedSession)> {
+        let mark = self.requests.get(request)?.closed?;
+        let key = (mark.at, *request);
+        self.closed.get(&key).map(|closed| (key, closed))
+    }
+
+    /// Why nothing can be done about a request that is not open.
+    pub fn unknown_or_closed(&self, request: RequestId) -> LedgerError {
+        match self.requests.get(&request).and_then(|history| history.closed) {
+            Some(closed) => LedgerError::Closed { request, height: closed.height },
+            None => LedgerError::UnknownRequest { request },
         }
     }
 
@@ -275,6 +371,8 @@ impl Book {
             earned: Credits::ZERO,
             work: Flops(0),
             requests: 0,
+            fined: Credits::ZERO,
+            rewarded: Credits::ZERO,
         });
         account.nodes.insert(node);
         self.nodes.insert(node, NodeRecord { member, name, joined_height });
@@ -288,11 +386,45 @@ impl Book {
         self.removed.insert(node, RemovedNode { member: record.member, height: self.entries });
     }
 
-    fn close(&mut self, request: RequestId, mark: Mark) {
-        self.open.remove(&request);
+    /// Ends the sessions of an epoch, whose stages are paid for all of them together.
+    fn close_epoch(&mut self, mark: Mark, closings: Vec<(RequestId, Closing)>, earned: Earnings) {
+        for (request, closing) in closings {
+            let settled = closing.signed;
+            let payer = self.close(request, mark, closing);
+            let payer = self.members.get_mut(&payer).expect("a payer is a member");
+            payer.requests += u64::from(settled);
+        }
+        self.earn(earned);
+        self.epochs += 1;
+        self.last_epoch = Some(mark);
+    }
+
+    /// Ends a request, and says who paid it.
+    fn close(&mut self, request: RequestId, mark: Mark, closing: Closing) -> MemberId {
+        let Cap { payer, credits, .. } = self.cap(&request).expect("only open requests end");
+        let Closing { cost, earned, signed, lanes, .. } = closing;
+        if let Some(OpenReservation { reservation, .. }) = self.open.remove(&request) {
+            let Reservation { head, model, .. } = reservation;
+            let left = credits.checked_sub(cost).expect("no request costs more than its cap");
+            let closed = ClosedSession { payer, head, model, signed, left, lanes };
+            self.closed.insert((mark.at, request), closed);
+        }
         self.forwarded.remove(&request);
         let history = self.requests.get_mut(&request).expect("an open request has a history");
         history.closed = Some(mark);
+        self.pay(payer, cost, earned);
+        payer
+    }
+
+    fn prove(&mut self, key: (Tick, RequestId), lane: u16, mark: Mark, penalty: Penalty) {
+        let closed = self.closed.get_mut(&key).expect("the rules found it");
+        closed.left.0 -= penalty.paid.0;
+        closed.lanes.insert(lane, LanePaid::Proved(mark));
+        let payer = closed.payer;
+        self.pay(payer, penalty.paid, Earnings::from([(penalty.worker, (penalty.paid, Flops(0)))]));
+        self.members.get_mut(&payer).expect("a payer is a member").fined.0 += penalty.fine.0;
+        let worker = self.members.get_mut(&penalty.worker).expect("a worker is a member");
+        worker.rewarded.0 += penalty.reward.0;
     }
 
     /// Counts a completed task for each node, but not those of the payer: work for oneself proves nothing.
@@ -315,7 +447,10 @@ impl Book {
     fn pay(&mut self, payer: MemberId, cost: Credits, earned: Earnings) {
         let account = self.members.get_mut(&payer).expect("a payer is a member");
         account.spent = Credits(account.spent.0.saturating_add(cost.0));
-        account.requests += 1;
+        self.earn(earned);
+    }
+
+    fn earn(&mut self, earned: Earnings) {
         for (member, (credits, work)) in earned {
             let account = self.members.get_mut(&member).expect("a worker is a member");
             account.earned = Credits(account.earned.0.saturating_add(credits.0));

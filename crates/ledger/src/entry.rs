@@ -1,20 +1,22 @@
 //! The lines of the ledger: an event, what it moves between accounts, and its place in the chain.
 
 use crate::{
+    epoch::{EPOCH_BYTES_MAX, EPOCH_POSTINGS_MAX, Epoch},
     error::LedgerError,
     forward::{Delivery, Forwarding},
     order::Appointment,
     policy::Policy,
     removal::Removal,
-    request::{Cancellation, RECEIPTS_MAX, Reservation, Settlement},
+    request::{Cancellation, RECEIPTS_MAX, Reservation, Settlement, VOUCHERS_MAX},
     standing::{Judgement, Rating},
+    voucher::Voucher,
 };
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use talka_base::membership::NAME_BYTES_MAX;
 use talka_base::{
-    Amount, Encoded, EntryHash, EventId, EvidenceHash, MemberId, Membership, NetworkId, NodeId,
-    RequestId, Signed, Tick, encode,
+    Amount, Credits, Encoded, EntryHash, EventId, EvidenceHash, MemberId, Membership, NetworkId,
+    NodeId, RequestId, Signed, Tick, encode,
 };
 
 /// Where credits can be. The sum over all accounts is zero at every height.
@@ -173,6 +175,13 @@ pub enum Event {
         /// Signed by the judge.
         judgement: Signed<Judgement>,
     },
+    /// A stage brings a voucher: noted while the session is open, after that the proof that it was withheld.
+    Claimed {
+        /// Signed by the head.
+        voucher: Signed<Voucher>,
+    },
+    /// Many sessions end together; their papers are outside.
+    Epoch(Epoch),
 }
 
 /// Why a reservation ended without work being paid.
@@ -193,6 +202,8 @@ impl Event {
             Self::Reserved { .. } => "reserved",
             Self::Settled { .. } => "settled",
             Self::Released { .. } => "released",
+            Self::Claimed { .. } => "claimed",
+            Self::Epoch(_) => "epoch",
             Self::Forwarded { .. } => "forwarded",
             Self::Delivered { .. } => "delivered",
             Self::Appointed { .. } => "appointed",
@@ -205,17 +216,23 @@ impl Event {
     /// Signatures inside the event, the entry's own not counted.
     pub fn signatures(&self) -> u64 {
         match self {
-            Self::Founded(_) | Self::Released { reason: ReleaseReason::Expired, .. } => 0,
+            Self::Founded(_)
+            | Self::Epoch(_)
+            | Self::Released { reason: ReleaseReason::Expired, .. } => 0,
             Self::Joined { .. }
             | Self::Reserved { .. }
             | Self::Released { .. }
+            | Self::Claimed { .. }
             | Self::Forwarded { .. }
             | Self::Delivered { .. }
             | Self::Appointed { .. }
             | Self::Removed { .. }
             | Self::Rated { .. }
             | Self::Judged { .. } => 1,
-            Self::Settled { settlement } => 1 + settlement.claimed_value().receipts.len() as u64,
+            Self::Settled { settlement } => {
+                let Settlement { receipts, vouchers, .. } = settlement.claimed_value();
+                1 + (receipts.len() + vouchers.len()) as u64
+            }
         }
     }
 
@@ -229,16 +246,17 @@ impl Event {
             }
             Self::Joined { membership } => check_name("node", &membership.claimed_value().name),
             Self::Settled { settlement } => {
-                let found = settlement.claimed_value().receipts.len();
-                if (1..=RECEIPTS_MAX).contains(&found) {
-                    Ok(())
-                } else {
-                    Err(LedgerError::ReceiptCount { found, max: RECEIPTS_MAX })
-                }
+                let Settlement { receipts, vouchers, .. } = settlement.claimed_value();
+                // Either alone is enough: receipts where all went well, vouchers where it did not.
+                let min = usize::from(vouchers.is_empty());
+                check_count("receipts", receipts.len(), min, RECEIPTS_MAX)?;
+                check_count("vouchers", vouchers.len(), 0, VOUCHERS_MAX)
             }
             Self::Appointed { appointment } => appointment.claimed_value().check_bounds(),
+            Self::Epoch(epoch) => epoch.check_bounds(),
             Self::Reserved { .. }
             | Self::Released { .. }
+            | Self::Claimed { .. }
             | Self::Forwarded { .. }
             | Self::Delivered { .. }
             | Self::Removed { .. }
@@ -257,13 +275,16 @@ impl Event {
     /// time: then it is the sequencer's.
     pub fn author(&self, sequencer: NodeId) -> NodeId {
         match self {
-            Self::Founded(_) | Self::Released { reason: ReleaseReason::Expired, .. } => sequencer,
+            Self::Founded(_)
+            | Self::Epoch(_)
+            | Self::Released { reason: ReleaseReason::Expired, .. } => sequencer,
             Self::Joined { membership } => signer(membership),
             Self::Reserved { reservation } => signer(reservation),
             Self::Settled { settlement } => signer(settlement),
             Self::Released { reason: ReleaseReason::Cancelled(cancellation), .. } => {
                 signer(cancellation)
             }
+            Self::Claimed { voucher } => signer(voucher),
             Self::Forwarded { forwarding } => signer(forwarding),
             Self::Delivered { delivery } => signer(delivery),
             Self::Appointed { appointment } => signer(appointment),
@@ -273,9 +294,25 @@ impl Event {
         }
     }
 
-    /// The digest of papers that it rests on and does not hold. Today every event holds its papers.
+    /// The digest of papers that it rests on and does not hold: only an epoch's are elsewhere.
     pub const fn evidence(&self) -> EvidenceHash {
-        EvidenceHash([0; 32])
+        match self {
+            Self::Epoch(epoch) => epoch.evidence,
+            _ => EvidenceHash([0; 32]),
+        }
+    }
+}
+
+fn check_count(
+    what: &'static str,
+    found: usize,
+    min: usize,
+    max: usize,
+) -> Result<(), LedgerError> {
+    if (min..=max).contains(&found) {
+        Ok(())
+    } else {
+        Err(LedgerError::Count { what, found, min, max })
     }
 }
 
@@ -295,7 +332,8 @@ fn check_name(what: &'static str, name: &str) -> Result<(), LedgerError> {
 
 impl Encoded for Event {
     const NAME: &'static str = "event";
-    const SIZE_MAX: usize = Settlement::SIZE_MAX + 512;
+    const VERSION: u8 = 2;
+    const SIZE_MAX: usize = EPOCH_BYTES_MAX + 512;
 }
 
 /// One line of the ledger, signed by the founder.
@@ -320,6 +358,14 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// What it sets aside for a request; nothing if it does not.
+    pub fn set_aside(&self) -> Credits {
+        let into_reserved = self.postings.iter().filter(|posting| {
+            matches!(posting.account, Account::Member(_, Bucket::Reserved)) && posting.amount.0 > 0
+        });
+        into_reserved.map(|posting| Credits(posting.amount.0.unsigned_abs())).sum()
+    }
+
     /// The BLAKE3 digest of the entry's encoding (the signature is not part of it).
     pub fn hash(&self) -> EntryHash {
         EntryHash(blake3::hash(&encode(self)).into())
@@ -328,8 +374,8 @@ impl Entry {
 
 impl Encoded for Entry {
     const NAME: &'static str = "ledger entry";
-    const VERSION: u8 = 2;
-    const SIZE_MAX: usize = 128 * 1024;
+    const VERSION: u8 = 3;
+    const SIZE_MAX: usize = 2 << 20;
 }
 
 /// A posting is two tags, an id and a number of at most ten bytes.
@@ -337,6 +383,9 @@ const POSTING_BYTES_MAX: usize = 2 + 32 + 10;
 /// Height, time and length of the postings, four digests.
 const FRAME_BYTES_MAX: usize = 3 * 10 + 4 * 32;
 const _: () = assert!(
-    Event::SIZE_MAX + (RECEIPTS_MAX + 2) * POSTING_BYTES_MAX + FRAME_BYTES_MAX <= Entry::SIZE_MAX,
-    "a full settlement's entry fits its limit"
+    Settlement::SIZE_MAX + 512 <= Event::SIZE_MAX
+        && RECEIPTS_MAX + VOUCHERS_MAX + 2 <= EPOCH_POSTINGS_MAX
+        && Event::SIZE_MAX + EPOCH_POSTINGS_MAX * POSTING_BYTES_MAX + FRAME_BYTES_MAX
+            <= Entry::SIZE_MAX,
+    "an entry of an epoch, and of a settlement, fits its limit"
 );

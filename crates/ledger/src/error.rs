@@ -105,8 +105,25 @@ pub enum LedgerError {
     #[error("node {node} is neither suspended nor under review: there is nothing to clear")]
     NotHalted { node: NodeId },
 
-    #[error("settlement has {found} receipts, expected 1 to {max}")]
-    ReceiptCount { found: usize, max: usize },
+    #[error("settlement has {found} {what}, expected {min} to {max}")]
+    Count { what: &'static str, found: usize, min: usize, max: usize },
+    #[error("{what} {found} comes after {after}: they go up, each once")]
+    Order { what: &'static str, found: String, after: String },
+    #[error("{member} is no member of this network")]
+    UnknownMember { member: MemberId },
+    #[error("epoch {epoch} is not what its papers give")]
+    OtherPapers { epoch: u64 },
+    #[error("lane {lane} comes after lane {after}: lanes go up, each once")]
+    LaneOrder { lane: u16, after: u16 },
+    #[error("lanes of request {request} come to {found}, its reservation holds {cap}")]
+    BeyondCap { request: RequestId, cap: Credits, found: Credits },
+    /// The voucher is no higher than what its lane has: brought twice, or overtaken.
+    #[error(
+        "lane {lane} of request {request} has {paid}, the voucher says {found}: nothing is owed"
+    )]
+    NothingOwed { request: RequestId, lane: u16, paid: Credits, found: Credits },
+    #[error("lane {lane} of request {request} is done with: its stage signed, or proved once")]
+    LaneClosed { request: RequestId, lane: u16 },
     #[error("receipts go on at layer {found}, expected {expected}: each layer once, in order")]
     Coverage { expected: u32, found: u32 },
     #[error("{found} {field} are claimed, what is set aside allows {min} to {max}")]
@@ -124,6 +141,7 @@ impl LedgerError {
             | Self::PolicyVersion { .. }
             | Self::Closed { .. }
             | Self::Busy { .. }
+            | Self::NothingOwed { .. }
             | Self::NotExpired { .. }
             | Self::Removed { .. }
             | Self::RatedLately { .. } => Blame::Nobody,
@@ -149,7 +167,13 @@ impl LedgerError {
             | Self::Witnesses { .. }
             | Self::Score { .. }
             | Self::NotHalted { .. }
-            | Self::ReceiptCount { .. }
+            | Self::Count { .. }
+            | Self::LaneOrder { .. }
+            | Self::Order { .. }
+            | Self::UnknownMember { .. }
+            | Self::OtherPapers { .. }
+            | Self::BeyondCap { .. }
+            | Self::LaneClosed { .. }
             | Self::Coverage { .. }
             | Self::BeyondReservation { .. } => Blame::Peer,
         }

@@ -6,12 +6,15 @@
 //! Which service it was is nobody's business but the head's, and not recorded.
 
 use crate::{
-    book::{Book, Cap, Change, Earnings},
+    book::{Book, Cap, Change, Closing, Earnings},
     entry::{Account, Event},
     error::LedgerError,
     policy::Policy,
     price::quote,
-    rules::{Outcome, Postings, cap_for, check_field, check_network, member_of, new_request},
+    rules::{
+        Outcome, Postings, cap_for, check_field, check_network, closing_postings, member_of,
+        new_request,
+    },
 };
 use serde::{Deserialize, Serialize};
 use talka_base::{
@@ -129,7 +132,7 @@ pub(crate) fn hold(
     forwarding: &Signed<Forwarding>,
 ) -> Result<Outcome, LedgerError> {
     let request = forwarding.claimed_value().request;
-    let mark = new_request(book, event, request)?;
+    let mark = new_request(book, at, event, request)?;
     let paper = forwarding.verify_by(&forwarding.claimed_value().head.0)?;
     check_network(book, "forwarding", paper.network)?;
     check_field("forwarding", "payer", member_of(book, paper.head)?, paper.payer)?;
@@ -155,11 +158,12 @@ pub(crate) fn hold(
 /// Decides about a delivery: what was set aside pays the head's member, and the rest returns to the payer.
 pub(crate) fn pay(
     book: &Book,
+    at: Tick,
     event: &Event,
     delivery: &Signed<Delivery>,
 ) -> Result<Outcome, LedgerError> {
     let request = delivery.claimed_value().request;
-    let (cap, mark) = cap_for(book, event, request)?;
+    let (cap, mark) = cap_for(book, at, event, request)?;
     let open = book.forwarded.get(&request);
     let open = open.ok_or(LedgerError::OtherPaper { request, found: "delivered" })?;
     let promised = &open.forwarding;
@@ -174,18 +178,12 @@ pub(crate) fn pay(
         }
     }
     let cost = promised.tariff.price(paper.prompt_tokens, paper.new_tokens, &book.policy);
-    let rest = cap.credits.checked_sub(cost).expect("fewer tokens cost no more");
-    let payer = cap.payer;
     let carrier = member_of(book, promised.head)?;
-    let postings = Postings::default()
-        .minus(Account::reserved(payer), cap.credits)?
-        .plus(Account::spendable(payer), rest)?
-        .plus(Account::spendable(carrier), cost)?
-        .finish();
     // Carrying is no work that a stage did.
     let earned = Earnings::from([(carrier, (cost, Flops(0)))]);
-    let change = Change::Settle { request, mark, payer, cost, earned, breakdown: None };
-    Ok(Outcome { postings, change })
+    let closing = Closing { cost, earned, ..Closing::nothing(true) };
+    let postings = closing_postings(cap, &closing)?;
+    Ok(Outcome { postings, change: Change::Settle { request, mark, closing } })
 }
 
 #[cfg(test)]

@@ -148,6 +148,18 @@ impl Ledger {
         rules::check_field("entry", "evidence", event.evidence(), entry.evidence)
     }
 
+    /// Whether `event` would be taken now, at `at`: what its author asks before sending it.
+    ///
+    /// # Errors
+    /// As [`Ledger::propose`].
+    pub fn would_take(&self, at: Tick, event: &Event) -> Result<(), LedgerError> {
+        rules::judge(&self.book, at.max(self.book.at), event).map(|_| ())
+    }
+
+    pub(crate) const fn book(&self) -> &Book {
+        &self.book
+    }
+
     /// The network.
     pub const fn network(&self) -> NetworkId {
         self.book.network

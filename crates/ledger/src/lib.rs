@@ -9,11 +9,12 @@
 //! to blame. The life of a request is [`Event::Reserved`], then [`Event::Settled`] or
 //! [`Event::Released`]. A settlement never costs more than was reserved. An answer that the head fetched
 //! from outside the network goes the same way by other papers: [`Event::Forwarded`], then
-//! [`Event::Delivered`] or [`Event::Released`].
+//! [`Event::Delivered`] or [`Event::Released`]. While the work goes on, heads sign vouchers ([`lane`]): a stage whose
+//! head does not settle brings its own, [`Event::Claimed`]. Many sessions are settled at once by an [`epoch`].
 //!
 //! Never does: read a clock, a file or entropy, compute with floats, iterate in hash order, or
 //! judge whether work was done well. Nor does it protect against a founder who writes two
-//! histories as long as it names no witnesses ([`order`]), a head who does not settle (vouchers will), or an inviter who
+//! histories as long as it names no witnesses ([`order`]), a head who signs more than it reserved, or an inviter who
 //! invites himself often (the grant is per new member; whom to invite is the members' affair).
 //!
 //! Unlike the systems it follows, the hash and the signature cover every field, prices have one
@@ -23,9 +24,12 @@
 mod block;
 mod book;
 mod checkpoint;
+mod claim;
 mod entry;
+pub mod epoch;
 mod error;
 mod forward;
+pub mod lane;
 mod ledger;
 pub mod note;
 pub mod order;
@@ -43,9 +47,14 @@ mod state;
 pub mod tlog;
 
 pub use block::{Block, BlockError, Totals};
-pub use book::{History, Mark, Member, NodeRecord, OpenReservation};
+mod voucher;
+
+pub use book::{
+    ClosedSession, History, LaneClaim, LanePaid, Mark, Member, NodeRecord, OpenReservation,
+};
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use entry::{Account, Bucket, Entry, Event, Founding, Posting, ReleaseReason};
+pub use epoch::{Collector, Epoch};
 pub use error::{LedgerError, ReplayError};
 pub use forward::{Delivery, Forwarding, OpenForwarding, TARIFF_PER_MILLE_ABOVE, Tariff};
 pub use ledger::Ledger;
@@ -56,6 +65,7 @@ pub use price::{price, quote};
 pub use proof::{Claim, Proof};
 pub use removal::{Removal, RemovedNode};
 pub use report::{VerifyReport, verify};
-pub use request::{Cancellation, RECEIPTS_MAX, Reservation, Settlement};
+pub use request::{Cancellation, RECEIPTS_MAX, Reservation, Settlement, VOUCHERS_MAX};
 pub use share::{BREAKDOWNS_MAX, Breakdown, Part};
 pub use state::StateRecord;
+pub use voucher::{ROUTE_STAGES_MAX, Voucher, route_root, verify_runs};

@@ -13,9 +13,18 @@ const FLOPS_PER_MILLE_PER_MICRO: u128 = 1_000_000;
 ///
 /// More work never costs less.
 pub fn price(flops: Flops, precision: Precision, policy: &Policy) -> Credits {
-    let factor = policy.precision_per_mille.of(precision);
-    let scaled = u128::from(flops.0) * u128::from(factor);
-    Credits(u64::try_from(scaled.div_ceil(FLOPS_PER_MILLE_PER_MICRO)).unwrap_or(u64::MAX))
+    let micro = scaled(flops, precision, policy).div_ceil(FLOPS_PER_MILLE_PER_MICRO);
+    Credits(u64::try_from(micro).unwrap_or(u64::MAX))
+}
+
+/// The same rounded down: the prices of parts never come to more than that of the whole.
+pub(crate) fn price_floor(flops: Flops, precision: Precision, policy: &Policy) -> Credits {
+    let micro = scaled(flops, precision, policy) / FLOPS_PER_MILLE_PER_MICRO;
+    Credits(u64::try_from(micro).unwrap_or(u64::MAX))
+}
+
+fn scaled(flops: Flops, precision: Precision, policy: &Policy) -> u128 {
+    u128::from(flops.0) * u128::from(policy.precision_per_mille.of(precision))
 }
 
 /// The most that a request can cost: every prompt token and every token it may generate run

@@ -1,5 +1,6 @@
 //! What nodes ask the ledger to record about one inference request, each signed by its author.
 
+use crate::voucher::Voucher;
 use serde::{Deserialize, Serialize};
 use talka_base::{
     Encoded, MemberId, ModelId, ModelShape, NetworkId, NodeId, Receipt, RequestId, Signed, Tick,
@@ -7,6 +8,9 @@ use talka_base::{
 
 /// The most receipts in one settlement: more stages than any sensible route has hops.
 pub const RECEIPTS_MAX: usize = 256;
+
+/// The most vouchers in one settlement: lanes of stages that were lost on the way.
+pub const VOUCHERS_MAX: usize = 32;
 
 /// "Hold the most that this request can cost", signed by the head.
 ///
@@ -50,17 +54,25 @@ pub struct Settlement {
     pub positions: u32,
     /// For how many of them the last stage computed logits.
     pub logits: u32,
-    /// One receipt per stage, in layer order: together each layer once. At most [`RECEIPTS_MAX`].
+    /// One receipt per stage of the last route, in layer order: together each layer once. At most
+    /// [`RECEIPTS_MAX`]; none, with zero positions, where nobody is left to sign.
     pub receipts: Vec<Signed<Receipt>>,
+    /// The highest voucher of every other lane that has one, in the order of lanes: they are paid first. At
+    /// most [`VOUCHERS_MAX`].
+    pub vouchers: Vec<Signed<Voucher>>,
 }
 
 impl Encoded for Settlement {
     const NAME: &'static str = "settlement";
-    const SIZE_MAX: usize = 96 * 1024;
+    const VERSION: u8 = 2;
+    const SIZE_MAX: usize = 108 * 1024;
 }
 
 const _: () = assert!(
-    RECEIPTS_MAX * <Signed<Receipt> as Encoded>::SIZE_MAX + 256 <= Settlement::SIZE_MAX,
+    RECEIPTS_MAX * <Signed<Receipt> as Encoded>::SIZE_MAX
+        + VOUCHERS_MAX * <Signed<Voucher> as Encoded>::SIZE_MAX
+        + 256
+        <= Settlement::SIZE_MAX,
     "a full settlement fits its limit"
 );
 

@@ -1,8 +1,10 @@
 //! Whether an event may happen now, and what it moves. Reads the book, never changes it.
 
 use crate::{
-    book::{Book, Cap, Change, Mark, OpenReservation},
+    book::{Book, Cap, Change, Closing, Mark, OpenReservation},
+    claim,
     entry::{Account, Event, Founding, Posting, ReleaseReason},
+    epoch,
     error::LedgerError,
     forward,
     order::witnesses,
@@ -32,14 +34,16 @@ pub(crate) fn judge(book: &Book, at: Tick, event: &Event) -> Result<Outcome, Led
         Event::Founded(founding) => found(founding),
         Event::Joined { membership } => join(book, membership),
         Event::Reserved { reservation } => reserve(book, at, event, reservation),
-        Event::Settled { settlement } => settle::judge(book, event, settlement),
+        Event::Settled { settlement } => settle::judge(book, at, event, settlement),
         Event::Released { request, reason } => release(book, at, event, *request, reason),
+        Event::Claimed { voucher } => claim::judge(book, at, event, voucher),
+        Event::Epoch(closed) => epoch::judge(book, at, event, closed),
         Event::Forwarded { forwarding } => forward::hold(book, at, event, forwarding),
-        Event::Delivered { delivery } => forward::pay(book, event, delivery),
+        Event::Delivered { delivery } => forward::pay(book, at, event, delivery),
         Event::Appointed { appointment } => witnesses::judge(book, appointment),
         Event::Removed { removal } => removal::judge(book, removal),
         Event::Rated { rating } => standing::rate(book, at, event, rating),
-        Event::Judged { judgement } => standing::judge(book, event, judgement),
+        Event::Judged { judgement } => standing::judge(book, at, event, judgement),
     }?;
     check_sums(book, &outcome.postings)?;
     Ok(outcome)
@@ -116,7 +120,7 @@ fn reserve(
     reservation: &Signed<Reservation>,
 ) -> Result<Outcome, LedgerError> {
     let request = reservation.claimed_value().request;
-    let mark = new_request(book, event, request)?;
+    let mark = new_request(book, at, event, request)?;
     let paper = reservation.verify_by(&reservation.claimed_value().head.0)?;
     check_network(book, "reservation", paper.network)?;
     let owner = member_of(book, paper.head)?;
@@ -130,17 +134,19 @@ fn reserve(
         .minus(Account::spendable(paper.payer), cap)?
         .plus(Account::reserved(paper.payer), cap)?
         .finish();
-    let open = OpenReservation { reservation: paper.clone(), cap, height: book.entries, at };
+    let (height, claims) = (book.entries, BTreeMap::new());
+    let open = OpenReservation { reservation: paper.clone(), cap, claims, height, at };
     Ok(Outcome { postings, change: Change::Reserve { open: Box::new(open), mark } })
 }
 
 /// The mark of the event that would begin `request`, which nobody used before.
 pub(crate) fn new_request(
     book: &Book,
+    at: Tick,
     event: &Event,
     request: RequestId,
 ) -> Result<Mark, LedgerError> {
-    let mark = Mark { height: book.entries, event: event.id() };
+    let mark = Mark { height: book.entries, at, event: event.id() };
     let Some(history) = book.requests.get(&request) else { return Ok(mark) };
     let height = history.reserved.height;
     Err(if history.reserved.event == mark.event {
@@ -157,7 +163,7 @@ fn release(
     request: RequestId,
     reason: &ReleaseReason,
 ) -> Result<Outcome, LedgerError> {
-    let (cap, mark) = cap_for(book, event, request)?;
+    let (cap, mark) = cap_for(book, at, event, request)?;
     match reason {
         ReleaseReason::Cancelled(cancellation) => {
             check_cancelled(book, request, cap.payer, cancellation)?;
@@ -169,11 +175,25 @@ fn release(
             }
         }
     }
-    let postings = Postings::default()
+    let signed = matches!(reason, ReleaseReason::Cancelled(_));
+    let closing = match book.open.get(&request) {
+        Some(open) => settle::by_vouchers(settle::claimed(open), signed),
+        None => Closing::nothing(signed),
+    };
+    let postings = closing_postings(cap, &closing)?;
+    Ok(Outcome { postings, change: Change::Release { request, mark, closing } })
+}
+
+/// What was set aside pays whoever earned, and the rest returns.
+pub(crate) fn closing_postings(cap: Cap, closing: &Closing) -> Result<Vec<Posting>, LedgerError> {
+    let rest = cap.credits.checked_sub(closing.cost).expect("no request costs more than its cap");
+    let mut postings = Postings::default()
         .minus(Account::reserved(cap.payer), cap.credits)?
-        .plus(Account::spendable(cap.payer), cap.credits)?
-        .finish();
-    Ok(Outcome { postings, change: Change::Release { request, mark } })
+        .plus(Account::spendable(cap.payer), rest)?;
+    for (&member, &(share, _)) in &closing.earned {
+        postings = postings.plus(Account::spendable(member), share)?;
+    }
+    Ok(postings.finish())
 }
 
 /// From when on what is set aside may be released as expired.
@@ -197,10 +217,11 @@ fn check_cancelled(
 /// What is set aside for the request that `event` wants to close, and the mark it would leave.
 pub(crate) fn cap_for(
     book: &Book,
+    at: Tick,
     event: &Event,
     request: RequestId,
 ) -> Result<(Cap, Mark), LedgerError> {
-    let mark = Mark { height: book.entries, event: event.id() };
+    let mark = Mark { height: book.entries, at, event: event.id() };
     if let Some(cap) = book.cap(&request) {
         return Ok((cap, mark));
     }
@@ -208,8 +229,7 @@ pub(crate) fn cap_for(
         Some(closed) if closed.event == mark.event => {
             LedgerError::Duplicate { height: closed.height }
         }
-        Some(closed) => LedgerError::Closed { request, height: closed.height },
-        None => LedgerError::UnknownRequest { request },
+        _ => book.unknown_or_closed(request),
     })
 }
 

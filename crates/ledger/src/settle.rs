@@ -1,63 +1,168 @@
-//! Turns receipts into payment: who did which work, what it costs, how it is shared.
+//! Turns receipts and vouchers into payment: who did which work, what it costs, how it is shared.
 //!
-//! The cost follows from the layers and positions that the stages and the head agree on. It is
-//! shared in proportion to FLOPs and standing. Whether the work was done well is not asked
-//! here: that is an audit's question.
+//! The cost follows from the layers and positions that the stages and the head agree on. Lanes of stages that were
+//! lost are paid first, by their vouchers; the rest is shared in proportion to FLOPs and standing. Whether the
+//! work was done well is not asked here: that is an audit's question.
 
 use crate::{
-    book::{Book, Change, OpenReservation},
-    entry::{Account, Event},
+    book::{Book, Change, Closing, Earnings, LaneClaim, LanePaid, OpenReservation},
+    claim::{check_cap, check_voucher},
+    entry::Event,
     error::LedgerError,
     price::price,
     removal::worker_of,
     request::Settlement,
-    rules::{Outcome, Postings, cap_for, check_field, check_network},
+    rules::{Outcome, cap_for, check_field, check_network, closing_postings},
     share::{Breakdown, Part, Work, share_out},
+    voucher::Voucher,
 };
-use std::collections::BTreeMap;
-use talka_base::{LayerSpan, MemberId, Receipt, Signed};
+use std::collections::{BTreeMap, BTreeSet};
+use talka_base::{Credits, LayerSpan, MemberId, NodeId, Receipt, Signed, Tick};
 
 /// Decides about a settlement: what was reserved pays the stages, and the rest returns to the payer.
 pub(crate) fn judge(
     book: &Book,
+    at: Tick,
     event: &Event,
     settlement: &Signed<Settlement>,
 ) -> Result<Outcome, LedgerError> {
     let request = settlement.claimed_value().request;
-    let (_, mark) = cap_for(book, event, request)?;
+    let (cap, mark) = cap_for(book, at, event, request)?;
     let open =
         book.open.get(&request).ok_or(LedgerError::OtherPaper { request, found: "settled" })?;
+    let closing = closing(book, open, claimed(open), settlement)?;
+    let postings = closing_postings(cap, &closing)?;
+    Ok(Outcome { postings, change: Change::Settle { request, mark, closing } })
+}
+
+/// How `settlement` ends an open session, of which stages have `brought` vouchers themselves.
+pub(crate) fn closing(
+    book: &Book,
+    open: &OpenReservation,
+    brought: Vouched,
+    settlement: &Signed<Settlement>,
+) -> Result<Closing, LedgerError> {
     let paper = settlement.verify_by(&open.reservation.head.0)?;
     check_network(book, "settlement", paper.network)?;
     check_reserved(open, paper)?;
-    let parts = parts(book, open, paper)?;
-
-    let shape = &open.reservation.shape;
-    let used = shape.flops(shape.span(), 0..paper.positions, paper.logits);
-    let cost = price(used, shape.precision, &book.policy);
-    let rest = open.cap.checked_sub(cost).expect("work within the reservation costs no more");
-    let earned = share_out(cost, &by_member(book, open, &parts)?);
-
-    let payer = open.reservation.payer;
-    let mut postings = Postings::default()
-        .minus(Account::reserved(payer), open.cap)?
-        .plus(Account::spendable(payer), rest)?;
-    for (&member, &(share, _)) in &earned {
-        postings = postings.plus(Account::spendable(member), share)?;
+    let carried = by_vouchers(vouched(book, open, brought, paper)?, true);
+    check_cap(paper.request, open.cap, Credits::ZERO, carried.cost)?;
+    if paper.receipts.is_empty() {
+        return Ok(carried);
     }
-    let breakdown = Breakdown { flops: used, precision: shape.precision, parts };
-    let breakdown = Some(breakdown);
-    let change = Change::Settle { request, mark, payer, cost, earned, breakdown };
-    Ok(Outcome { postings: postings.finish(), change })
+    let parts = parts(book, open, paper)?;
+    let shape = &open.reservation.shape;
+    let flops = shape.flops(shape.span(), 0..paper.positions, paper.logits);
+    let cost = price(flops, shape.precision, &book.policy);
+    let rest = Credits(cost.0.saturating_sub(carried.cost.0));
+    let shares = share_out(rest, &by_member(book, open, &parts)?);
+    let mut closing = carried.and(shares, paper.receipts.iter().map(lane_of));
+    closing.breakdown = Some(Breakdown { flops, precision: shape.precision, parts });
+    Ok(closing)
+}
+
+fn lane_of(receipt: &Signed<Receipt>) -> u16 {
+    receipt.claimed_value().lane
+}
+
+/// What the head signed for a lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Owed {
+    pub worker: NodeId,
+    pub member: MemberId,
+    pub amount: Credits,
+}
+
+/// The same for each lane.
+pub(crate) type Vouched = BTreeMap<u16, Owed>;
+
+/// What stages claimed while the session was open.
+pub(crate) fn claimed(open: &OpenReservation) -> Vouched {
+    let owed = |&LaneClaim { worker, member, amount, .. }| Owed { worker, member, amount };
+    open.claims.iter().map(|(&lane, claim)| (lane, owed(claim))).collect()
+}
+
+/// Pays every lane what its voucher says, and nothing else.
+pub(crate) fn by_vouchers(vouched: Vouched, signed: bool) -> Closing {
+    let mut closing = Closing::nothing(signed);
+    for (lane, Owed { member, amount, .. }) in vouched {
+        let (earned, _) = closing.earned.entry(member).or_default();
+        earned.0 = earned.0.saturating_add(amount.0);
+        closing.cost.0 = closing.cost.0.saturating_add(amount.0);
+        closing.lanes.insert(lane, LanePaid::Voucher(amount));
+    }
+    closing
+}
+
+/// What lanes without a receipt are owed: the higher of what the head and what their stage brought.
+fn vouched(
+    book: &Book,
+    open: &OpenReservation,
+    mut vouched: Vouched,
+    paper: &Settlement,
+) -> Result<Vouched, LedgerError> {
+    let reserved = &open.reservation;
+    let mut last = None;
+    for voucher in &paper.vouchers {
+        let voucher = check_voucher(book, voucher, reserved.head, reserved.model)?;
+        check_field("voucher", "session", reserved.request, voucher.session)?;
+        let lane = voucher.lane;
+        if let Some(after) = last.replace(lane).filter(|&after| lane <= after) {
+            return Err(LedgerError::LaneOrder { lane, after });
+        }
+        add(book, open, &mut vouched, voucher)?;
+    }
+    let mut signed = BTreeSet::new();
+    for lane in paper.receipts.iter().map(lane_of) {
+        if !signed.insert(lane) {
+            return Err(LedgerError::LaneOrder { lane, after: lane });
+        }
+    }
+    vouched.retain(|lane, _| !signed.contains(lane));
+    Ok(vouched)
+}
+
+/// Takes a verified voucher into account: of two for one lane the higher counts.
+pub(crate) fn add(
+    book: &Book,
+    open: &OpenReservation,
+    vouched: &mut Vouched,
+    voucher: &Voucher,
+) -> Result<(), LedgerError> {
+    let &Voucher { worker, amount, .. } = voucher;
+    let member = worker_of(book, worker, open.height)?;
+    let owed = vouched.entry(voucher.lane).or_insert(Owed { worker, member, amount });
+    check_field("voucher", "worker", owed.worker, worker)?;
+    owed.amount = owed.amount.max(amount);
+    Ok(())
+}
+
+impl Closing {
+    /// Also pays `shares` for work done on `lanes`.
+    fn and(mut self, shares: Earnings, lanes: impl Iterator<Item = u16>) -> Self {
+        for (member, (share, work)) in shares {
+            let (earned, flops) = self.earned.entry(member).or_default();
+            earned.0 += share.0;
+            *flops += work;
+            self.cost.0 += share.0;
+        }
+        self.lanes.extend(lanes.map(|lane| (lane, LanePaid::Receipt)));
+        self
+    }
 }
 
 /// The work lies within what was reserved. The bounds are those of [`quote`](crate::quote).
 fn check_reserved(open: &OpenReservation, paper: &Settlement) -> Result<(), LedgerError> {
     let reserved = &open.reservation;
     let positions_max = reserved.prompt_tokens.saturating_add(reserved.max_new_tokens);
+    // Where nobody signed, no work is told.
+    let (least, positions_max, logits_max) = match paper.receipts.as_slice() {
+        [] => (0, 0, 0),
+        _ => (1, positions_max, reserved.max_new_tokens),
+    };
     for (field, found, min, max) in [
-        ("positions", paper.positions, 1, positions_max),
-        ("logits", paper.logits, 0, reserved.max_new_tokens),
+        ("positions", paper.positions, least, positions_max),
+        ("logits", paper.logits, 0, logits_max),
     ] {
         if !(min..=max).contains(&found) {
             return Err(LedgerError::BeyondReservation { field, found, min, max });
@@ -115,6 +220,15 @@ fn check_receipt(
     check_field("receipt", "request", reserved.request, receipt.request)?;
     check_field("receipt", "model", reserved.model, receipt.model)?;
     check_field("receipt", "positions", paper.positions, receipt.positions)?;
+    if receipt.from > paper.positions {
+        let (found, max) = (receipt.from, paper.positions);
+        return Err(LedgerError::BeyondReservation {
+            field: "first positions",
+            found,
+            min: 0,
+            max,
+        });
+    }
     check_field("receipt", "logits", logits, receipt.logits)
 }
 

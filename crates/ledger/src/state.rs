@@ -5,7 +5,7 @@
 //! its root. Two ledgers with one state root are equal.
 
 use crate::{
-    book::{Book, History, Member, NodeRecord, OpenReservation},
+    book::{Book, ClosedSession, History, Mark, Member, NodeRecord, OpenReservation},
     entry::Account,
     forward::OpenForwarding,
     order::Witnesses,
@@ -57,10 +57,15 @@ pub enum StateRecord {
     Removed(NodeId, RemovedNode),
     /// What a node's work counts for.
     Standing(NodeId, Standing),
+    /// A session whose end, at that time, can still be disputed.
+    Closed(Tick, RequestId, ClosedSession),
+    /// How many epochs were closed, and where the last one stands.
+    Epochs(u64, Option<Mark>),
 }
 
 impl Encoded for StateRecord {
     const NAME: &'static str = "state record";
+    const VERSION: u8 = 2;
     /// A member with half a million nodes.
     const SIZE_MAX: usize = 16 << 20;
 }
@@ -85,6 +90,9 @@ pub(crate) fn records(book: &Book) -> impl Iterator<Item = StateRecord> {
         open,
         forwarded,
         requests,
+        closed,
+        epochs,
+        last_epoch,
         standings,
         breakdowns: _,
     } = book;
@@ -109,6 +117,12 @@ pub(crate) fn records(book: &Book) -> impl Iterator<Item = StateRecord> {
         .chain(witnesses)
         .chain(removed.iter().map(|(&id, &removed)| StateRecord::Removed(id, removed)))
         .chain(standings.iter().map(|(&id, standing)| StateRecord::Standing(id, standing.clone())))
+        .chain(closed.iter().map(closed_record))
+        .chain([StateRecord::Epochs(*epochs, *last_epoch)])
+}
+
+fn closed_record((&(at, id), closed): (&(Tick, RequestId), &ClosedSession)) -> StateRecord {
+    StateRecord::Closed(at, id, closed.clone())
 }
 
 /// The leaf of a record in the state's tree.

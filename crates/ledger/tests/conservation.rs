@@ -4,11 +4,12 @@
 
 mod common;
 
-use common::{Cut, FOUNDER, World, keys, member, request};
+use common::{Cut, FOUNDER, World, cases, keys, member, node, request};
 use proptest::prelude::*;
-use talka_base::{Amount, Signed, decode, encode};
+use talka_base::{Amount, Credits, Signed, decode, encode};
 use talka_ledger::{
-    Account, Bucket, Entry, Event, Ledger, LedgerError, Policy, quote, standing::Finding,
+    Account, Bucket, Collector, Entry, Event, Ledger, LedgerError, Policy, Reservation, epoch,
+    quote, standing::Finding,
 };
 
 /// Something that a node tries; whether it is valid depends on what came before.
@@ -21,6 +22,8 @@ enum Step {
     Deliver { id: u8, head: u8, used: (u32, u32) },
     Cancel { id: u8, by: u8 },
     Remove { leaving: u8, by: u8 },
+    Claim { id: u8, lane: u16, worker: u8, amount: u64 },
+    Epoch { settled: Vec<u8>, vouched: Vec<(u8, u64)> },
     Expire { id: u8 },
     Rate { of: u8, index: u32, hardware: u8 },
     Judge { of: u8, by: u8, finding: Finding },
@@ -54,6 +57,13 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (id(), node()).prop_map(|(id, by)| Step::Cancel { id, by }),
         // Two of the nodes at most: who was removed never comes back, and the others have work to do.
         1 => (5u8..=6, 1u8..=2).prop_map(|(leaving, by)| Step::Remove { leaving, by }),
+        4 => (id(), 0u16..4, node(), 0u64..20_000)
+            .prop_map(|(id, lane, worker, amount)| Step::Claim { id, lane, worker, amount }),
+        1 => (
+            proptest::collection::vec(id(), 0..4),
+            proptest::collection::vec((id(), 0u64..20_000), 0..4),
+        )
+            .prop_map(|(settled, vouched)| Step::Epoch { settled, vouched }),
         1 => id().prop_map(|id| Step::Expire { id }),
         1 => (node(), 0u32..10_002, 0u8..3)
             .prop_map(|(of, index, hardware)| Step::Rate { of, index, hardware }),
@@ -91,15 +101,29 @@ fn stages(cuts: &[(u8, u32)]) -> Vec<Cut> {
     stages
 }
 
-/// The head and sizes of an open request, so that many settlements are valid ones.
-fn settle(world: &World, step: &Step) -> Option<Event> {
-    let Step::Settle { id, head, cuts, used } = step else { return None };
-    let open = world.ledger.reservation(&request(*id));
-    let head = match open {
-        Some(open) => (1..=6).find(|&n| common::node(n) == open.reservation.head)?,
-        None => *head,
-    };
-    Some(world.settles(*id, head, &stages(cuts), *used))
+/// The head of an open request, so that many papers are valid ones.
+fn head_of(world: &World, id: u8) -> Option<u8> {
+    let open = world.ledger.reservation(&request(id))?;
+    (1..=6).find(|&n| common::node(n) == open.reservation.head)
+}
+
+/// The epoch of what these heads settled and these stages brought, as far as it was good.
+fn epoch(world: &World, settled: &[u8], vouched: &[(u8, u64)]) -> Option<Event> {
+    let mut collector = Collector::default();
+    for &id in settled {
+        let Some(head) = head_of(world, id) else { continue };
+        let Event::Settled { settlement } = world.settles(id, head, &[(3, (0, 6))], (2, 1)) else {
+            unreachable!("it settles")
+        };
+        let _ = collector.settle(&world.ledger, settlement);
+    }
+    for &(id, amount) in vouched {
+        let Some(head) = head_of(world, id) else { continue };
+        let _ = collector.voucher(&world.ledger, world.voucher(id, head, 1, FOUNDER, amount));
+    }
+    let (epoch, papers) = collector.close(&world.ledger, world.now).ok()??;
+    epoch::check(&world.ledger, world.now, &epoch, &papers).expect("follows from its papers");
+    Some(Event::Epoch(epoch))
 }
 
 fn event(world: &World, step: &Step) -> Option<Event> {
@@ -108,7 +132,16 @@ fn event(world: &World, step: &Step) -> Option<Event> {
         Step::Reserve { id, head, payer, prompt, new } => {
             Some(world.reserves(id, head, payer, prompt, new))
         }
-        Step::Settle { .. } => settle(world, step),
+        Step::Settle { id, head, ref cuts, used } => {
+            let head = head_of(world, id).unwrap_or(head);
+            Some(world.settles(id, head, &stages(cuts), used))
+        }
+        Step::Claim { id, lane, worker, amount } => {
+            // Of a request that is over, the head is not known any more: half of the members try.
+            let head = head_of(world, id).unwrap_or(2);
+            Some(world.claims(id, head, lane, worker, amount))
+        }
+        Step::Epoch { ref settled, ref vouched } => epoch(world, settled, vouched),
         Step::Forward { id, head, payer, prompt, new } => {
             Some(world.forwards(id, head, payer, prompt, new))
         }
@@ -174,6 +207,10 @@ fn check_sums(world: &World) {
     }
     let granted: u64 = ledger.members().map(|(_, m)| m.granted.0).sum();
     assert_eq!(ledger.account(Account::Mint), Amount(-(granted as i64)));
+    let minted = -ledger.account(Account::Mint).0;
+    let in_buckets = ledger.accounts().filter(|(a, _)| matches!(a, Account::Member(..)));
+    let in_buckets: i64 = in_buckets.map(|(_, amount)| amount.0).sum();
+    assert_eq!(in_buckets, minted - ledger.account(Account::Burn).0);
     let spent: u64 = ledger.members().map(|(_, m)| m.spent.0).sum();
     let earned: u64 = ledger.members().map(|(_, m)| m.earned.0).sum();
     assert_eq!(spent, earned);
@@ -193,7 +230,7 @@ fn poor() -> Policy {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
+    #![proptest_config(ProptestConfig::with_cases(cases(96)))]
 
     #[test]
     fn no_sequence_of_events_makes_or_loses_credits(
@@ -251,6 +288,9 @@ fn random_sequences_contain_every_kind_of_event_and_refusal() {
         "insufficient",
         "duplicate",
         "refused settled",
+        "claimed",
+        "refused claimed",
+        "epoch",
     ] {
         assert!(seen.get(expected).is_some_and(|&n| n >= 5), "{expected}: {seen:?}");
     }
@@ -306,4 +346,86 @@ fn two_machines_that_apply_the_same_entries_agree() {
     assert_ne!(later.ledger.state_root(), world.ledger.state_root());
     assert_eq!(later.ledger.balance(&member(5)), Some(Policy::default().grant));
     assert_eq!(keys(5).public(), member(5).0);
+}
+
+/// Goal: events of different payers about different requests commute. Method: both orders, on the same ledger.
+#[test]
+fn independent_events_give_the_same_accounts_in_either_order() {
+    let mut start = World::village();
+    for (id, head) in [(1, 2), (2, 3), (3, 2), (4, 3)] {
+        start.record(start.reserves(id, head, head, 10, 20)).expect("reserves");
+    }
+    let of_2 = [
+        start.reserves(5, 2, 2, 10, 20),
+        start.settles(1, 2, &[(FOUNDER, (0, 2)), (3, (2, 6))], (25, 15)),
+        start.cancels(3, 2),
+        start.claims(1, 2, 1, FOUNDER, 900),
+        start.forwards(6, 2, 2, 3, 3),
+    ];
+    let of_3 = [
+        start.reserves(7, 3, 3, 10, 20),
+        start.settles(2, 3, &[(4, (0, 6))], (30, 20)),
+        start.cancels(4, 3),
+        start.claims(2, 3, 1, 2, 900),
+        start.joins(5, 5, 3),
+    ];
+    for one in &of_2 {
+        for other in &of_3 {
+            let after = |events: [&Event; 2]| {
+                let mut world = start.clone();
+                events.into_iter().for_each(|event| world.record(event.clone()).expect("valid"));
+                let ledger = &world.ledger;
+                let sums = |(id, m): (_, &talka_ledger::Member)| (id, m.spent, m.earned, m.work);
+                let members: Vec<_> = ledger.members().map(sums).collect();
+                (ledger.accounts().collect::<Vec<_>>(), ledger.caps().collect::<Vec<_>>(), members)
+            };
+            assert_eq!(after([one, other]), after([other, one]));
+        }
+    }
+}
+
+/// Goal: credits are spent once, wherever they are spent. Method: a hundred gateways of one member, on as many
+/// threads as fit, reserve far more than it has, with fresh papers and with each other's.
+#[test]
+fn a_hundred_gateways_cannot_spend_one_account_twice() {
+    const GATEWAYS: u32 = 100;
+    const AFFORDABLE: u64 = 40;
+    let attempts = 100 * cases(100);
+    let cap = quote(&common::shape(), 10, 20, &Policy::default());
+    let policy = Policy { grant: Credits(AFFORDABLE * cap.0 + cap.0 / 2), ..Policy::default() };
+    let mut world = World::with_policy(policy);
+    for gateway in 2..=GATEWAYS as u8 {
+        world.record(world.joins(gateway, FOUNDER, FOUNDER)).expect("joins");
+    }
+    let paper = |number: u32| {
+        let head = (number % GATEWAYS) as u8 + 1;
+        let reservation = world.reservation(0, head, FOUNDER, 10, 20);
+        // Every third paper is one that another gateway has used already.
+        let id = if number.is_multiple_of(3) { number / 2 } else { number };
+        let mut request = [0; 16];
+        request[..4].copy_from_slice(&id.to_le_bytes());
+        let request = talka_base::RequestId(request);
+        Event::Reserved { reservation: keys(head).sign(Reservation { request, ..reservation }) }
+    };
+    let shared = std::sync::Mutex::new((world.ledger.clone(), 0));
+    std::thread::scope(|scope| {
+        for part in 0..2 {
+            let (shared, paper, now) = (&shared, &paper, world.now);
+            scope.spawn(move || {
+                for number in (0..attempts).filter(|number| number % 2 == part) {
+                    let event = paper(number);
+                    let mut desk = shared.lock().expect("nobody fails");
+                    if let Ok(entry) = desk.0.propose(&keys(FOUNDER), now, event) {
+                        desk.0.apply(&entry).expect("applies");
+                        desk.1 += 1;
+                    }
+                }
+            });
+        }
+    });
+    let (ledger, taken) = shared.into_inner().expect("nobody fails");
+    assert_eq!(taken, AFFORDABLE);
+    assert_eq!(ledger.caps().map(|(.., cap)| cap).sum::<Credits>(), Credits(AFFORDABLE * cap.0));
+    assert_eq!(ledger.balance(&member(FOUNDER)), Some(Credits(cap.0 / 2)));
+    assert_eq!(ledger.member_of(&node(100)), Some(member(FOUNDER)));
 }

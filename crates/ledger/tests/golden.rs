@@ -9,7 +9,8 @@ use common::{FOUNDER, World, founding, keys, request};
 use std::{fs, path::PathBuf};
 use talka_base::{Credits, Encoded, Tick, decode, encode, hex};
 use talka_ledger::{
-    Entry, Forwarding, Tariff,
+    Collector, Entry, Event, Forwarding, Tariff,
+    epoch::Paper,
     order::{Appointment, Effect, Input, Message, Order, Sequencer, Witnesses},
     standing::Finding,
 };
@@ -46,9 +47,21 @@ fn world() -> World {
         world.record(event).expect("valid");
     }
     let failed = Finding::Audited { request: request(1), passed: false };
-    for event in [world.rates(3, World::measured(4_150, 1)), world.judges(3, FOUNDER, failed)] {
+    for event in [
+        world.rates(3, World::measured(4_150, 1)),
+        world.judges(3, FOUNDER, failed),
+        world.reserves(5, 2, 2, 10, 20),
+        world.claims(5, 2, 1, 3, 700),
+    ] {
         world.record(event).expect("valid");
     }
+    let Event::Settled { settlement } = world.settles(5, 2, &stages, (25, 15)) else {
+        unreachable!("it settles")
+    };
+    let mut collector = Collector::default();
+    collector.settle(&world.ledger, settlement).expect("good");
+    let (epoch, _) = collector.close(&world.ledger, world.now).expect("good").expect("one ended");
+    world.record(Event::Epoch(epoch)).expect("valid");
     world
 }
 
@@ -70,6 +83,9 @@ fn entries_of_every_kind_keep_their_encoding() {
         "entry-removed",
         "entry-rated",
         "entry-judged",
+        "entry-reserved-4",
+        "entry-claimed",
+        "entry-epoch",
     ];
     let world = world();
     assert_eq!(names.len(), world.entries.len());
@@ -82,6 +98,8 @@ fn entries_of_every_kind_keep_their_encoding() {
 fn papers_keep_their_encoding() {
     let world = World::village();
     check("founding", &founding());
+    check("voucher", &world.voucher(1, 2, 1, 3, 700));
+    check("paper", &Paper::Voucher(world.voucher(1, 2, 1, 3, 700)));
     check("reservation", &keys(2).sign(world.reservation(1, 2, 2, 10, 20)));
     check("settlement", &world.settlement(1, &[(FOUNDER, (0, 2)), (3, (2, 6))], (25, 15)));
 }

@@ -245,8 +245,8 @@ fn receipts_cover_every_layer_once_in_order() {
         refused(&mut world, event, &LedgerError::Coverage { expected, found });
     }
     let none = world.settles(1, 2, &[], (25, 0));
-    let count = |found| LedgerError::ReceiptCount { found, max: RECEIPTS_MAX };
-    refused(&mut world, none, &count(0));
+    let count = LedgerError::Count { what: "receipts", found: 0, min: 1, max: RECEIPTS_MAX };
+    refused(&mut world, none, &count);
 }
 
 #[test]
@@ -256,7 +256,7 @@ fn a_flood_of_receipts_is_refused_before_any_is_verified() {
     settlement.receipts = vec![settlement.receipts[0].clone(); RECEIPTS_MAX + 1];
     let settlement = keys(2).sign(settlement);
     refused_as(&mut world, Event::Settled { settlement }, |e| {
-        matches!(e, LedgerError::ReceiptCount { .. })
+        matches!(e, LedgerError::Count { what: "receipts", .. })
     });
 }
 

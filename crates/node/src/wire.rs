@@ -19,7 +19,7 @@ use talka_base::{
     Receipt, RequestId, Signed, Tick, decode, encode, model::ShapeError,
 };
 use talka_engine::{LogitsWanted, Pooling, quant::Encoding};
-use talka_ledger::{Entry, Event};
+use talka_ledger::{Entry, Event, Voucher};
 use talka_net::{ActivationError, WireType, decode_activation};
 
 /// Most addresses of one node.
@@ -278,6 +278,11 @@ pub struct Leg {
 }
 
 impl Leg {
+    /// The lane of a stage that is opened fresh here. One that goes on from an earlier route keeps its lane.
+    pub fn lane(self) -> u16 {
+        u16::from_be_bytes([self.attempt, self.hop])
+    }
+
     /// The one after it on the same route.
     pub fn next(self) -> Self {
         Self { hop: self.hop.saturating_add(1), ..self }
@@ -367,6 +372,8 @@ pub enum Flow {
     },
     /// From a stage to the head: what it did.
     Receipt(Signed<Receipt>),
+    /// From the head to a stage: what it has earned so far.
+    Voucher(Signed<Voucher>),
     /// From a stage to the head: it cannot go on.
     Failed {
         /// The session.
@@ -386,6 +393,7 @@ enum Notice {
     Receipt(Signed<Receipt>),
     Failed { session: RequestId, reason: String },
     Abandon(RequestId),
+    Voucher(Signed<Voucher>),
 }
 
 impl Encoded for Notice {
@@ -495,6 +503,9 @@ impl Flow {
             Self::Receipt(receipt) => {
                 (NOTICE, nowhere, encode(&Notice::Receipt(receipt.clone())).into())
             }
+            Self::Voucher(voucher) => {
+                (NOTICE, nowhere, encode(&Notice::Voucher(voucher.clone())).into())
+            }
             Self::Failed { session, leg, reason } => {
                 let notice = Notice::Failed { session: *session, reason: shorten(reason) };
                 (NOTICE, *leg, encode(&notice).into())
@@ -533,6 +544,7 @@ impl Flow {
             }
             Notice::Close(session) => Self::Close { leg, session },
             Notice::Receipt(receipt) => Self::Receipt(receipt),
+            Notice::Voucher(voucher) => Self::Voucher(voucher),
             Notice::Abandon(session) => Self::Abandon { session, before: leg.attempt },
             Notice::Failed { session, reason } => {
                 Self::Failed { session, leg, reason: shorten(&reason) }

@@ -216,15 +216,18 @@ fn settles(network: NetworkId, request: RequestId) -> Event {
         keys(n).sign(Receipt {
             network,
             request,
+            lane: start as u16,
             node: node(n),
             model: ModelId([3; 32]),
             span: LayerSpan::new(start, end).expect("not empty"),
+            from: 0,
             positions: 12,
             logits: if end == 6 { 8 } else { 0 },
         })
     });
     let receipts = receipts.to_vec();
-    let settlement = Settlement { network, request, positions: 12, logits: 8, receipts };
+    let vouchers = Vec::new();
+    let settlement = Settlement { network, request, positions: 12, logits: 8, receipts, vouchers };
     Event::Settled { settlement: keys(FOUNDER).sign(settlement) }
 }
 

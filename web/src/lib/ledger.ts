@@ -42,6 +42,12 @@ export function explain(entry: Entry, credits: Credits): string {
       return "A node was removed for good; its member keeps the account.";
     case "delivered":
       return `An answer from outside came; who pays for it there was paid, and the rest went back: ${paid}.`;
+    case "claimed":
+      return paid
+        ? `A stage showed that its payer had held back what it had signed for: ${paid}.`
+        : "A stage brought what the payer had signed for; it is paid when the request ends.";
+    case "epoch":
+      return `Many requests ended together; what was set aside paid who did the work, and the rest went back: ${paid}.`;
     default:
       return entry.postings.map(({ account, change }) => `${name(account)} ${gft(change)}`).join(", ");
   }

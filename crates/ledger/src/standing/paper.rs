@@ -88,7 +88,7 @@ pub(crate) fn rate(
     check_network(book, "rating", paper.network)?;
     member_of(book, node)?;
     let standing = book.standing(&node);
-    let mark = Mark { height: book.entries, event: event.id() };
+    let mark = Mark { height: book.entries, at, event: event.id() };
     check_number("rating", standing.last_rating, standing.ratings, paper.number, mark)?;
     if let Some(found) = paper.measured.scores.beyond_one() {
         return Err(LedgerError::Score { node, found, max: Factor::ONE });
@@ -103,9 +103,10 @@ pub(crate) fn rate(
     Ok(Outcome { postings: Vec::new(), change })
 }
 
-/// Decides about a judgement.
+/// Decides about a judgement at the ledger's time `at`.
 pub(crate) fn judge(
     book: &Book,
+    at: Tick,
     event: &Event,
     judgement: &Signed<Judgement>,
 ) -> Result<Outcome, LedgerError> {
@@ -115,7 +116,7 @@ pub(crate) fn judge(
     let Judgement { node, finding, .. } = *paper;
     member_of(book, node)?;
     let standing = book.standing(&node);
-    let mark = Mark { height: book.entries, event: event.id() };
+    let mark = Mark { height: book.entries, at, event: event.id() };
     check_number("judgement", standing.last_judgement, standing.judgements, paper.number, mark)?;
     match finding {
         Finding::Failed { request } | Finding::Audited { request, .. } => {

@@ -4,10 +4,11 @@
 use talka_base::{
     Blame, Credits, DeviceKind, Factor, HardwareId, Keypair, LayerSpan, MemberId, Membership,
     ModelId, ModelShape, NetworkId, NodeId, Precision, Receipt, RequestId, Scores, Signed, Tick,
+    VoucherHash,
 };
 use talka_ledger::{
     Bucket, Cancellation, Delivery, Entry, Event, Forwarding, Founding, Ledger, LedgerError,
-    Policy, ReleaseReason, Removal, Reservation, Settlement, Tariff,
+    Policy, ReleaseReason, Removal, Reservation, Settlement, Tariff, Voucher,
     standing::{Finding, Judgement, Measured, Rating},
 };
 
@@ -55,6 +56,13 @@ pub fn founding() -> Founding {
         policy: Policy::default(),
         nonce: [9; 16],
     }
+}
+
+/// How many random cases a property is tried on: `TALKA_CASES` in a long run, as `cargo xtask bench ledger`
+/// makes one.
+pub fn cases(default: u32) -> u32 {
+    let wanted = std::env::var("TALKA_CASES").ok();
+    wanted.map_or(default, |number| number.parse().expect("TALKA_CASES is a number"))
 }
 
 /// A ledger, and every entry that it took.
@@ -152,6 +160,8 @@ impl World {
         Receipt {
             network: self.network(),
             request: request(id),
+            lane: layers.0 as u16,
+            from: 0,
             node: node(worker),
             model: MODEL,
             span: LayerSpan::new(layers.0, layers.1).expect("not empty"),
@@ -167,7 +177,8 @@ impl World {
             .map(|&(worker, layers)| keys(worker).sign(self.receipt(id, worker, layers, used)))
             .collect();
         let (positions, logits) = used;
-        Settlement { network: self.network(), request: request(id), positions, logits, receipts }
+        let (network, request, vouchers) = (self.network(), request(id), Vec::new());
+        Settlement { network, request, positions, logits, receipts, vouchers }
     }
 
     pub fn settles(&self, id: u8, head: u8, stages: &[Cut], used: (u32, u32)) -> Event {
@@ -199,6 +210,28 @@ impl World {
         let network = self.network();
         let delivery = Delivery { network, request: request(id), prompt_tokens, new_tokens };
         Event::Delivered { delivery: keys(head).sign(delivery) }
+    }
+
+    /// A voucher of `head` for a lane of `worker`.
+    pub fn voucher(&self, id: u8, head: u8, lane: u16, worker: u8, amount: u64) -> Signed<Voucher> {
+        keys(head).sign(Voucher {
+            network: self.network(),
+            session: request(id),
+            lane,
+            worker: node(worker),
+            seq: 1,
+            amount: Credits(amount),
+            tokens_in: 10,
+            tokens_out: 5,
+            model: MODEL,
+            route_root: [0; 32],
+            commitment_root: [0; 32],
+            previous: VoucherHash([0; 32]),
+        })
+    }
+
+    pub fn claims(&self, id: u8, head: u8, lane: u16, worker: u8, amount: u64) -> Event {
+        Event::Claimed { voucher: self.voucher(id, head, lane, worker, amount) }
     }
 
     pub fn cancels(&self, id: u8, by: u8) -> Event {

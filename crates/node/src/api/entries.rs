@@ -51,6 +51,8 @@ impl Reader<'_> {
             Event::Founded(_)
             | Event::Joined { .. }
             | Event::Released { .. }
+            | Event::Claimed { .. }
+            | Event::Epoch(_)
             | Event::Delivered { .. }
             | Event::Appointed { .. }
             | Event::Removed { .. }
@@ -131,7 +133,9 @@ fn request_of(event: &Event) -> Option<RequestId> {
         | Event::Joined { .. }
         | Event::Appointed { .. }
         | Event::Removed { .. }
-        | Event::Rated { .. } => None,
+        | Event::Rated { .. }
+        | Event::Epoch(_) => None,
+        Event::Claimed { voucher } => Some(voucher.claimed_value().session),
         Event::Reserved { reservation } => Some(reservation.claimed_value().request),
         Event::Settled { settlement } => Some(settlement.claimed_value().request),
         Event::Released { request, .. } => Some(*request),

@@ -553,8 +553,8 @@ pub struct EntryReport {
     pub at: Tick,
     /// Its hash.
     pub hash: EntryHash,
-    /// What it is: founded, joined, reserved, settled, released, forwarded, delivered, appointed, removed, rated or
-    /// judged.
+    /// What it is: founded, joined, reserved, settled, released, forwarded, delivered, appointed, removed, rated,
+    /// judged, claimed or epoch.
     pub kind: String,
     /// The request it belongs to, if any.
     pub request: Option<RequestId>,

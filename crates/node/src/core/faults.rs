@@ -39,6 +39,8 @@ pub enum Fault {
     Silence,
     /// Two processes show its key.
     Key,
+    /// A voucher that is for another session, breaks with the one before, or is not signed.
+    Voucher,
 }
 
 impl Fault {
@@ -57,6 +59,7 @@ impl Fault {
             Self::Piece => "piece",
             Self::Silence => "silence",
             Self::Key => "key",
+            Self::Voucher => "voucher",
         }
     }
 }

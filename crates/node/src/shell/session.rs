@@ -2,12 +2,15 @@
 //! bill.
 //!
 //! Nothing is computed before the founder holds the credits; nothing is charged unless every stage
-//! signed for the same work. What steps say and what answers mean is [`core`](crate::core)'s.
+//! signed for the same work, or this head signed for it on the way: stages of others get vouchers for work whose
+//! answers are here ([`dues`]). What steps say and what answers mean is [`core`](crate::core)'s.
 //!
 //! A session outlives its stages. When no answer comes for a while, the nodes of the route are asked whether
 //! they are there; where one is lost, the session is opened anew over another route ([`HeadSession::mend`]).
 //! Stages that are on both routes go on from what they hold. Only the last route's stages sign, so
 //! nothing is paid twice.
+
+mod dues;
 
 use super::{
     Admission, Party, Shared,
@@ -28,6 +31,7 @@ use crate::{
     },
     wire::{Answer, Best, Flow, Grade, Leg, Open, Payload, Refusal, RouteHop, Step, Wanted},
 };
+use dues::Dues;
 use std::{cmp::Ordering, collections::BTreeSet, sync::Arc, time::Duration};
 use talka_base::{
     AdapterId, Credits, Flops, ModelShape, NodeId, Receipt, RequestId, Signed, encode, hex,
@@ -125,6 +129,8 @@ pub(super) struct HeadSession {
     answered: Option<u64>,
     /// How long answers took lately.
     usual: Duration,
+    /// What is owed and signed for.
+    dues: Dues,
     inbox: mpsc::UnboundedReceiver<HeadEvent>,
 }
 
@@ -145,7 +151,8 @@ impl HeadSession {
         let id = RequestId(random());
         let held = admission.hold(quote(shared, &chosen.known, size))?;
         let ticket = reserve(shared, &chosen.known, id, size).await?;
-        let session = Self {
+        let dues = Dues::new(shared, &chosen.known, id, size.prompt_tokens, &ticket);
+        let mut session = Self {
             inbox: shared.open_inbox(id),
             shared: Arc::clone(shared),
             known: Arc::clone(&chosen.known),
@@ -164,7 +171,9 @@ impl HeadSession {
             gone: BTreeSet::new(),
             answered: None,
             usual: Duration::ZERO,
+            dues,
         };
+        session.dues.reroute(0, &session.route, 0, |_| true);
         session.send_open(0, |_| true);
         Ok(session)
     }
@@ -201,7 +210,12 @@ impl HeadSession {
     }
 
     /// Sends `step` down the route.
-    pub fn send(&self, step: HeadStep) {
+    pub fn send(&mut self, step: HeadStep) {
+        self.dues.sent(step.number, step.position);
+        self.send_step(step);
+    }
+
+    fn send_step(&self, step: HeadStep) {
         self.send_first(Flow::Step(Step {
             session: self.id,
             leg: self.first(),
@@ -240,7 +254,10 @@ impl HeadSession {
                     self.usual = (self.usual * 7 + begun.elapsed()) / 8;
                     self.whole_again();
                     return match self.values(answer) {
-                        Some(values) => Ok((step, values)),
+                        Some(values) => {
+                            self.pay_for(step);
+                            Ok((step, values))
+                        }
                         None => {
                             self.shared.blame(from, Fault::Shape);
                             let reason = "not what was asked for".into();
@@ -274,6 +291,13 @@ impl HeadSession {
                     return Err(NoAnswer::Broken(self.lost(last, reason)));
                 }
             }
+        }
+    }
+
+    /// The answer to `step` is here: signs what is due for the work before it.
+    fn pay_for(&mut self, step: u64) {
+        for (node, voucher) in self.dues.answered(step, &self.shared.keys) {
+            self.shared.deliver(node, Flow::Voucher(voucher));
         }
     }
 
@@ -358,6 +382,7 @@ impl HeadSession {
         self.answered = None;
         tracing::info!(request = %self.id, attempt = self.attempt, "going on over another route");
         let fresh = |hop: &Hop| again || held.is_empty() || !old.contains(hop);
+        self.dues.reroute(self.attempt, &self.route, held.len() as u32, fresh);
         self.send_open(held.len() as u32, fresh);
         if fresh(&self.route[0]) {
             self.replay(held);
@@ -395,7 +420,7 @@ impl HeadSession {
     fn replay(&self, tokens: &[u32]) {
         let rows = chunk_rows(self.known.model.shape().hidden);
         for (piece, tokens) in tokens.chunks(rows).enumerate() {
-            self.send(HeadStep {
+            self.send_step(HeadStep {
                 number: 0,
                 position: (piece * rows) as u32,
                 tokens: tokens.to_vec(),
@@ -432,41 +457,36 @@ impl HeadSession {
         GenerateError::StageLost { name, span, reason }
     }
 
-    /// Sends no more steps, and pays the stages for what all of them signed; if they do not, nobody pays.
+    /// Sends no more steps, and pays the stages for what all of them signed; if they do not, only what this head has
+    /// signed for on the way.
     ///
     /// # Errors
     /// [`GenerateError::LedgerRefused`].
     pub async fn settle(&mut self) -> Result<Bill, GenerateError> {
         self.close();
         let Some(receipts) = self.receipts().await else {
-            tracing::warn!(request = %self.id, "a stage signed no receipt: nobody pays");
-            self.cancel().await;
-            let (cost, flops) = (Credits::ZERO, Flops::default());
-            return Ok(Bill { cost, flops, receipts: Vec::new() });
+            tracing::warn!(request = %self.id, "a stage signed no receipt: nobody is paid by work");
+            return Ok(self.end_unsigned().await);
         };
         let nodes = receipts.iter().map(|receipt| receipt.claimed_value().node);
         rating::completed(&self.shared, nodes, self.attempt == 0);
         let work = receipts[0].claimed_value();
+        let (network, positions) = (work.network, work.positions);
         let logits = receipts[receipts.len() - 1].claimed_value().logits;
         let shape = self.known.model.shape();
+        let flops = shape.flops(shape.span(), 0..positions, logits);
         let reports: Vec<_> = receipts.iter().map(|receipt| reported(receipt, shape)).collect();
-        let flops = reports.iter().map(|report| report.flops).sum();
-        let settlement = Settlement {
-            network: work.network,
-            request: self.id,
-            positions: work.positions,
-            logits,
-            receipts,
-        };
+        let (request, vouchers) = (self.id, self.dues.of_lost_stages());
+        self.pay(Settlement { network, request, positions, logits, receipts, vouchers }).await?;
+        let cost = self.cost(flops);
+        self.charge(cost).await;
+        Ok(Bill { cost, flops, receipts: reports })
+    }
+
+    async fn pay(&self, settlement: Settlement) -> Result<(), GenerateError> {
         let event = Event::Settled { settlement: self.shared.keys.sign(settlement) };
         match order(&self.shared, event).await {
-            Ok(_) | Err(Refusal::Duplicate { .. }) => {
-                let cost = self.cost(flops);
-                if let Some(held) = self.held.take() {
-                    held.pay(cost).await;
-                }
-                Ok(Bill { cost, flops, receipts: reports })
-            }
+            Ok(_) | Err(Refusal::Duplicate { .. }) => Ok(()),
             Err(refusal) => {
                 let reason = describe(&refusal);
                 tracing::warn!(request = %self.id, reason, "the settlement was refused");
@@ -475,11 +495,35 @@ impl HeadSession {
         }
     }
 
-    /// Sends no more steps, and gives the credits back.
-    pub async fn release(&self) {
+    async fn charge(&mut self, cost: Credits) {
+        if let Some(held) = self.held.take() {
+            held.pay(cost).await;
+        }
+    }
+
+    /// Pays what is signed for and nothing else; if that is nothing, all credits go back.
+    async fn end_unsigned(&mut self) -> Bill {
+        let (vouchers, cost) = self.dues.all();
+        let bill = Bill { cost, flops: Flops::default(), receipts: Vec::new() };
+        if vouchers.is_empty() {
+            cancel(&self.shared, self.id).await;
+            return bill;
+        }
+        let (network, request) = (self.shared.desk().network(), self.id);
+        let (positions, logits, receipts) = (0, 0, Vec::new());
+        let settlement = Settlement { network, request, positions, logits, receipts, vouchers };
+        // If this is lost, the stages claim it.
+        if self.pay(settlement).await.is_ok() {
+            self.charge(cost).await;
+        }
+        bill
+    }
+
+    /// Sends no more steps, and gives the credits back that are not signed for.
+    pub async fn release(&mut self) {
         self.close();
         self.abandon(self.attempt.saturating_add(1));
-        self.cancel().await;
+        self.end_unsigned().await;
     }
 
     fn close(&self) {
@@ -493,9 +537,10 @@ impl HeadSession {
         while receipts.iter().any(Option::is_none) {
             match timeout_at(deadline, self.inbox.recv()).await.ok()?? {
                 HeadEvent::Receipt { from, receipt } => {
-                    let span = receipt.claimed_value().span;
-                    let hop = self.route.iter().position(|h| h.node == from && h.span == span);
-                    if let Some(hop) = hop {
+                    let claimed = receipt.claimed_value();
+                    let is_it = |hop: &Hop| hop.node == from && hop.span == claimed.span;
+                    let hop = self.route.iter().position(is_it);
+                    if let Some(hop) = hop.filter(|hop| self.dues.is_of(*hop, claimed)) {
                         receipts[hop] = Some(receipt);
                     }
                 }
@@ -511,10 +556,6 @@ impl HeadSession {
     fn cost(&self, flops: Flops) -> Credits {
         let precision = self.known.model.shape().precision;
         self.shared.desk().read(|ledger| talka_ledger::price(flops, precision, ledger.policy()))
-    }
-
-    async fn cancel(&self) {
-        cancel(&self.shared, self.id).await;
     }
 
     pub fn route_report(&self) -> Vec<StageReport> {

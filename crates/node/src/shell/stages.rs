@@ -9,6 +9,7 @@
 
 mod check;
 mod pass;
+mod pay;
 
 use super::{Party, REQUESTS_MAX, SESSIONS_REMEMBERED, Shared, models::KnownModel, now};
 use crate::{
@@ -17,6 +18,7 @@ use crate::{
 };
 use check::Wrong;
 use pass::Pending;
+use pay::{Kept, Pay};
 use std::{
     collections::{HashMap, VecDeque},
     sync::{
@@ -26,9 +28,9 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use talka_base::{LayerSpan, ModelId, NodeId, Receipt, RequestId, Tick};
+use talka_base::{Blame, Credits, LayerSpan, ModelId, NodeId, Receipt, RequestId, Signed, Tick};
 use talka_engine::{CacheOptions, KvCache, LogitsWanted, PagePool, Stage, TRUNCATE_POSITIONS_MAX};
-use talka_ledger::Event;
+use talka_ledger::{Event, Voucher};
 use talka_net::WireType;
 
 /// Sessions held at once: those of a head that answers as much as it may, and as many whose end is on its way.
@@ -78,6 +80,9 @@ pub(crate) struct StageThread {
 
 impl StageThread {
     /// Starts the thread. `shared` is not there yet when it starts; nothing is sent before it is.
+    ///
+    /// # Panics
+    /// Outside a runtime: claims are brought to the ledger from there.
     pub(crate) fn start(shared: Weak<Shared>, pages: PagePool) -> Self {
         let (jobs, queue) = mpsc::channel();
         let held = Arc::new(AtomicUsize::new(0));
@@ -89,6 +94,7 @@ impl StageThread {
             sessions: HashMap::new(),
             waiting: VecDeque::new(),
             known: Recent::default(),
+            kept: Kept::new(tokio::runtime::Handle::current()),
             admits_others: true,
             held: Arc::clone(&held),
             busy_us: Arc::clone(&busy_us),
@@ -159,6 +165,8 @@ struct Session {
     width: u32,
     vocab: u32,
     used_at: Tick,
+    /// What it earned and what is signed for.
+    pay: Pay,
     /// As long as it is open: where the time of a request went.
     _span: tracing::Span,
 }
@@ -213,6 +221,8 @@ struct Worker {
     waiting: VecDeque<SessionKey>,
     /// Sessions that were opened here, for which something may still come in.
     known: Recent<RequestId, SESSIONS_REMEMBERED>,
+    /// Vouchers of sessions that ended here, until the ledger has paid them.
+    kept: Kept,
     /// Other heads than this node's own may open sessions.
     admits_others: bool,
     held: Arc<AtomicUsize>,
@@ -244,7 +254,7 @@ impl Worker {
         }
     }
 
-    fn handle(&mut self, shared: &Shared, job: Job) {
+    fn handle(&mut self, shared: &Arc<Shared>, job: Job) {
         match job {
             Job::Install(model, stage) => {
                 let key = (model, stage.span());
@@ -258,7 +268,10 @@ impl Worker {
             Job::Flow { from, flow } => self.flow(shared, from, flow),
             Job::PeerGone(peer) => self.peer_gone(shared, peer),
             Job::Admit { others } => self.admit(shared, others),
-            Job::Tick => self.sweep(),
+            Job::Tick => {
+                self.sweep();
+                self.kept.claim(shared);
+            }
             Job::Stop => unreachable!("the stop ends the thread"),
         }
     }
@@ -295,10 +308,12 @@ impl Worker {
             }
             Flow::Close { leg, session } => self.close(shared, from, (session, leg)),
             Flow::Abandon { session, before } => {
-                self.sessions.retain(|(request, leg), held| {
-                    *request != session || leg.attempt >= before || held.open.head != from
-                });
+                let goes = |(request, leg): &SessionKey, held: &Session| {
+                    *request == session && leg.attempt < before && held.open.head == from
+                };
+                self.drop_sessions(goes);
             }
+            Flow::Voucher(voucher) => self.voucher(shared, from, voucher),
             Flow::Receipt(_) | Flow::Failed { .. } => {}
         }
     }
@@ -313,7 +328,7 @@ impl Worker {
         if !self.admits_others && open.head != shared.me {
             return Err(CLOSED.into());
         }
-        let known = check_ticket(shared, &open)?;
+        let (known, ticket) = check_ticket(shared, &open)?;
         let hop = *open
             .route
             .get(usize::from(leg.hop))
@@ -335,7 +350,8 @@ impl Worker {
             return Err(format!("it has no link to node {}", next.node.short()).into());
         }
         let mut session = if hop.fresh {
-            self.fresh(&known, leg, hop.span, open.clone())?
+            let pay = Pay::new(shared, &known, leg, hop.span, &open, &ticket);
+            self.fresh(&known, leg, hop.span, open.clone(), pay)?
         } else {
             self.take_over(leg, hop.span, &open)?
         };
@@ -368,6 +384,7 @@ impl Worker {
         leg: Leg,
         span: LayerSpan,
         open: Box<Open>,
+        pay: Pay,
     ) -> Result<Session, String> {
         if self.sessions.len() >= SESSIONS_MAX {
             return Err(format!("{SESSIONS_MAX} sessions are open, the most this node holds"));
@@ -407,6 +424,7 @@ impl Worker {
             width: shape.hidden,
             vocab: shape.vocab,
             used_at: now(),
+            pay,
             _span: tracing::info_span!(parent: None, "stage", session = %open.session, layers = %span),
             open,
         })
@@ -456,7 +474,9 @@ impl Worker {
         session.pending.push_back(Pending::new(step));
         if session.pending.len() == 1 {
             session.start_step()?;
-            self.waiting.push_back(key);
+            if session.pay.may_go_on() {
+                self.waiting.push_back(key);
+            }
         }
         Ok(())
     }
@@ -475,7 +495,8 @@ impl Worker {
             session.cache.truncate(position);
             session.pending.clear();
         }
-        if session.pending.is_empty() {
+        // Whoever does not sign for what was done gets no more of it.
+        if session.pending.is_empty() || !session.pay.may_go_on() {
             self.end(shared, key);
         } else {
             session.closing = true;
@@ -489,12 +510,15 @@ impl Worker {
         let receipt = Receipt {
             network: shared.desk().network(),
             request,
+            lane: session.pay.lane,
             node: shared.me,
             model: session.open.model,
             span: session.cache.span(),
+            from: session.pay.from.min(session.cache.len()),
             positions: session.cache.len(),
             logits: session.logits,
         };
+        self.kept.keep(request, &session.pay);
         shared.deliver_to(session.head, Flow::Receipt(shared.keys.sign(receipt)));
         if let Some(next) = session.next {
             shared.deliver_to(next, Flow::Close { leg: leg.next(), session: request });
@@ -503,6 +527,7 @@ impl Worker {
 
     fn fail(&mut self, shared: &Shared, (request, leg): SessionKey, wrong: Wrong) {
         if let Some(session) = self.sessions.remove(&(request, leg)) {
+            self.kept.keep(request, &session.pay);
             let Wrong { fault, reason } = wrong;
             fault.into_iter().for_each(|fault| shared.blame(session.upstream, fault));
             let failed = Flow::Failed { session: request, leg, reason };
@@ -513,7 +538,7 @@ impl Worker {
     /// Sessions of a head that is gone are over. Those that came from or go on to `peer` stand still, and
     /// their heads learn of it: they may open them anew over another route.
     fn peer_gone(&mut self, shared: &Shared, peer: NodeId) {
-        self.sessions.retain(|_, session| session.open.head != peer);
+        self.drop_sessions(|_, session| session.open.head == peer);
         for (&(request, leg), session) in &mut self.sessions {
             let touches = session.upstream == peer
                 || session.next_hop(leg).is_some_and(|next| next.node == peer);
@@ -527,11 +552,43 @@ impl Worker {
         }
     }
 
+    /// Sessions that end without a receipt: what was signed for is kept.
+    fn drop_sessions(&mut self, goes: impl Fn(&SessionKey, &Session) -> bool) {
+        for (key, session) in self.sessions.extract_if(|key, session| goes(key, session)) {
+            self.kept.keep(key.0, &session.pay);
+        }
+    }
+
+    /// The head signed for more of the work: a stage that waited for that goes on.
+    fn voucher(&mut self, shared: &Shared, from: NodeId, voucher: Signed<Voucher>) {
+        let (request, lane) = (voucher.claimed_value().session, voucher.claimed_value().lane);
+        let found = self.sessions.iter_mut().find(|(key, session)| {
+            key.0 == request && session.pay.lane == lane && session.open.head == from
+        });
+        let Some((&key, session)) = found else {
+            // The session may have ended meanwhile.
+            if !self.known.has(&request) {
+                shared.blame(from, Fault::Session);
+            }
+            return;
+        };
+        let stood_still = !session.pay.may_go_on();
+        if let Err(error) = session.pay.take(voucher) {
+            tracing::warn!(%request, lane, %error, "a voucher is not good");
+            if error.blame() == Blame::Peer {
+                shared.blame(from, Fault::Voucher);
+            }
+        }
+        if stood_still && session.pay.may_go_on() && !session.pending.is_empty() {
+            self.waiting.push_back(key);
+        }
+    }
+
     fn sweep(&mut self) {
         let now = now();
-        self.sessions.retain(|_, session| {
+        self.drop_sessions(|_, session| {
             let most = if session.broken { SESSION_BROKEN_MS_MAX } else { SESSION_IDLE_MS_MAX };
-            now.since_ms(session.used_at) < most
+            now.since_ms(session.used_at) >= most
         });
         let used: Vec<_> = self.sessions.values().map(|session| session.stage).collect();
         self.stages.retain(|key, loaded| {
@@ -539,6 +596,13 @@ impl Worker {
             !is_due || used.contains(key)
         });
     }
+}
+
+/// What the founder's entry says of a session's credits.
+struct Ticket {
+    prompt_tokens: u32,
+    cap: Credits,
+    at: Tick,
 }
 
 /// What a session may tell its next stage, in bytes.
@@ -570,8 +634,8 @@ fn replay_to(shared: &Shared, to: Party, session: RequestId, leg: Leg, like: Row
     }
 }
 
-/// The model, if the founder holds credits for exactly this session.
-fn check_ticket(shared: &Shared, open: &Open) -> Result<Arc<KnownModel>, Wrong> {
+/// The model, if the founder holds credits for exactly this session, and for how much and how long.
+fn check_ticket(shared: &Shared, open: &Open) -> Result<(Arc<KnownModel>, Ticket), Wrong> {
     let desk = shared.desk();
     let wrong = |reason: String| Wrong::of(Fault::Session, reason);
     let entry = open.ticket.verify_by(&desk.founder().0).map_err(|e| wrong(e.to_string()))?;
@@ -597,5 +661,7 @@ fn check_ticket(shared: &Shared, open: &Open) -> Result<Arc<KnownModel>, Wrong> 
     if desk.read(|ledger| ledger.is_closed(&open.session)) {
         return Err("the reservation was settled or released already".into());
     }
-    Ok(known)
+    let ticket =
+        Ticket { prompt_tokens: reserved.prompt_tokens, cap: entry.set_aside(), at: entry.at };
+    Ok((known, ticket))
 }

@@ -1,10 +1,14 @@
 //! A rogue as the head, or as a stage before the node's.
 
 use crate::{
-    common::{LAYERS, node, span},
+    common::{LAYERS, node, span, wait_for},
     rogue::{Linked, Rogue, blamed, count, step},
 };
-use talka_base::RequestId;
+use talka_base::{Credits, RequestId, VoucherHash};
+use talka_ledger::{
+    Policy, Voucher,
+    lane::{due, exposure_max},
+};
 use talka_net::WireType;
 use talka_node::{
     Node,
@@ -116,5 +120,77 @@ async fn a_stage_that_hands_on_wrong_states_is_blamed() {
     ] {
         check(&rogue, &mut linked, &node, (number, SECOND), (0, payload), fault).await;
     }
+    node.shutdown().await;
+}
+
+/// Waits for the hidden states of so many steps.
+async fn hear_steps(linked: &mut Linked, count: u32) {
+    let mut heard = 0;
+    while heard < count {
+        match linked.hear_flow().await {
+            Flow::Step(_) => heard += 1,
+            Flow::Failed { reason, .. } => panic!("{reason}"),
+            _ => {}
+        }
+    }
+}
+
+/// Goal: a head that does not sign gets no more work than the limit, and what it did sign is claimed when it vanishes.
+/// Method: 200 steps at once and one voucher; the stage's receipt says how far it went.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stage_works_unpaid_up_to_its_limit_and_claims_what_was_signed_for() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let node = node(dir.path(), span(0, 2)).await;
+    let rogue = Rogue::join(&node, 81).await;
+    let mut linked = rogue.link(&[], 1).await;
+    let session = RequestId([1; 16]);
+    let ticket = rogue.ticket_for(&mut linked, session, 240).await;
+    let route = [(node.id(), span(0, 2)), (rogue.id(), span(2, LAYERS))];
+    linked.flow(Flow::Open { leg: FIRST, open: rogue.open(ticket, &route) }).await;
+    for position in 0..200 {
+        linked.flow(step(session, FIRST, position, Payload::Tokens(vec![5]))).await;
+    }
+    let policy = Policy::default();
+    let due = |positions| due(&rogue.shape, span(0, 2), 0, positions, 0, &policy).0;
+    let exposure_max = exposure_max(&rogue.shape, span(0, 2), 10, 250, &policy).0;
+    // It stops after the first step that passes the limit.
+    let stops = |signed| (0..=200).find(|&positions| due(positions) > signed + exposure_max);
+    let first = stops(0).expect("the limit is within the answer");
+    hear_steps(&mut linked, first).await;
+    let signed = due(20);
+    let second = stops(signed).expect("and the next one too");
+    let voucher = Voucher {
+        network: rogue.network(),
+        session,
+        lane: FIRST.lane(),
+        worker: node.id(),
+        seq: 1,
+        amount: Credits(signed),
+        tokens_in: 10,
+        tokens_out: 10,
+        model: rogue.model,
+        route_root: [0; 32],
+        commitment_root: [0; 32],
+        previous: VoucherHash([0; 32]),
+    };
+    let forged = Voucher { worker: rogue.id(), ..voucher.clone() };
+    linked.flow(Flow::Voucher(rogue.keys.sign(forged))).await;
+    blamed(&node, rogue.id(), Fault::Voucher, 0).await;
+    linked.flow(Flow::Voucher(rogue.keys.sign(voucher))).await;
+    hear_steps(&mut linked, second - first).await;
+    linked.flow(Flow::Close { leg: FIRST, session }).await;
+    let positions = loop {
+        if let Flow::Receipt(receipt) = linked.hear_flow().await {
+            break receipt.claimed_value().positions;
+        }
+    };
+    assert_eq!(positions, second);
+    drop(linked);
+    let claimed = async || {
+        let entries = node.api().ledger(0, 100).await.expect("entries");
+        entries.into_iter().find(|entry| entry.kind == "claimed")
+    };
+    let entry = wait_for("the claim", claimed).await;
+    assert_eq!(entry.request, Some(session));
     node.shutdown().await;
 }

@@ -63,6 +63,7 @@ fn changed(flow: Flow, change: impl FnOnce(&mut Step)) -> Flow {
 async fn serve(rogue: &Rogue, linked: &mut Linked, deed: Deed) {
     let mut is_done = deed == Deed::Nothing;
     let (mut positions, mut logits, mut late, mut current) = (0, 0, None, None);
+    let mut lane = 0;
     loop {
         match linked.hear_flow().await {
             Flow::Step(step) if !step.wants.logits().eq(&talka_engine::LogitsWanted::None) => {
@@ -87,14 +88,17 @@ async fn serve(rogue: &Rogue, linked: &mut Linked, deed: Deed) {
                     return;
                 }
             }
+            Flow::Open { leg, open } if open.route[usize::from(leg.hop)].fresh => lane = leg.lane(),
             // That of an earlier request may still be on its way.
             Flow::Close { session, .. } if current == Some(session) => {
                 let receipt = Receipt {
                     network: rogue.network(),
                     request: session,
+                    lane,
                     node: rogue.id(),
                     model: rogue.model,
                     span: span(2, LAYERS),
+                    from: 0,
                     positions,
                     logits,
                 };

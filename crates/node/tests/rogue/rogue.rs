@@ -130,6 +130,16 @@ impl Rogue {
 
     /// The founder's entry that holds credits for a request of this node.
     pub async fn ticket(&self, linked: &mut Linked, request: RequestId) -> Signed<Entry> {
+        self.ticket_for(linked, request, 10).await
+    }
+
+    /// The same for so many new tokens.
+    pub async fn ticket_for(
+        &self,
+        linked: &mut Linked,
+        request: RequestId,
+        max_new_tokens: u32,
+    ) -> Signed<Entry> {
         let reservation = Reservation {
             network: self.network(),
             request,
@@ -138,7 +148,7 @@ impl Rogue {
             model: self.model,
             shape: self.shape,
             prompt_tokens: 10,
-            max_new_tokens: 10,
+            max_new_tokens,
             at: Tick(1),
         };
         let event = Box::new(Event::Reserved { reservation: self.keys.sign(reservation) });
@@ -155,15 +165,16 @@ impl Rogue {
         let Event::Reserved { reservation } = &ticket.claimed_value().event else {
             panic!("no reservation")
         };
+        let reserved = reservation.claimed_value();
         let hop = |&(node, span): &(NodeId, LayerSpan)| RouteHop { node, span, fresh: true };
         Box::new(Open {
-            session: reservation.claimed_value().request,
+            session: reserved.request,
             head: self.id(),
             model: self.model,
             adapter: None,
             route: route.iter().map(hop).collect(),
             held: 0,
-            positions_max: 20,
+            positions_max: reserved.prompt_tokens + reserved.max_new_tokens,
             frames: WireType::F32,
             best: None,
             ticket,

@@ -1,7 +1,7 @@
 //! A node that dies while it computes.
 
 use crate::{
-    harness::{Node, folder, join, lasting_address, up, wait_for},
+    harness::{Node, folder, join, lasting_address, stream, up, wait_for},
     models::{bard, golden, room_for},
     together::three_with,
 };
@@ -77,5 +77,37 @@ fn without_the_founder_requests_are_refused_until_it_is_back() {
     let founder = up(&founder.dir, &flags);
     assert_eq!(founder.cli(&["ledger", "verify", "--json"]).json()["head"], before["head"]);
     answer_again(&b);
+    founder.cli(&["ledger", "verify"]).done();
+}
+
+/// Goal: what a head signed for while an answer came is claimed when the head vanishes. Method: a third node asks two
+/// that serve half each; SIGKILL it in the middle of a long answer.
+#[test]
+fn what_a_vanished_head_signed_for_is_claimed() {
+    let place = folder();
+    let founder = up(&place.path().join("a"), &["--layers", "bard=0..3"]);
+    let invite = founder.invite(&["--reusable"]);
+    let _other = join(&invite, &place.path().join("b"), &["--layers", "bard=3..6"]);
+    let mut head = join(&invite, &place.path().join("c"), &["--layers", "bard=0..1"]);
+    wait_for("a route", || (head.get("/api/models").done()[0]["complete"] == true).then_some(()));
+    let body =
+        json!({ "model": "bard", "prompt": "ROMEO:\n", "temperature": 0, "max_tokens": 240 });
+    let mut killed = false;
+    let address = head.http.clone();
+    let streamed = stream(&address, "/v1/completions", &body, |text| {
+        // Three hundred characters are more tokens than lie between two vouchers.
+        if text.len() > 300 && !killed {
+            head.kill();
+            killed = true;
+        }
+    });
+    assert!(killed && !streamed.done, "{streamed:?}");
+    let claims = wait_for("the claims of both stages", || {
+        let entries: Value = founder.get("/api/ledger?from=0&limit=1000").done();
+        let entries = entries.as_array().expect("a list").clone();
+        let claims: Vec<_> = entries.into_iter().filter(|e| e["kind"] == "claimed").collect();
+        (claims.len() == 2).then_some(claims)
+    });
+    assert_eq!(claims[0]["request"], claims[1]["request"]);
     founder.cli(&["ledger", "verify"]).done();
 }

@@ -172,6 +172,27 @@ pub struct Node {
     log: PathBuf,
 }
 
+/// As [`Node::stream`], of whatever node is at `http`: a test may end that one meanwhile.
+pub fn stream(http: &str, path: &str, body: &Value, mut seen: impl FnMut(&str)) -> Streamed {
+    let mut body = body.clone();
+    body["stream"] = true.into();
+    let request = client().post(format!("{http}{path}")).json(&body);
+    runtime().block_on(async {
+        let mut response = request.send().await.expect("the node answers");
+        assert_eq!(response.status().as_u16(), 200);
+        let (mut streamed, mut pending) = (Streamed::default(), Vec::new());
+        while let Ok(Some(piece)) = response.chunk().await {
+            pending.extend_from_slice(&piece);
+            while let Some(end) = pending.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = pending.drain(..=end).collect();
+                streamed.take(std::str::from_utf8(&line).expect("events are UTF-8").trim_end());
+            }
+            seen(&streamed.text);
+        }
+        streamed
+    })
+}
+
 /// A temporary folder for data directories.
 pub fn folder() -> TempDir {
     tempfile::tempdir().expect("temporary folder")
@@ -370,24 +391,8 @@ impl Node {
     }
 
     /// Posts `body` with `"stream": true` and calls `seen` with the text so far after each piece.
-    pub fn stream(&self, path: &str, body: &Value, mut seen: impl FnMut(&str)) -> Streamed {
-        let mut body = body.clone();
-        body["stream"] = true.into();
-        let request = client().post(format!("{}{path}", self.http)).json(&body);
-        runtime().block_on(async {
-            let mut response = request.send().await.expect("the node answers");
-            assert_eq!(response.status().as_u16(), 200);
-            let (mut streamed, mut pending) = (Streamed::default(), Vec::new());
-            while let Ok(Some(piece)) = response.chunk().await {
-                pending.extend_from_slice(&piece);
-                while let Some(end) = pending.iter().position(|byte| *byte == b'\n') {
-                    let line: Vec<u8> = pending.drain(..=end).collect();
-                    streamed.take(std::str::from_utf8(&line).expect("events are UTF-8").trim_end());
-                }
-                seen(&streamed.text);
-            }
-            streamed
-        })
+    pub fn stream(&self, path: &str, body: &Value, seen: impl FnMut(&str)) -> Streamed {
+        stream(&self.http, path, body, seen)
     }
 
     /// Reads server-sent events of `path` and hands `seen` their names and data, until it says that this was enough. Says

@@ -172,10 +172,13 @@ impl Worker {
         ended: Result<(), Wrong>,
     ) {
         let (waits, closing) = (!session.pending.is_empty(), session.closing);
+        // What nobody signs for waits for a voucher.
+        let goes_on = session.pay.may_go_on();
         self.sessions.insert(key, session);
         match ended {
             Err(wrong) => self.fail(shared, key, wrong),
-            Ok(()) if waits => self.waiting.push_back(key),
+            Ok(()) if waits && goes_on => self.waiting.push_back(key),
+            Ok(()) if waits && !closing => {}
             Ok(()) if closing => self.end(shared, key),
             Ok(()) => {}
         }
@@ -246,6 +249,7 @@ impl Session {
             }
         };
         self.used_at = now();
+        self.pay.worked(self.cache.len(), self.logits);
         if !is_complete {
             return Ok(());
         }

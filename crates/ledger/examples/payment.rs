@@ -1,0 +1,252 @@
+//! How fast payment is: `cargo xtask bench ledger` runs this.
+//!
+//! Vouchers are signed, verified in batches as they come, and settled by one epoch; then requests are reserved and settled
+//! one by one, each entry on disk before the next. Numbers are printed as rows of name, value and unit.
+
+use std::{
+    env,
+    fs::File,
+    hint::black_box,
+    io::{Seek, SeekFrom, Write},
+    num::NonZeroUsize,
+    time::{Duration, Instant},
+};
+use talka_base::{
+    Credits, Keypair, LayerSpan, Membership, ModelId, ModelShape, NodeId, Precision, Receipt,
+    RequestId, Signed, Tick, VoucherHash, encode, sign::verify_all,
+};
+use talka_ledger::{
+    Collector, Entry, Event, Founding, Ledger, LedgerError, Policy, Reservation, Settlement,
+    Voucher, epoch::EPOCH_SESSIONS_MAX, quote, verify_runs,
+};
+
+const THREADS: NonZeroUsize = NonZeroUsize::new(2).expect("two");
+/// Vouchers verified together.
+const BATCH: usize = 10_000;
+const LANES: u16 = 2;
+/// Vouchers of a lane that come together: a stage sends what it got since the last time.
+const RUN: u64 = 16;
+const MODEL: ModelId = ModelId([7; 32]);
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let vouchers = env::args().nth(1).map_or(Ok(100_000), |number| number.parse())?;
+    epoch(vouchers)?;
+    finality(2_000)?;
+    Ok(())
+}
+
+fn row(name: &str, value: f64, unit: &str) {
+    println!("{name:<44} {value:>14.3} {unit}");
+}
+
+fn keys(number: u8) -> Keypair {
+    Keypair::from_secret(&[number; 32])
+}
+
+fn node(number: u8) -> NodeId {
+    NodeId(keys(number).public())
+}
+
+fn shape() -> ModelShape {
+    ModelShape {
+        layers: 16,
+        hidden: 2048,
+        heads: 32,
+        kv_heads: 8,
+        head_dim: 64,
+        ffn: 8192,
+        vocab: 128_256,
+        context: 8192,
+        precision: Precision::Bf16,
+    }
+}
+
+/// A founder and, as the second member, the node that works.
+fn village() -> Result<Ledger, LedgerError> {
+    let policy = Policy { grant: Credits(i64::MAX as u64 / 4), ..Policy::default() };
+    let founding = Founding {
+        name: "village".into(),
+        founder: node(1),
+        founder_name: "barn".into(),
+        policy,
+        nonce: [0; 16],
+    };
+    let (mut ledger, _) = Ledger::found(&keys(1), founding, Tick(0))?;
+    let membership = Membership {
+        network: ledger.network(),
+        node: node(2),
+        member: node(2).into(),
+        name: "kitchen".into(),
+        invited_by: node(1),
+        issued_at: Tick(0),
+    };
+    record(&mut ledger, Event::Joined { membership: keys(1).sign(membership) })?;
+    Ok(ledger)
+}
+
+fn record(ledger: &mut Ledger, event: Event) -> Result<Signed<Entry>, LedgerError> {
+    let entry = ledger.propose(&keys(1), ledger.at(), event)?;
+    ledger.apply(&entry)?;
+    Ok(entry)
+}
+
+fn request(number: u64) -> RequestId {
+    let mut id = [0; 16];
+    id[..8].copy_from_slice(&number.to_be_bytes());
+    RequestId(id)
+}
+
+fn reserves(ledger: &Ledger, number: u64) -> Event {
+    let reservation = Reservation {
+        network: ledger.network(),
+        request: request(number),
+        payer: node(1).into(),
+        head: node(1),
+        model: MODEL,
+        shape: shape(),
+        prompt_tokens: 512,
+        max_new_tokens: 512,
+        at: Tick(0),
+    };
+    Event::Reserved { reservation: keys(1).sign(reservation) }
+}
+
+fn settles(ledger: &Ledger, number: u64) -> Event {
+    let (network, request) = (ledger.network(), request(number));
+    let (positions, logits) = (600, 88);
+    let receipts = [(0, 0, 8, 0), (1, 8, 16, logits)].map(|(lane, start, end, logits)| {
+        let span = LayerSpan::new(start, end).expect("not empty");
+        let (node, model, from) = (node(2), MODEL, 0);
+        let receipt =
+            Receipt { network, request, lane, node, model, span, from, positions, logits };
+        keys(2).sign(receipt)
+    });
+    let (receipts, vouchers) = (receipts.to_vec(), Vec::new());
+    let settlement = Settlement { network, request, positions, logits, receipts, vouchers };
+    Event::Settled { settlement: keys(1).sign(settlement) }
+}
+
+/// Voucher `seq` of a lane, which follows `previous`.
+fn voucher(
+    ledger: &Ledger,
+    (session, lane): (u64, u16),
+    seq: u32,
+    amount: u64,
+    previous: VoucherHash,
+) -> Voucher {
+    Voucher {
+        network: ledger.network(),
+        session: request(session),
+        lane,
+        worker: node(2),
+        seq,
+        amount: Credits(amount),
+        tokens_in: 512,
+        tokens_out: 64 * seq,
+        model: MODEL,
+        route_root: [1; 32],
+        commitment_root: [0; 32],
+        previous,
+    }
+}
+
+/// `count` vouchers come for as many sessions as an epoch holds, and one epoch settles them.
+fn epoch(count: usize) -> Result<(), Box<dyn std::error::Error>> {
+    let mut ledger = village()?;
+    let sessions = EPOCH_SESSIONS_MAX.min(count / usize::from(LANES)).max(1) as u64;
+    for session in 0..sessions {
+        let event = reserves(&ledger, session);
+        record(&mut ledger, event)?;
+    }
+    let lanes = sessions * u64::from(LANES);
+    let cap = quote(&shape(), 512, 512, ledger.policy()).0;
+    let per_lane = (count as u64).div_ceil(lanes);
+    let head = keys(1);
+    let mut signing = (0..per_lane).step_by(RUN as usize).flat_map(|first| {
+        (0..lanes).flat_map(move |place| {
+            let lane = (place / u64::from(LANES), (place % u64::from(LANES)) as u16);
+            (first..per_lane.min(first + RUN)).map(move |round| (lane, round + 1))
+        })
+    });
+    let (mut alone, mut verifying, mut arriving) = (Duration::ZERO, Duration::ZERO, Duration::ZERO);
+    let (mut singles, mut total) = (0, 0);
+    let mut collector = Collector::default();
+    let mut previous = vec![VoucherHash([0; 32]); lanes as usize];
+    loop {
+        let papers: Vec<_> = signing
+            .by_ref()
+            .take(BATCH)
+            .map(|(lane, round)| {
+                let place = lane.0 * u64::from(LANES) + u64::from(lane.1);
+                let previous = &mut previous[place as usize];
+                let amount = cap / u64::from(LANES) * round / per_lane;
+                let voucher = voucher(&ledger, lane, round as u32, amount, *previous);
+                *previous = voucher.hash();
+                head.sign(voucher)
+            })
+            .collect();
+        if papers.is_empty() {
+            break;
+        }
+        total += papers.len();
+        let some: Vec<_> = papers.iter().step_by(16).collect();
+        singles += some.len();
+        let begun = Instant::now();
+        assert!(black_box(verify_all(&some, THREADS)).into_iter().all(|signed| signed));
+        alone += begun.elapsed();
+        let begun = Instant::now();
+        assert!(black_box(verify_runs(&papers, THREADS)).into_iter().all(|signed| signed));
+        verifying += begun.elapsed();
+        let begun = Instant::now();
+        for paper in papers {
+            collector.verified(&ledger, paper)?;
+        }
+        arriving += begun.elapsed();
+    }
+    row("signatures verified one by one, 2 threads", singles as f64 / alone.as_secs_f64(), "1/s");
+    row(
+        "vouchers verified in runs of 16, 2 threads",
+        total as f64 / verifying.as_secs_f64(),
+        "1/s",
+    );
+    row("verified vouchers taken in", total as f64 / arriving.as_secs_f64(), "1/s");
+
+    let at = Tick(ledger.policy().reservation_ms_max);
+    let begun = Instant::now();
+    let (epoch, papers) = collector.close(&ledger, at)?.ok_or("no session ended")?;
+    let entry = ledger.propose(&keys(1), at, Event::Epoch(epoch))?;
+    ledger.apply(&entry)?;
+    row(&format!("{total} vouchers to one closed epoch"), begun.elapsed().as_secs_f64(), "s");
+    row("sessions in it", sessions as f64, "");
+    row("papers under its root", papers.len() as f64, "");
+    row("its entry", encode(&entry).len() as f64 / 1024.0, "KiB");
+    Ok(())
+}
+
+/// Requests are reserved and settled one after the other; an entry is final once it is on disk.
+fn finality(count: u64) -> Result<(), Box<dyn std::error::Error>> {
+    let mut ledger = village()?;
+    let path = env::temp_dir().join(format!("talka-bench-{}", std::process::id()));
+    let mut file = File::create(&path)?;
+    let mut times = Vec::new();
+    for number in 0..count {
+        for make in [reserves, settles] {
+            let event = make(&ledger, number);
+            let begun = Instant::now();
+            let entry = ledger.propose(&keys(1), ledger.at(), event)?;
+            file.write_all(&encode(&entry))?;
+            file.sync_data()?;
+            ledger.apply(&entry)?;
+            times.push(begun.elapsed());
+        }
+        file.seek(SeekFrom::Start(0))?;
+    }
+    drop(file);
+    std::fs::remove_file(path)?;
+    times.sort();
+    for (name, part) in [("p50", 50), ("p99", 99)] {
+        let time = times[times.len() * part / 100];
+        row(&format!("solo finality, {name}"), time.as_secs_f64() * 1e3, "ms");
+    }
+    Ok(())
+}

@@ -203,7 +203,7 @@ pub(crate) async fn run(shared: Arc<Shared>, mut hub: Hub, mut inputs: mpsc::Rec
         match input {
             None => {
                 count += 1;
-                rating::tell(&shared);
+                rating::tell_soon(&shared);
                 hub.core.set_ledger_height(shared.desk().entries_held());
                 hub.step(&shared, Input::Addresses(shared.endpoint.addresses()));
                 if count.is_multiple_of(TICKS_PER_SAMPLE) {

@@ -17,7 +17,7 @@ use super::{
     owner::Watcher,
     probe::Probes,
     random,
-    rating::OwnRating,
+    rating::{self, OwnRating},
     resume::Answers,
     routes::Decisions,
     settings::{Bandwidth, Limits, Settings},
@@ -165,6 +165,7 @@ pub(super) async fn open(
         outlines: config.data_dir.join("outlines"),
         takers: Semaphore::new(TAKERS_MAX),
     });
+    rating::tell(&shared).await;
     let watcher = watches.then_some(watcher);
     Ok((shared, Hub { core, kernels, watcher, view: view_sender }, inputs))
 }

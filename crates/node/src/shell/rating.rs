@@ -56,27 +56,32 @@ impl OwnRating {
     }
 }
 
-/// Has the founder record the rating, if there is one to tell and the founder can be reached.
-pub(crate) fn tell(shared: &Arc<Shared>) {
+/// Has the founder record the rating, if there is one to tell and the founder can be reached. Returns at once.
+pub(crate) fn tell_soon(shared: &Arc<Shared>) {
+    if shared.rating.due(shared, now()).is_some() {
+        let shared = Arc::clone(shared);
+        tokio::spawn(async move { tell(&shared).await });
+    }
+}
+
+/// The same, and waits for the answer. A founder does so before anybody knows that it is there.
+pub(crate) async fn tell(shared: &Arc<Shared>) {
     let own = &shared.rating;
     let Some(rating) = own.due(shared, now()) else { return };
     if own.is_asking.swap(true, Ordering::Relaxed) {
         return;
     }
-    let shared = Arc::clone(shared);
-    tokio::spawn(async move {
-        let event = Event::Rated { rating: shared.keys.sign(rating) };
-        match orders::order(&shared, event).await {
-            Ok(entry) => tracing::info!(height = entry.claimed_value().height, "rated"),
-            // The entry is on its way here.
-            Err(Refusal::Duplicate { .. } | Refusal::Unreachable { .. }) => {}
-            Err(refusal) => {
-                tracing::warn!(reason = orders::describe(&refusal), "not rated");
-                shared.rating.not_before.store(now().plus_ms(REFUSED_MS).0, Ordering::Relaxed);
-            }
+    let event = Event::Rated { rating: shared.keys.sign(rating) };
+    match orders::order(shared, event).await {
+        Ok(entry) => tracing::info!(height = entry.claimed_value().height, "rated"),
+        // The entry is on its way here.
+        Err(Refusal::Duplicate { .. } | Refusal::Unreachable { .. }) => {}
+        Err(refusal) => {
+            tracing::warn!(reason = orders::describe(&refusal), "not rated");
+            own.not_before.store(now().plus_ms(REFUSED_MS).0, Ordering::Relaxed);
         }
-        shared.rating.is_asking.store(false, Ordering::Relaxed);
-    });
+    }
+    own.is_asking.store(false, Ordering::Relaxed);
 }
 
 /// These nodes had a part in an answer that this node heads, and did it; in time, unless the answer broke off on the way.

@@ -14,18 +14,18 @@ fn a_proof_from_any_node_is_checked_without_one() {
     let path = |name: &str| place.path().join(name).to_str().expect("a plain path").to_owned();
     let (proof, checkpoint) = (path("1.tlog-proof"), path("village.checkpoint"));
 
-    // The founder signs a block every few seconds and tells the others.
-    wait_for("the founder's checkpoint of two entries", || {
+    // Both rated themselves. The founder signs a block every few seconds and tells the others.
+    wait_for("the founder's checkpoint of four entries", || {
         let answer = guest.get("/api/ledger/checkpoint");
-        (answer.status == 200 && answer.done()["size"] == json!(2)).then_some(())
+        (answer.status == 200 && answer.done()["size"] == json!(4)).then_some(())
     });
-    let report = guest.cli(&["ledger", "proof", "1", "--out", &proof, "--json"]).json();
-    assert_eq!((&report["founder"], &report["size"]), (&json!(founder.id), &json!(2)));
-    assert_eq!(report["hash"], guest.ledger()[1]["hash"]);
+    let report = guest.cli(&["ledger", "proof", "2", "--out", &proof, "--json"]).json();
+    assert_eq!((&report["founder"], &report["size"]), (&json!(founder.id), &json!(4)));
+    assert_eq!(report["hash"], guest.ledger()[2]["hash"]);
     let told = guest.cli(&["ledger", "checkpoint", "--out", &checkpoint, "--json"]).json();
     assert_eq!(told["state"], guest.cli(&["ledger", "verify", "--json"]).json()["state"]);
     assert_eq!(told, founder.cli(&["ledger", "checkpoint", "--json"]).json());
-    guest.get("/api/ledger/7/proof").refused(404, "no_entry", &["0 to 1"]);
+    guest.get("/api/ledger/7/proof").refused(404, "no_entry", &["0 to 3"]);
     let balance = path("guest.state-proof");
     let args = ["ledger", "proof", "--member", &guest.id, "--out", &balance, "--json"];
     let report = guest.cli(&args).json();
@@ -39,7 +39,7 @@ fn a_proof_from_any_node_is_checked_without_one() {
         finish(&mut talka(&[&["ledger", "verify", "--json", "--proof", &proof], args].concat()), "")
     };
     let proved = check(&["--founder", &key]).json();
-    assert_eq!((&proved["index"], &proved["size"]), (&json!(1), &json!(2)));
+    assert_eq!((&proved["index"], &proved["size"]), (&json!(2), &json!(4)));
     assert_eq!(proved["signature_checked"], true);
     assert!(proved["claim"].as_str().is_some_and(|claim| claim.contains("joined")), "{proved}");
     let proved = check(&["--checkpoint", &checkpoint]).json();

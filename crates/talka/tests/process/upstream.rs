@@ -70,10 +70,10 @@ fn slow(event: String) -> Body {
     }))
 }
 
-/// Kinds of ledger entries after the founding.
+/// Kinds of ledger entries after the founding, what nodes say of themselves left out.
 fn kinds(node: &Node) -> Vec<String> {
     let kind = |entry: &Value| entry["kind"].as_str().expect("a kind").to_owned();
-    node.ledger()[1..].iter().map(kind).collect()
+    node.ledger()[1..].iter().map(kind).filter(|kind| kind != "rated").collect()
 }
 
 /// Credits that the founder spent, and those that it can spend.

@@ -3,7 +3,10 @@
 //! Vouchers are signed, verified in batches as they come, and settled by one epoch; then requests are reserved and settled
 //! one by one, each entry on disk before the next. Numbers are printed as rows of name, value and unit.
 
-#![allow(clippy::disallowed_types, reason = "a measurement looks at clock and disk; the crate does not")]
+#![allow(
+    clippy::disallowed_types,
+    reason = "a measurement looks at clock and disk; the crate does not"
+)]
 
 use std::{
     env,

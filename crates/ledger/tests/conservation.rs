@@ -59,7 +59,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (5u8..=6, 1u8..=2).prop_map(|(leaving, by)| Step::Remove { leaving, by }),
         4 => (id(), 0u16..4, node(), 0u64..20_000)
             .prop_map(|(id, lane, worker, amount)| Step::Claim { id, lane, worker, amount }),
-        1 => (
+        4 => (
             proptest::collection::vec(id(), 0..4),
             proptest::collection::vec((id(), 0u64..20_000), 0..4),
         )

@@ -22,7 +22,6 @@ pub struct Sequencer {
     last_final: SignedNote,
     waiting: VecDeque<Box<Event>>,
     open: Option<Open>,
-    evidence: Option<Evidence>,
 }
 
 /// A block that is signed and not final yet.
@@ -60,8 +59,7 @@ impl Sequencer {
             return Err(LedgerError::NotSequencer { expected, found });
         }
         let last_final = chain.block().sign(&keys);
-        let (waiting, open, evidence) = (VecDeque::new(), None, None);
-        let mut sequencer = Self { keys, chain, last_final, waiting, open, evidence };
+        let mut sequencer = Self { keys, chain, last_final, waiting: VecDeque::new(), open: None };
         for record in records {
             match record {
                 Record::Signed(batch) => {
@@ -72,8 +70,8 @@ impl Sequencer {
                     let open = sequencer.open.take().ok_or(LedgerError::Empty)?;
                     (sequencer.chain, sequencer.last_final) = (open.chain, note);
                 }
-                Record::Evidence(evidence) => sequencer.evidence = Some(*evidence),
-                Record::Taken(_) => {}
+                // Never a sequencer's.
+                Record::Taken(_) | Record::Evidence(_) => {}
             }
         }
         Ok(sequencer)
@@ -170,7 +168,8 @@ impl Order for Sequencer {
         &self.last_final
     }
 
+    /// It would have to accuse itself.
     fn evidence(&self) -> Option<&Evidence> {
-        self.evidence.as_ref()
+        None
     }
 }

@@ -107,6 +107,10 @@ id! {
     TreeHash, 32
 }
 id! {
+    /// A proposal that members vote on: the BLAKE3 digest of its encoding.
+    ProposalId, 32
+}
+id! {
     /// One inference request, from reservation to settlement; also names its session. Random.
     RequestId, 16
 }

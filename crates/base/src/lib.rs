@@ -24,7 +24,7 @@ pub use fixed::{Factor, log2_millionths};
 pub use hardware::{DeviceKind, Hardware, Scores};
 pub use id::{
     AdapterId, EntryHash, EventId, EvidenceHash, HardwareId, MemberId, ModelId, NetworkId, NodeId,
-    RequestId, TreeHash, VoucherHash,
+    ProposalId, RequestId, TreeHash, VoucherHash,
 };
 pub use membership::Membership;
 pub use model::{ModelShape, Precision};

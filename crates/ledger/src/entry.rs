@@ -322,12 +322,16 @@ fn signer<T>(paper: &Signed<T>) -> NodeId {
 
 /// Names are shown in terminals and pages, so they hold nothing that moves a cursor.
 fn check_name(what: &'static str, name: &str) -> Result<(), LedgerError> {
-    let fits = (1..=NAME_BYTES_MAX).contains(&name.len());
-    if fits && !name.chars().any(char::is_control) {
+    check_text(what, name, NAME_BYTES_MAX)
+}
+
+pub(crate) fn check_text(what: &'static str, text: &str, max: usize) -> Result<(), LedgerError> {
+    let fits = (1..=max).contains(&text.len());
+    if fits && !text.chars().any(char::is_control) {
         return Ok(());
     }
-    let found = name.chars().take(NAME_BYTES_MAX).collect();
-    Err(LedgerError::Name { what, found, max: NAME_BYTES_MAX })
+    let found = text.chars().take(max).collect();
+    Err(LedgerError::Name { what, found, max })
 }
 
 impl Encoded for Event {

@@ -71,6 +71,15 @@ pub enum LedgerError {
     )]
     ForeignNode { node: NodeId, by: NodeId },
 
+    #[error("order has serial {found}, expected {expected}: each is one more than the last")]
+    Serial { expected: u64, found: u64 },
+    #[error("member {member} has no root key yet: only a root delegates and revokes")]
+    NoRoot { member: MemberId },
+    #[error(
+        "delegation to node {node} expires at {expires_at:?}, expected after {from:?} and by {until:?}"
+    )]
+    Delegation { node: NodeId, expires_at: Tick, from: Tick, until: Tick },
+
     #[error("request {request} has {prompt_tokens} prompt tokens, expected at least 1")]
     NoPrompt { request: RequestId, prompt_tokens: u32 },
     #[error("request {request} is another one, reserved at height {height}: draw a new id")]
@@ -153,6 +162,9 @@ impl LedgerError {
             | Self::Postings { .. }
             | Self::Founding { .. }
             | Self::Name { .. }
+            | Self::Serial { .. }
+            | Self::NoRoot { .. }
+            | Self::Delegation { .. }
             | Self::Mismatch { .. }
             | Self::NotAMember { .. }
             | Self::NodeTaken { .. }

@@ -20,6 +20,10 @@
 //! Unlike the systems it follows, the hash and the signature cover every field, prices have one
 //! formula, earnings are what payers spent and never more, and
 //! credits do not transfer: no event moves them between members but payment for work.
+//!
+//! What is decided here and no event asks for yet: the economies of the published systems ([`profile`]), [`stake`], decisions
+//! of members ([`govern`]), delegated [`keys`], and how credits expire ([`lots`]). Functions of their arguments, held to the
+//! published values.
 
 mod block;
 mod book;
@@ -29,12 +33,16 @@ mod entry;
 pub mod epoch;
 mod error;
 mod forward;
+pub mod govern;
+pub mod keys;
 pub mod lane;
 mod ledger;
+pub mod lots;
 pub mod note;
 pub mod order;
 mod policy;
 mod price;
+pub mod profile;
 pub mod proof;
 mod removal;
 mod report;
@@ -42,6 +50,7 @@ mod request;
 mod rules;
 mod settle;
 mod share;
+pub mod stake;
 pub mod standing;
 mod state;
 pub mod tlog;
@@ -62,6 +71,7 @@ pub use policy::{
     GRANT_DEFAULT, POLICY_VERSION, Policy, PrecisionFactors, RESERVATION_MS_MAX_DEFAULT,
 };
 pub use price::{price, quote};
+pub use profile::Profile;
 pub use proof::{Claim, Proof};
 pub use removal::{Removal, RemovedNode};
 pub use report::{VerifyReport, verify};

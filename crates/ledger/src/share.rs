@@ -72,22 +72,33 @@ impl Work {
 /// Shares `cost`: rounded down, then one µGFT more for those with the largest remainders, the lowest member id first among
 /// equals. The shares sum to `cost`, unless there is no work: then there are none.
 pub(crate) fn share_out(cost: Credits, work: &BTreeMap<MemberId, Work>) -> Earnings {
-    let total: u128 = work.values().map(|work| work.weighted).sum();
+    let weights = work.iter().map(|(&member, work)| (member, work.weighted)).collect();
+    let shares = in_proportion(cost, &weights);
+    shares.into_iter().map(|(member, share)| (member, (share, work[&member].flops))).collect()
+}
+
+/// Shares `whole` by `weights`, which sum to less than 2^108: rounded down, then one µGFT more for those with the largest
+/// remainders, the lowest member id first among equals. The shares sum to `whole`, unless nothing weighs anything: then
+/// there are none.
+pub(crate) fn in_proportion(
+    whole: Credits,
+    weights: &BTreeMap<MemberId, u128>,
+) -> BTreeMap<MemberId, Credits> {
+    let total: u128 = weights.values().sum();
     if total == 0 {
-        return Earnings::new();
+        return BTreeMap::new();
     }
     let mut remainders = BTreeSet::new();
-    let mut left = cost.0;
+    let mut left = whole.0;
     let mut shares = BTreeMap::new();
-    for (&member, work) in work {
-        let (share, remainder) = divide(cost.0, work.weighted, total);
+    for (&member, &weight) in weights {
+        let (share, remainder) = divide(whole.0, weight, total);
         remainders.insert((Reverse(remainder), member));
-        shares.insert(member, (Credits(share), work.flops));
+        shares.insert(member, Credits(share));
         left -= share;
     }
     for (_, member) in remainders.into_iter().take(left as usize) {
-        let (share, _) = shares.get_mut(&member).expect("every worker has a share");
-        share.0 += 1;
+        shares.get_mut(&member).expect("every weight has a share").0 += 1;
     }
     shares
 }
@@ -95,7 +106,7 @@ pub(crate) fn share_out(cost: Credits, work: &BTreeMap<MemberId, Work>) -> Earni
 /// Quotient and remainder of `cost` · `part` / `whole`, for `part` <= `whole` < 2^108.
 ///
 /// The product has more than 128 bits, so it is divided as on paper, 16 bits of `cost` at a time.
-fn divide(cost: u64, part: u128, whole: u128) -> (u64, u128) {
+pub(crate) fn divide(cost: u64, part: u128, whole: u128) -> (u64, u128) {
     const DIGIT_BITS: u32 = 16;
     let (mut quotient, mut remainder) = (0_u128, 0_u128);
     for shift in (0..u64::BITS).step_by(DIGIT_BITS as usize).rev() {

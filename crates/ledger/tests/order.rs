@@ -6,8 +6,8 @@
 //! parted; nodes die between any two effects, lose what was not durable, and come back; clocks are off by
 //! minutes. Dishonest nodes are twins: two machines with one key, each honest to those it reaches.
 //!
-//! `TALKA_SEEDS` sets how many seeds are tried of each kind, `TALKA_SEED` tries one. The full run, some minutes:
-//! `TALKA_SEEDS=1000 cargo test --package talka-ledger --test order`.
+//! `TALKA_SEEDS` sets how many seeds are tried of each kind, `TALKA_SEED` tries one. The full run,
+//! a thousand of each, is part of `cargo xtask bench ledger`.
 
 mod common;
 

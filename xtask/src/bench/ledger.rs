@@ -1,7 +1,8 @@
 //! How fast the ledger is, and whether its rules hold in long runs.
 //!
 //! First the numbers of the examples of `talka-ledger`, then its property tests with many more cases than a usual
-//! run tries: sequences of events, double spending over a hundred gateways, lanes.
+//! run tries: sequences of events, double spending over a hundred gateways, lanes, and worlds in which everything goes
+//! wrong with the order of entries.
 
 use crate::cargo::cargo;
 use anyhow::{Context, Result, ensure};
@@ -10,6 +11,8 @@ use anyhow::{Context, Result, ensure};
 const VOUCHERS: &str = "1000000";
 /// Cases of each property, and hundreds of attempts to spend twice: a million of them.
 const CASES: &str = "10000";
+/// Worlds of each kind in which nodes order entries.
+const SEEDS: &str = "1000";
 
 /// `cargo xtask bench ledger`.
 ///
@@ -17,11 +20,16 @@ const CASES: &str = "10000";
 /// If something does not build, or a property does not hold.
 pub fn run() -> Result<()> {
     step(&["run", "--quiet", "--package", "talka-ledger", "--example", "payment", VOUCHERS])?;
-    step(&["test", "--package", "talka-ledger", "--test", "conservation", "--test", "lanes"])
+    let tests = ["conservation", "lanes", "order"].map(|test| ["--test", test]);
+    step(&[["test", "--package", "talka-ledger"].as_slice(), &tests.concat()].concat())
 }
 
 fn step(arguments: &[&str]) -> Result<()> {
-    let status = cargo(arguments).env("TALKA_CASES", CASES).status().context("running cargo")?;
+    let status = cargo(arguments)
+        .env("TALKA_CASES", CASES)
+        .env("TALKA_SEEDS", SEEDS)
+        .status()
+        .context("running cargo")?;
     ensure!(status.success(), "cargo {} failed", arguments.join(" "));
     Ok(())
 }

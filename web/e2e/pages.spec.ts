@@ -83,6 +83,14 @@ test("credits are explained, verified and exported", async ({ page, trio }) => {
   expect([...changes.values()].filter((sum) => sum !== 0)).toEqual([]);
 });
 
+test("nodes show the class of their hardware and how reliable they are", async ({ page, trio }) => {
+  await visit(page, trio.attic, "network");
+  const attic = page.getByRole("listitem").filter({ has: page.getByRole("heading", { name: /^attic/ }) });
+  // Each node rates itself once it runs; tests have no GPU.
+  await expect(attic.getByText(/CPU only, counts as 0\.\d+/)).toBeVisible();
+  await expect(attic.getByText(/^1, (no tasks yet|\d+ of its last \d+ tasks done)$/)).toBeVisible();
+});
+
 test("settings tell what the node was started with", async ({ page, trio }) => {
   await visit(page, trio.attic, "settings");
   await expect(page.getByText("attic", { exact: true })).toBeVisible();

@@ -26,6 +26,9 @@ test("every kind of entry is explained, with names and amounts", () => {
   check("released", [["m1 reserved", -2_000_000], ["m1", 2_000_000]], "no answer", "2.000 GFT");
   check("joined", [["mint", -5_000_000], ["m2", 5_000_000]], "attic 5.000 GFT");
   check("joined", [], "Another node");
+  check("rated", [], "hardware", "class");
+  check("judged", [], "reliable");
+  check("appointed", [], "witness");
   check("removed", [], "removed", "keeps the account");
   check("new kind", [["m1", 1_000_000]], "kitchen 1.000 GFT");
 });
@@ -41,10 +44,16 @@ test("the rule of an entry is written out with its numbers", () => {
     formula({ of: "quote", prompt_tokens: 12, max_new_tokens: 1200, layers: 6, flops: 1_200_000_001, per_mille: 500 }),
     "(12 + 1,200) tokens through 6 layers: 1.2 GFLOP × 0.5 for the weights' precision = 0.600001 GFT",
   );
-  const work = [{ node: "a", name: "kitchen", span: [0, 4] as [number, number], flops: 3e9 }, { node: "b", name: "attic", span: [4, 5] as [number, number], flops: 1e9 }];
+  const alike = { multiplier: null, reliability: null };
+  const work = [{ node: "a", name: "kitchen", span: [0, 4] as [number, number], flops: 3e9, ...alike }, { node: "b", name: "attic", span: [4, 5] as [number, number], flops: 1e9, ...alike }];
   assert.equal(
     formula({ of: "work", positions: 20, logits: 8, work, per_mille: 1000 }),
     "20 tokens through kitchen layers 0..4 3.0 GFLOP + attic layer 4 1.0 GFLOP: 4.0 GFLOP × 1 for the weights' precision = 4.000 GFT",
+  );
+  const weighted = work.map((stage) => ({ ...stage, flops: null, multiplier: 13_250, reliability: 9_800 }));
+  assert.equal(
+    formula({ of: "work", positions: 20, logits: 8, work: weighted.slice(1), per_mille: null }),
+    "20 tokens through attic layer 4 × 1.325 for its hardware × 0.98 for its reliability",
   );
   const unknown = work.map((stage) => ({ ...stage, flops: null }));
   assert.equal(formula({ of: "work", positions: 20, logits: 8, work: unknown, per_mille: null }), "20 tokens through kitchen layers 0..4 + attic layer 4");

@@ -38,6 +38,12 @@ export function explain(entry: Entry, credits: Credits): string {
       return `The request gave no answer: ${gft(-reserved)} went back to its payer.`;
     case "forwarded":
       return `The most that an answer from outside the network can cost was set aside: ${gft(reserved)}.`;
+    case "rated":
+      return "A node measured its hardware and said what came of it: that sets its class, and what its work counts for.";
+    case "judged":
+      return "The founder judged a node's work on a request: that sets how reliable it counts as.";
+    case "appointed":
+      return "The founder named the nodes that witness the ledger.";
     case "removed":
       return "A node was removed for good; its member keeps the account.";
     case "delivered":
@@ -57,6 +63,12 @@ export function explain(entry: Entry, credits: Credits): string {
 const priced = (flops: number, perMille: number) =>
   `${scaled(flops, "FLOP")} × ${perMille / 1000} for the weights' precision = ${gft(Math.ceil((flops * perMille) / 1e6))}`;
 
+/** What a stage's work counted for where it was shared out; nothing where all counts alike. */
+function counted(multiplier: number | null, reliability: number | null): string {
+  if (multiplier === null || reliability === null) return "";
+  return ` × ${multiplier / 10_000} for its hardware × ${reliability / 10_000} for its reliability`;
+}
+
 /** The rule of an entry with its numbers, or nothing where the amounts need none. */
 export function formula(basis: Basis | undefined): string {
   if (!basis) return "";
@@ -66,7 +78,7 @@ export function formula(basis: Basis | undefined): string {
       return `${tokens} through ${count(basis.layers)} layers: ${priced(basis.flops, basis.per_mille)}`;
     }
     case "work": {
-      const parts = basis.work.map(({ name, span, flops }) => `${name} ${layers(span)}${flops === null ? "" : ` ${scaled(flops, "FLOP")}`}`);
+      const parts = basis.work.map(({ name, span, flops, multiplier, reliability }) => `${name} ${layers(span)}${flops === null ? "" : ` ${scaled(flops, "FLOP")}`}${counted(multiplier, reliability)}`);
       const flops = basis.work.reduce<number | null>((sum, stage) => (sum === null || stage.flops === null ? null : sum + stage.flops), 0);
       const price = flops === null || basis.per_mille === null ? "" : `: ${priced(flops, basis.per_mille)}`;
       return `${count(basis.positions)} tokens through ${parts.join(" + ")}${price}`;

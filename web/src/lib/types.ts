@@ -88,6 +88,19 @@ export interface Peer {
   serves: [model: string, span: Span][];
   faults: Faults;
   layer_us: [model: string, us: number][];
+  standing: Standing;
+}
+
+/** What the ledger knows of a node: what its work counts for. */
+export interface Standing {
+  class: string | null;
+  index: number | null;
+  multiplier: number;
+  quarantined_until: number | null;
+  reliability: number;
+  tasks: number;
+  tasks_completed: number;
+  halted: string | null;
 }
 
 /** A model on this node's disk. */
@@ -146,6 +159,9 @@ export type Basis =
 
 export interface Work extends Stage {
   flops: number | null;
+  /** In ten-thousandths, like the next. */
+  multiplier: number | null;
+  reliability: number | null;
 }
 
 export interface Entry {

@@ -392,6 +392,12 @@ impl Api {
     /// # Errors
     /// [`AdminError::Refused`] if this is not the founder, or the node is not halted.
     pub async fn clear(&self, node: NodeId) -> Result<(), AdminError> {
+        let (me, founder) = (self.shared.me, self.shared.desk().founder());
+        if me != founder {
+            let reason =
+                format!("only the founder, {founder}, trusts a node anew, and this is {me}");
+            return Err(AdminError::Refused { reason });
+        }
         let judged = rating::judge(&self.shared, node, Finding::Cleared).await;
         judged.map_err(|refusal| AdminError::Refused { reason: orders::describe(&refusal) })
     }

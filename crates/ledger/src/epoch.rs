@@ -3,7 +3,7 @@
 //! In: settlements and vouchers, each verified when it comes. Out: one [`Epoch`] for all of them, which says what each
 //! session costs, how each of its lanes was paid, and what each member earned; its size does not grow with
 //! tokens or vouchers. The papers stay outside: the entry's evidence hash is the RFC 6962 root over them, so whoever
-//! keeps them can show any single one, and whoever has all of them can [check](check) the epoch to the last µGFT.
+//! keeps them can show any single one, and whoever has all of them can [`check`] the epoch to the last µGFT.
 //! Every replay checks without them that sessions were open, that none costs more than its cap, and that what is
 //! earned is what is spent.
 //!

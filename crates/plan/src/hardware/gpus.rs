@@ -39,7 +39,7 @@ pub struct Gpu {
 }
 
 impl Gpu {
-    /// What it is rated for each kind of [`WORK`].
+    /// What it is rated for each kind of work, by name.
     pub fn ratings(&self) -> impl Iterator<Item = (&'static str, Rating)> {
         WORK.into_iter().zip(self.ratings.map(Rating))
     }

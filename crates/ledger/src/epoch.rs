@@ -277,11 +277,12 @@ impl Collector {
         check_field("voucher", "signer", open.reservation.head, signer)?;
         check_verified(book, paper, open.reservation.model)?;
         worker_of(book, paper.worker, open.height)?;
-        let collected = self.sessions.entry(request).or_default();
-        let others = collected.vouchers.iter().filter(|(other, _)| **other != lane);
+        // A session of which nothing was taken yet is none of this epoch.
+        let known = self.sessions.get(&request).map(|collected| &collected.vouchers);
+        let others = known.into_iter().flatten().filter(|(other, _)| **other != lane);
         let others = others.map(|(_, voucher)| voucher.claimed_value().amount).sum();
         check_cap(request, open.cap, others, found)?;
-        if let Some(known) = collected.vouchers.get(&lane) {
+        if let Some(known) = known.and_then(|vouchers| vouchers.get(&lane)) {
             let known = known.claimed_value();
             check_field("voucher", "worker", known.worker, paper.worker)?;
             if found <= known.amount {
@@ -289,7 +290,7 @@ impl Collector {
                 return Err(LedgerError::NothingOwed { request, lane, paid, found });
             }
         }
-        collected.vouchers.insert(lane, voucher);
+        self.sessions.entry(request).or_default().vouchers.insert(lane, voucher);
         Ok(())
     }
 

@@ -283,3 +283,15 @@ fn papers_are_verified_when_they_come() {
     let papers: Vec<Signed<_>> = [1, 2].map(|lane| world.voucher(4, 2, lane, 3, 9)).to_vec();
     assert!(papers.into_iter().all(|paper| other.verified(&world.ledger, paper).is_ok()));
 }
+
+#[test]
+fn a_session_of_which_no_paper_was_good_is_in_no_epoch() {
+    let mut world = World::village();
+    world.record(world.reserves(4, 2, 2, 10, 20)).expect("reserves");
+    let mut collector = Collector::default();
+    let voucher = world.voucher(4, 2, 0, 3, u64::from(u32::MAX));
+    let refused = collector.voucher(&world.ledger, voucher).expect_err("beyond the cap");
+    assert!(matches!(refused, LedgerError::BeyondCap { .. }), "{refused}");
+    world.now = world.now.plus_ms(world.ledger.policy().reservation_ms_max);
+    assert_eq!(collector.close(&world.ledger, world.now), Ok(None));
+}

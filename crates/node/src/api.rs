@@ -407,10 +407,17 @@ impl Api {
         desk: Desk,
         peers: Vec<(NodeId, Vec<std::net::SocketAddr>)>,
     ) -> Result<(), AdminError> {
-        let (done, adopted) = oneshot::channel();
-        let input = HubInput::Adopt { desk: Box::new(desk), peers, done };
-        self.shared.hub.send(input).await.map_err(|_| AdminError::Stopping)?;
-        adopted.await.map_err(|_| AdminError::Stopping)
+        self.tell_hub(|done| HubInput::Adopt { desk: Box::new(desk), peers, done }).await
+    }
+
+    /// Gives the hub an input of which it says when it is taken in, and waits for that.
+    async fn tell_hub(
+        &self,
+        input: impl FnOnce(oneshot::Sender<()>) -> HubInput,
+    ) -> Result<(), AdminError> {
+        let (done, taken) = oneshot::channel();
+        self.shared.hub.send(input(done)).await.map_err(|_| AdminError::Stopping)?;
+        taken.await.map_err(|_| AdminError::Stopping)
     }
 
     /// Up to `limit` ledger entries from height `from` on.

@@ -17,7 +17,7 @@ use std::{sync::Arc, time::Duration};
 use talka_base::Credits;
 use talka_engine::{ModelSource, kernels::Kernels};
 use talka_plan::{availability::Hours, residency::Policy};
-use tokio::{sync::oneshot, task::spawn_blocking};
+use tokio::task::spawn_blocking;
 
 /// More threads than any machine has processors: a slip of the finger.
 const THREADS_MAX: u32 = 1024;
@@ -118,11 +118,8 @@ impl Api {
         shared.settings.bandwidth.set_rate(limits.bandwidth);
         let reserved = shared.settings.caches_bytes + shared.settings.extra_bytes;
         let memory = MemoryShare::of(limits.memory_bytes, None).sum();
-        let (done, taken) = oneshot::channel();
-        let weights_bytes = memory.saturating_sub(reserved);
-        let input = HubInput::Limit { opening: limits.opening(), weights_bytes, done };
-        shared.hub.send(input).await.map_err(|_| AdminError::Stopping)?;
-        taken.await.map_err(|_| AdminError::Stopping)?;
+        let (opening, weights_bytes) = (limits.opening(), memory.saturating_sub(reserved));
+        self.tell_hub(|done| HubInput::Limit { opening, weights_bytes, done }).await?;
         Ok(self.settings())
     }
 
@@ -206,10 +203,7 @@ impl Api {
                 _ => Err(refused(format!("its weights are served already, as {}", known.name))),
             };
         }
-        let (done, taken) = oneshot::channel();
-        let input = HubInput::Serve { model, done };
-        self.shared.hub.send(input).await.map_err(|_| AdminError::Stopping)?;
-        taken.await.map_err(|_| AdminError::Stopping)
+        self.tell_hub(|done| HubInput::Serve { model, done }).await
     }
 
     /// Gives the layers of a model back and loads none of it, or ends that. Until the node starts again.
@@ -222,10 +216,7 @@ impl Api {
             let known = self.model_names();
             return Err(AdminError::NoModel { found: model.into(), known });
         };
-        let (done, taken) = oneshot::channel();
-        let input = HubInput::Rest { model: known.id, rests, done };
-        shared.hub.send(input).await.map_err(|_| AdminError::Stopping)?;
-        taken.await.map_err(|_| AdminError::Stopping)
+        self.tell_hub(|done| HubInput::Rest { model: known.id, rests, done }).await
     }
 }
 

@@ -60,10 +60,15 @@ impl Rating {
         let reliability = self.reliability.clamp(Factor(1), Factor::ONE);
         u128::from(work.0) * u128::from(multiplier.0) * u128::from(reliability.0)
     }
+
+    /// Work times both factors at one GFT for 10^9, rounded down.
+    pub(crate) fn credits(self, work: Flops) -> Credits {
+        saturate(self.weighs(work) / WEIGHT_PER_FLOP / FLOPS_PER_MICRO)
+    }
 }
 
 /// Units of [`Rating::weighs`] in one FLOP.
-pub(crate) const WEIGHT_PER_FLOP: u128 = 100_000_000;
+const WEIGHT_PER_FLOP: u128 = 100_000_000;
 
 /// FLOPs that one µGFT pays for at factor 1.
 pub(crate) const FLOPS_PER_MICRO: u128 = 1_000;

@@ -4,9 +4,7 @@
 //! creates nothing: the answer to system 001's contradiction between what work issues and what spending takes (O10
 //! of its list: the multiplier is a weight, never a mint).
 
-use super::{
-    Contribution, FLOPS_PER_MICRO, Job, Payout, Rating, WEIGHT_PER_FLOP, saturate, share_by,
-};
+use super::{Contribution, Job, Payout, Rating, saturate, share_by};
 use serde::{Deserialize, Serialize};
 use talka_base::Credits;
 
@@ -37,9 +35,7 @@ impl Coop {
                 let micro = u128::from(self.hour.0) * u128::from(seconds) / 3600;
                 Credits(rating.reliability.floor_of(saturate(micro).0))
             }
-            Job::Audit { work } | Job::Training { work, .. } => {
-                saturate(rating.weighs(work) / WEIGHT_PER_FLOP / FLOPS_PER_MICRO)
-            }
+            Job::Audit { work } | Job::Training { work, .. } => rating.credits(work),
             // Whoever asked paid for it.
             Job::Inference { .. } => Credits::ZERO,
         }

@@ -6,13 +6,13 @@
 //! (its contradiction O10). One thing is corrected: FLOPs follow from the model's shape, for earning and
 //! spending alike, and not from a table (O9), so that the estimate bounds the charge.
 
-use super::{Contribution, FLOPS_PER_MICRO, Job, Payout, Rating, WEIGHT_PER_FLOP, saturate};
+use super::{Contribution, Job, Payout, Rating};
 use std::collections::BTreeMap;
 use talka_base::{Credits, Flops};
 
 /// What work earns, in µGFT, rounded down.
 pub fn earned(work: Flops, rating: Rating) -> Credits {
-    saturate(rating.weighs(work) / WEIGHT_PER_FLOP / FLOPS_PER_MICRO)
+    rating.credits(work)
 }
 
 pub(super) fn payout(cost: Credits, stages: &[Contribution]) -> Payout {

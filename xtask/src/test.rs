@@ -75,12 +75,12 @@ pub fn run(fast: bool) -> Result<()> {
 /// # Errors
 /// If a golden test fails even so.
 pub fn bless() -> Result<()> {
-    let status = cargo(&["test", "--package", "talka-ledger"])
+    let status = cargo(&["test", "--package", "talka-ledger", "--package", "talka-train"])
         .env("TALKA_BLESS", "1")
         .status()
         .context("cargo did not start")?;
     if !status.success() {
-        bail!("the golden tests of talka-ledger failed: see above");
+        bail!("the golden tests failed: see above");
     }
     println!("golden files written: review them with `git diff -- '*golden*'`");
     Ok(())

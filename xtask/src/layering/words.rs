@@ -2,8 +2,14 @@
 
 use super::source::{Word, words};
 
-/// The crates in which every honest node must compute the same bits.
-const MUST_AGREE: [&str; 2] = ["crates/base/", "crates/ledger/"];
+/// The crates and modules in which every honest node must compute the same bits.
+const MUST_AGREE: [&str; 5] = [
+    "crates/base/",
+    "crates/ledger/",
+    "crates/train/src/assign",
+    "crates/train/src/round.",
+    "crates/train/src/round/",
+];
 
 /// What differs between two honest nodes, or between two runs of one.
 const DIFFERS: [(&str, &str); 7] = [
@@ -75,6 +81,10 @@ mod tests {
             ],
         );
         check("crates/plan/src/route.rs", source, &[]);
+        let float = "let z = 0.5;";
+        let found = ["crates/train/src/round/vote.rs:1: 0.5: integers only"];
+        check("crates/train/src/round/vote.rs", float, &found);
+        check("crates/train/src/outer.rs", float, &[]);
         check("crates/ledger/examples/payment.rs", source, &[]);
     }
 

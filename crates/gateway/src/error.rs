@@ -285,6 +285,7 @@ fn admin_row(error: &AdminError) -> Row {
         E::Invite { .. } => row(S::BAD_REQUEST, CALLER, "invite_refused"),
         E::Unreachable { .. } => row(S::BAD_GATEWAY, SERVER, "inviter_unreachable"),
         E::AlreadyMember { .. } => row(S::CONFLICT, CALLER, "already_member"),
+        E::Order { .. } => row(S::CONFLICT, CALLER, "order_refused"),
         E::Ledger { .. } => row(S::INTERNAL_SERVER_ERROR, SERVER, "ledger_invalid"),
         E::Setting { .. } => row(S::BAD_REQUEST, CALLER, "invalid_value"),
         E::Model { .. } => row(S::BAD_REQUEST, CALLER, "model_refused"),
@@ -385,6 +386,7 @@ mod tests {
         let lost = GenerateError::UpstreamLost { name: "a".into(), reason: "cut".into() };
         check(lost, 502, "upstream_failed");
         check(AdminError::Invite { reason: "expired".into() }, 400, "invite_refused");
+        check(AdminError::Order { reason: "r".into() }, 409, "order_refused");
         check(AdminError::AlreadyMember { network: "n".into(), members: 3 }, 409, "already_member");
         check(AdminError::NoEntry { height: 9, last: 4 }, 404, "no_entry");
         let odd = AdminError::Setting { name: "hours", reason: "none".into() };

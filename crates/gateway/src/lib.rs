@@ -22,6 +22,7 @@ pub mod entrance;
 pub mod error;
 pub mod fields;
 pub mod functions;
+pub mod govern;
 mod health;
 pub mod keys;
 mod listen;

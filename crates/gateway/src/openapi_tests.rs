@@ -5,7 +5,7 @@ use crate::{
     admin, anthropic,
     error::ApiError,
     fields::{Fields, taken},
-    keys, openai,
+    govern, keys, openai,
 };
 use serde_json::json;
 use std::{
@@ -131,6 +131,10 @@ fn fields_of_requests_are_those_that_are_read() {
     check("InviteRequest", "", json!({"valid_ms": 1}), admin::invite_options);
     check("JoinRequest", "", json!({"invite": "x"}), admin::invitation);
     check("KeyRequest", "", json!({"name": "x"}), keys::order);
+    let model = json!({"model": "00".repeat(32), "is_allowed": true});
+    let proposal = json!({"title": "x", "action": {"model": model}});
+    check("ProposalRequest", "", proposal, govern::order);
+    check("VoteRequest", "", json!({"choice": "yes"}), govern::choice);
 
     let with = |body: &Value, name: &str, value: Value| {
         let mut body = body.clone();

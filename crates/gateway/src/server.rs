@@ -8,7 +8,7 @@ use crate::{
     entrance::{self, Entrance},
     error::ApiError,
     fields::{BODY_BYTES_MAX, BodyTime},
-    health, keys,
+    govern, health, keys,
     listen::{Limits, listen},
     live::Closing,
     login::{self, Cookie, Login, Logins},
@@ -58,7 +58,8 @@ pub async fn serve(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
     let calls = openai::routes().merge(anthropic::routes());
-    let calls = calls.merge(admin::routes()).merge(keys::routes()).merge(shelf::routes());
+    let calls = calls.merge(admin::routes()).merge(keys::routes());
+    let calls = calls.merge(shelf::routes()).merge(govern::routes());
     let calls = calls.merge(health::routes()).merge(metrics::routes());
     let keys = api.keys().clone();
     serve_routes(listener, calls.with_state(api), keys, config, shutdown).await

@@ -5,21 +5,27 @@
 
 use crate::{
     claim,
+    common_work::Purse,
     entry::{Account, Founding, Posting},
     error::LedgerError,
     forward::OpenForwarding,
+    govern::{Action, Assembly, Ballot, Choice, Outcome as Decision},
+    keys::Keyring,
+    lots::Lots,
     order::Witnesses,
     policy::Policy,
+    profile::Payout,
     removal::RemovedNode,
     request::Reservation,
     share::{BREAKDOWNS_MAX, Breakdown},
+    stake::StakeLock,
     standing::{Finding, Measured, Standing},
 };
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use talka_base::{
-    Amount, Credits, EntryHash, EventId, Flops, MemberId, ModelId, NetworkId, NodeId, RequestId,
-    Tick,
+    Amount, Credits, EntryHash, EventId, Flops, MemberId, ModelId, NetworkId, NodeId, ProposalId,
+    RequestId, Tick,
 };
 
 /// A person or organisation with an account.
@@ -47,6 +53,10 @@ pub struct Member {
     pub fined: Credits,
     /// What it got for proving that others did.
     pub rewarded: Credits,
+    /// Its root key, and which nodes may act.
+    pub keys: Keyring,
+    /// How its stake is locked.
+    pub stake: StakeLock,
 }
 
 /// A node of a member.
@@ -139,11 +149,13 @@ pub(crate) struct Penalty {
     pub reward: Credits,
 }
 
-/// How a session ends: what it costs, and how each lane was paid.
+/// How a session ends: what it costs, what becomes of that, and how each lane was paid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Closing {
     pub cost: Credits,
-    pub earned: Earnings,
+    pub payout: Payout,
+    /// What stages signed for.
+    pub work: Work,
     pub signed: bool,
     pub lanes: BTreeMap<u16, LanePaid>,
     /// Of work that stages signed for.
@@ -191,23 +203,97 @@ pub(crate) struct Book {
     /// Epochs closed so far, and the last of them.
     pub epochs: u64,
     pub last_epoch: Option<Mark>,
+    pub lots: BTreeMap<MemberId, Lots>,
+    pub assembly: Assembly,
+    pub purse: Purse,
 }
 
 /// What an event does beside moving credits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Change {
-    Join { node: NodeId, member: MemberId, name: String, granted: Credits },
-    Reserve { open: Box<OpenReservation>, mark: Mark },
-    Forward { open: Box<OpenForwarding>, mark: Mark },
-    Settle { request: RequestId, mark: Mark, closing: Closing },
-    Release { request: RequestId, mark: Mark, closing: Closing },
-    Claim { request: RequestId, lane: u16, claim: LaneClaim },
-    Epoch { mark: Mark, closings: Vec<(RequestId, Closing)>, earned: Earnings },
-    Prove { key: (Tick, RequestId), lane: u16, mark: Mark, penalty: Penalty },
-    Rate { node: NodeId, mark: Mark, measured: Measured },
-    Judge { node: NodeId, mark: Mark, finding: Finding },
+    Join {
+        node: NodeId,
+        member: MemberId,
+        name: String,
+        granted: Credits,
+    },
+    Reserve {
+        open: Box<OpenReservation>,
+        mark: Mark,
+    },
+    Forward {
+        open: Box<OpenForwarding>,
+        mark: Mark,
+    },
+    Settle {
+        request: RequestId,
+        mark: Mark,
+        closing: Closing,
+    },
+    Release {
+        request: RequestId,
+        mark: Mark,
+        closing: Closing,
+    },
+    Claim {
+        request: RequestId,
+        lane: u16,
+        claim: LaneClaim,
+    },
+    Epoch {
+        mark: Mark,
+        closings: Vec<(RequestId, Closing)>,
+        earned: Earnings,
+        work: Work,
+    },
+    Prove {
+        key: (Tick, RequestId),
+        lane: u16,
+        mark: Mark,
+        penalty: Penalty,
+    },
+    Rate {
+        node: NodeId,
+        mark: Mark,
+        measured: Measured,
+    },
+    Judge {
+        node: NodeId,
+        mark: Mark,
+        finding: Finding,
+    },
     Appoint(Witnesses),
-    Remove { node: NodeId },
+    Remove {
+        node: NodeId,
+    },
+    Stake {
+        member: MemberId,
+        lock: StakeLock,
+    },
+    Keys {
+        member: MemberId,
+        keys: Keyring,
+    },
+    Reward {
+        purse: Purse,
+        shares: Earnings,
+    },
+    Propose {
+        id: ProposalId,
+        ballot: Box<Ballot>,
+    },
+    Vote {
+        proposal: ProposalId,
+        member: MemberId,
+        choice: Choice,
+        weight: u64,
+    },
+    Decide {
+        proposal: ProposalId,
+        outcome: Decision,
+    },
+    /// Only credits move.
+    Nothing,
 }
 
 /// Credits set aside for one request.
@@ -218,14 +304,24 @@ pub(crate) struct Cap {
     pub at: Tick,
 }
 
-/// Per member: credits earned and the work they pay for.
-pub(crate) type Earnings = BTreeMap<MemberId, (Credits, Flops)>;
+/// Credits earned, by member.
+pub(crate) type Earnings = BTreeMap<MemberId, Credits>;
+
+/// Work done, by member.
+pub(crate) type Work = BTreeMap<MemberId, Flops>;
 
 impl Closing {
     /// Of a request that cost nothing.
     pub fn nothing(signed: bool) -> Self {
-        let (earned, lanes) = (BTreeMap::new(), BTreeMap::new());
-        Self { cost: Credits::ZERO, earned, signed, lanes, breakdown: None }
+        let (work, lanes) = (BTreeMap::new(), BTreeMap::new());
+        let payout = Payout::default();
+        Self { cost: Credits::ZERO, payout, work, signed, lanes, breakdown: None }
+    }
+
+    /// Also costs `cost`, of which this becomes.
+    pub fn pay(&mut self, cost: Credits, payout: Payout) {
+        self.cost.0 = self.cost.0.saturating_add(cost.0);
+        self.payout.add(payout);
     }
 }
 
@@ -254,6 +350,9 @@ impl Book {
             closed: BTreeMap::new(),
             epochs: 0,
             last_epoch: None,
+            lots: BTreeMap::new(),
+            assembly: Assembly::default(),
+            purse: Purse::default(),
         }
     }
 
@@ -279,8 +378,29 @@ impl Book {
         self.standings.get(node).cloned().unwrap_or_default()
     }
 
-    /// Moves credits. Whoever calls this has checked every sum.
-    pub fn post(&mut self, postings: &[Posting]) {
+    /// What an account that never goes below zero holds.
+    pub fn credits(&self, account: Account) -> Credits {
+        Credits(self.balance(account).0.try_into().expect("only the mint is ever below zero"))
+    }
+
+    /// Moves credits at `at`. Whoever calls this has checked every sum.
+    ///
+    /// What a member has more or less of in all its buckets together came or left, by its [`Lots`].
+    pub fn post(&mut self, at: Tick, postings: &[Posting]) {
+        let mut changes = BTreeMap::<MemberId, i128>::new();
+        for posting in postings {
+            if let Account::Member(member, _) = posting.account {
+                *changes.entry(member).or_default() += i128::from(posting.amount.0);
+            }
+        }
+        for (member, change) in changes {
+            let credits = u64::try_from(change.unsigned_abs()).expect("rules checked the sums");
+            let lots = self.lots.entry(member).or_default();
+            match change {
+                0.. => lots.add(at, Credits(credits)),
+                ..0 => lots.take(Credits(credits)),
+            }
+        }
         for posting in postings {
             let balance = self.balances.entry(posting.account).or_default();
             balance.0 = balance.0.checked_add(posting.amount.0).expect("rules checked the sums");
@@ -306,7 +426,7 @@ impl Book {
             Change::Settle { request, mark, mut closing } => {
                 let breakdown = closing.breakdown.take();
                 let payer = self.close(request, mark, closing);
-                self.members.get_mut(&payer).expect("a payer is a member").requests += 1;
+                self.account(payer).requests += 1;
                 if let Some(breakdown) = breakdown {
                     self.complete(payer, &breakdown);
                     self.remember(breakdown);
@@ -315,7 +435,10 @@ impl Book {
             Change::Release { request, mark, closing } => {
                 self.close(request, mark, closing);
             }
-            Change::Epoch { mark, closings, earned } => self.close_epoch(mark, closings, earned),
+            Change::Epoch { mark, closings, earned, work } => {
+                self.close_epoch(mark, closings);
+                self.earn(earned, work);
+            }
             Change::Claim { request, lane, claim } => {
                 let open = self.open.get_mut(&request).expect("claims are for open sessions");
                 open.claims.insert(lane, claim);
@@ -331,6 +454,22 @@ impl Book {
             Change::Judge { node, mark, finding } => {
                 self.standings.entry(node).or_default().enter_judgement(mark, finding);
             }
+            Change::Stake { member, lock } => self.account(member).stake = lock,
+            Change::Keys { member, keys } => self.account(member).keys = keys,
+            Change::Reward { purse, shares } => {
+                self.purse = purse;
+                self.earn(shares, Work::new());
+            }
+            Change::Propose { id, ballot } => {
+                self.assembly.waiting.insert((ballot.decided_at(), id));
+                self.assembly.ballots.insert(id, *ballot);
+            }
+            Change::Vote { proposal, member, choice, weight } => {
+                let ballot = self.assembly.ballots.get_mut(&proposal).expect("voted on");
+                ballot.votes.insert(member, (choice, weight));
+            }
+            Change::Decide { proposal, outcome } => self.decide(proposal, outcome),
+            Change::Nothing => {}
         }
         self.forget_closed(at);
     }
@@ -373,6 +512,8 @@ impl Book {
             requests: 0,
             fined: Credits::ZERO,
             rewarded: Credits::ZERO,
+            keys: Keyring::default(),
+            stake: StakeLock::default(),
         });
         account.nodes.insert(node);
         self.nodes.insert(node, NodeRecord { member, name, joined_height });
@@ -380,21 +521,44 @@ impl Book {
 
     fn remove(&mut self, node: NodeId) {
         let record = self.nodes.remove(&node).expect("rules checked that it is there");
-        let account = self.members.get_mut(&record.member).expect("a node has a member");
-        account.nodes.remove(&node);
+        self.account(record.member).nodes.remove(&node);
         self.standings.remove(&node);
         self.removed.insert(node, RemovedNode { member: record.member, height: self.entries });
     }
 
+    fn account(&mut self, member: MemberId) -> &mut Member {
+        self.members.get_mut(&member).expect("the rules found the member")
+    }
+
+    /// A decision takes effect with the entry after the one that records it.
+    fn decide(&mut self, proposal: ProposalId, outcome: Decision) {
+        let height = self.entries;
+        let ballot = self.assembly.ballots.get_mut(&proposal).expect("it was proposed");
+        ballot.decided = Some((outcome, height));
+        self.assembly.waiting.remove(&(ballot.decided_at(), proposal));
+        if outcome == Decision::Rejected {
+            return;
+        }
+        match &ballot.proposal.action {
+            Action::Parameters(policy) => self.policy = Policy::clone(policy),
+            Action::Model { model, is_allowed } => {
+                set(&mut self.assembly.forbidden, *model, !is_allowed);
+            }
+            Action::Member { member, is_suspended } => {
+                set(&mut self.assembly.suspended, *member, *is_suspended);
+            }
+            // Its postings did it.
+            Action::Slash { .. } => {}
+        }
+    }
+
     /// Ends the sessions of an epoch, whose stages are paid for all of them together.
-    fn close_epoch(&mut self, mark: Mark, closings: Vec<(RequestId, Closing)>, earned: Earnings) {
+    fn close_epoch(&mut self, mark: Mark, closings: Vec<(RequestId, Closing)>) {
         for (request, closing) in closings {
             let settled = closing.signed;
             let payer = self.close(request, mark, closing);
-            let payer = self.members.get_mut(&payer).expect("a payer is a member");
-            payer.requests += u64::from(settled);
+            self.account(payer).requests += u64::from(settled);
         }
-        self.earn(earned);
         self.epochs += 1;
         self.last_epoch = Some(mark);
     }
@@ -402,7 +566,7 @@ impl Book {
     /// Ends a request, and says who paid it.
     fn close(&mut self, request: RequestId, mark: Mark, closing: Closing) -> MemberId {
         let Cap { payer, credits, .. } = self.cap(&request).expect("only open requests end");
-        let Closing { cost, earned, signed, lanes, .. } = closing;
+        let Closing { cost, payout, work, signed, lanes, .. } = closing;
         if let Some(OpenReservation { reservation, .. }) = self.open.remove(&request) {
             let Reservation { head, model, .. } = reservation;
             let left = credits.checked_sub(cost).expect("no request costs more than its cap");
@@ -412,7 +576,8 @@ impl Book {
         self.forwarded.remove(&request);
         let history = self.requests.get_mut(&request).expect("an open request has a history");
         history.closed = Some(mark);
-        self.pay(payer, cost, earned);
+        self.spend(payer, cost);
+        self.earn(payout.earned, work);
         payer
     }
 
@@ -421,10 +586,10 @@ impl Book {
         closed.left.0 -= penalty.paid.0;
         closed.lanes.insert(lane, LanePaid::Proved(mark));
         let payer = closed.payer;
-        self.pay(payer, penalty.paid, Earnings::from([(penalty.worker, (penalty.paid, Flops(0)))]));
-        self.members.get_mut(&payer).expect("a payer is a member").fined.0 += penalty.fine.0;
-        let worker = self.members.get_mut(&penalty.worker).expect("a worker is a member");
-        worker.rewarded.0 += penalty.reward.0;
+        self.spend(payer, penalty.paid);
+        self.earn(Earnings::from([(penalty.worker, penalty.paid)]), Work::new());
+        self.account(payer).fined.0 += penalty.fine.0;
+        self.account(penalty.worker).rewarded.0 += penalty.reward.0;
     }
 
     /// Counts a completed task for each node, but not those of the payer: work for oneself proves nothing.
@@ -444,17 +609,27 @@ impl Book {
         }
     }
 
-    fn pay(&mut self, payer: MemberId, cost: Credits, earned: Earnings) {
-        let account = self.members.get_mut(&payer).expect("a payer is a member");
+    fn spend(&mut self, payer: MemberId, cost: Credits) {
+        let account = self.account(payer);
         account.spent = Credits(account.spent.0.saturating_add(cost.0));
-        self.earn(earned);
     }
 
-    fn earn(&mut self, earned: Earnings) {
-        for (member, (credits, work)) in earned {
-            let account = self.members.get_mut(&member).expect("a worker is a member");
+    fn earn(&mut self, earned: Earnings, work: Work) {
+        for (member, credits) in earned {
+            let account = self.account(member);
             account.earned = Credits(account.earned.0.saturating_add(credits.0));
-            account.work += work;
         }
+        for (member, work) in work {
+            self.account(member).work += work;
+        }
+    }
+}
+
+/// Makes `key` an element of `of`, or makes sure that it is none.
+fn set<K: Ord>(of: &mut BTreeSet<K>, key: K, is_in: bool) {
+    if is_in {
+        of.insert(key);
+    } else {
+        of.remove(&key);
     }
 }

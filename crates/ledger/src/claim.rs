@@ -196,7 +196,7 @@ mod tests {
         let mut book = Book::blank(&founding);
         for (bucket, has) in [Bucket::Spendable, Bucket::Held, Bucket::Stake].into_iter().zip(has) {
             let (account, amount) = (Account::Member(PAYER, bucket), Amount(has as i64));
-            book.post(&[Posting { account, amount }]);
+            book.post(Tick(0), &[Posting { account, amount }]);
         }
         book
     }
@@ -243,7 +243,7 @@ mod tests {
             let (postings, penalty) =
                 penalty(&book, &closed(signed), WORKER, Credits(owed)).expect("adds up");
             prop_assert_eq!(postings.iter().map(|posting| posting.amount.0).sum::<i64>(), 0);
-            book.post(&postings);
+            book.post(Tick(0), &postings);
             for bucket in [Bucket::Spendable, Bucket::Held, Bucket::Stake] {
                 prop_assert!(book.balance(Account::Member(PAYER, bucket)).0 >= 0);
             }

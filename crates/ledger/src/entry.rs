@@ -1,13 +1,17 @@
 //! The lines of the ledger: an event, what it moves between accounts, and its place in the chain.
 
 use crate::{
+    common_work::CommonWork,
     epoch::{EPOCH_BYTES_MAX, EPOCH_POSTINGS_MAX, Epoch},
     error::LedgerError,
     forward::{Delivery, Forwarding},
+    govern::{Proposal, Vote},
+    keys::KeyOrder,
     order::Appointment,
     policy::Policy,
     removal::Removal,
     request::{Cancellation, RECEIPTS_MAX, Reservation, Settlement, VOUCHERS_MAX},
+    stake::StakeOrder,
     standing::{Judgement, Rating},
     voucher::Voucher,
 };
@@ -16,7 +20,7 @@ use std::fmt;
 use talka_base::membership::NAME_BYTES_MAX;
 use talka_base::{
     Amount, Credits, Encoded, EntryHash, EventId, EvidenceHash, MemberId, Membership, NetworkId,
-    NodeId, RequestId, Signed, Tick, encode,
+    NodeId, ProposalId, RequestId, Signed, Tick, encode,
 };
 
 /// Where credits can be. The sum over all accounts is zero at every height.
@@ -100,7 +104,7 @@ pub struct Founding {
     pub founder: NodeId,
     /// What people call that node; 1 to [`NAME_BYTES_MAX`] bytes.
     pub founder_name: String,
-    /// Grant and prices, for ever.
+    /// The rules of money, until the members decide on others.
     pub policy: Policy,
     /// Random, so that one founder can have several networks of one name.
     pub nonce: [u8; 16],
@@ -115,7 +119,8 @@ impl Founding {
 
 impl Encoded for Founding {
     const NAME: &'static str = "founding";
-    const SIZE_MAX: usize = 512;
+    const VERSION: u8 = 2;
+    const SIZE_MAX: usize = 1024;
 }
 
 /// What happened. Everything but a founding and an expiry carries the signature of who wanted it.
@@ -182,6 +187,41 @@ pub enum Event {
     },
     /// Many sessions end together; their papers are outside.
     Epoch(Epoch),
+    /// Credits that a member did not use for long are burned.
+    Expired {
+        /// Whose.
+        member: MemberId,
+    },
+    /// A member locks credits as a pledge, or has them back.
+    Staked {
+        /// Signed by a node of the member.
+        order: Signed<StakeOrder>,
+    },
+    /// A member's root key or what it delegates changes.
+    KeysChanged {
+        /// Signed by the root key.
+        order: Signed<KeyOrder>,
+    },
+    /// Common work is paid from the day's budget.
+    Rewarded {
+        /// Signed by the node that orders the ledger.
+        report: Signed<CommonWork>,
+    },
+    /// A member proposes something.
+    Proposed {
+        /// Signed by a node of the member.
+        proposal: Signed<Proposal>,
+    },
+    /// A member votes on a proposal.
+    Voted {
+        /// Signed by a node of the member.
+        vote: Signed<Vote>,
+    },
+    /// A proposal's time has come: what was approved is done.
+    Decided {
+        /// The proposal.
+        proposal: ProposalId,
+    },
 }
 
 /// Why a reservation ended without work being paid.
@@ -210,6 +250,13 @@ impl Event {
             Self::Removed { .. } => "removed",
             Self::Rated { .. } => "rated",
             Self::Judged { .. } => "judged",
+            Self::Expired { .. } => "expired",
+            Self::Staked { .. } => "staked",
+            Self::KeysChanged { .. } => "keys-changed",
+            Self::Rewarded { .. } => "rewarded",
+            Self::Proposed { .. } => "proposed",
+            Self::Voted { .. } => "voted",
+            Self::Decided { .. } => "decided",
         }
     }
 
@@ -218,7 +265,9 @@ impl Event {
         match self {
             Self::Founded(_)
             | Self::Epoch(_)
-            | Self::Released { reason: ReleaseReason::Expired, .. } => 0,
+            | Self::Released { reason: ReleaseReason::Expired, .. }
+            | Self::Expired { .. }
+            | Self::Decided { .. } => 0,
             Self::Joined { .. }
             | Self::Reserved { .. }
             | Self::Released { .. }
@@ -228,7 +277,12 @@ impl Event {
             | Self::Appointed { .. }
             | Self::Removed { .. }
             | Self::Rated { .. }
-            | Self::Judged { .. } => 1,
+            | Self::Judged { .. }
+            | Self::Staked { .. }
+            | Self::KeysChanged { .. }
+            | Self::Rewarded { .. }
+            | Self::Proposed { .. }
+            | Self::Voted { .. } => 1,
             Self::Settled { settlement } => {
                 let Settlement { receipts, vouchers, .. } = settlement.claimed_value();
                 1 + (receipts.len() + vouchers.len()) as u64
@@ -261,7 +315,14 @@ impl Event {
             | Self::Delivered { .. }
             | Self::Removed { .. }
             | Self::Rated { .. }
-            | Self::Judged { .. } => Ok(()),
+            | Self::Judged { .. }
+            | Self::Expired { .. }
+            | Self::Staked { .. }
+            | Self::KeysChanged { .. }
+            | Self::Voted { .. }
+            | Self::Decided { .. } => Ok(()),
+            Self::Proposed { proposal } => proposal.claimed_value().check_bounds(),
+            Self::Rewarded { report } => report.claimed_value().check_bounds(),
         }
     }
 
@@ -277,7 +338,9 @@ impl Event {
         match self {
             Self::Founded(_)
             | Self::Epoch(_)
-            | Self::Released { reason: ReleaseReason::Expired, .. } => sequencer,
+            | Self::Released { reason: ReleaseReason::Expired, .. }
+            | Self::Expired { .. }
+            | Self::Decided { .. } => sequencer,
             Self::Joined { membership } => signer(membership),
             Self::Reserved { reservation } => signer(reservation),
             Self::Settled { settlement } => signer(settlement),
@@ -291,6 +354,11 @@ impl Event {
             Self::Removed { removal } => signer(removal),
             Self::Rated { rating } => signer(rating),
             Self::Judged { judgement } => signer(judgement),
+            Self::Staked { order } => signer(order),
+            Self::KeysChanged { order } => signer(order),
+            Self::Rewarded { report } => signer(report),
+            Self::Proposed { proposal } => signer(proposal),
+            Self::Voted { vote } => signer(vote),
         }
     }
 

@@ -13,11 +13,12 @@
 //! is paid.
 
 use crate::{
-    book::{Book, Change, Closing, Earnings, LanePaid, Mark},
+    book::{Book, Change, Closing, Earnings, LanePaid, Mark, Work},
     claim::{check_cap, check_verified},
     entry::{Account, Event},
     error::LedgerError,
     ledger::Ledger,
+    profile::Payout,
     removal::worker_of,
     request::Settlement,
     rules::{Outcome, Postings, check_field, expires_at},
@@ -26,7 +27,7 @@ use crate::{
     voucher::Voucher,
 };
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use talka_base::{
     Credits, Encoded, EvidenceHash, Flops, MemberId, NodeId, RequestId, Signed, Tick, encode,
 };
@@ -51,6 +52,12 @@ pub struct Epoch {
     pub sessions: Vec<EpochSession>,
     /// What members earned on all of them and the work they were paid for, in the order of their ids.
     pub earned: Vec<(MemberId, Credits, Flops)>,
+    /// What was created, destroyed, and put into the common purse beside.
+    pub minted: Credits,
+    /// See `minted`.
+    pub burned: Credits,
+    /// See `minted`.
+    pub treasury: Credits,
 }
 
 /// One session of an epoch.
@@ -71,13 +78,13 @@ const SESSION_BYTES_MAX: usize = 16 + 10 + 1 + 3;
 const LANE_BYTES_MAX: usize = 3 + 1 + 10;
 const EARNED_BYTES_MAX: usize = 32 + 10 + 10;
 /// The most bytes of an epoch.
-pub(crate) const EPOCH_BYTES_MAX: usize = 64
+pub(crate) const EPOCH_BYTES_MAX: usize = 96
     + 32
     + EPOCH_SESSIONS_MAX * SESSION_BYTES_MAX
     + EPOCH_LANES_MAX * LANE_BYTES_MAX
     + EPOCH_MEMBERS_MAX * EARNED_BYTES_MAX;
-/// The most postings: two for each payer, one for each member that earns.
-pub(crate) const EPOCH_POSTINGS_MAX: usize = 2 * EPOCH_SESSIONS_MAX + EPOCH_MEMBERS_MAX;
+/// The most postings: two for each payer, one for each member that earns, and three of the system.
+pub(crate) const EPOCH_POSTINGS_MAX: usize = 2 * EPOCH_SESSIONS_MAX + EPOCH_MEMBERS_MAX + 3;
 
 /// What an epoch rests on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -132,25 +139,49 @@ pub(crate) fn judge(
         cost.0 = cost.0.saturating_add(session.cost.0);
         closings.push((session.request, session.closing()));
     }
-    let spent: Credits = payers.values().map(|(_, cost)| *cost).sum();
-    check_field("epoch", "earnings", spent, epoch.earned.iter().map(|(_, c, _)| *c).sum())?;
-
+    let payout = check_payout(book, epoch, payers.values().map(|(_, cost)| *cost))?;
     let mut postings = Postings::default();
     for (payer, (reserved, cost)) in payers {
         let rest = reserved.checked_sub(cost).expect("no session costs more than its cap");
         postings = postings.minus(Account::reserved(payer), reserved)?;
         postings = postings.plus(Account::spendable(payer), rest)?;
     }
+    let postings = postings.payout(&payout)?.finish();
+    let work = epoch.earned.iter().map(|&(member, _, work)| (member, work)).collect();
+    let change = Change::Epoch { mark, closings, earned: payout.earned, work };
+    Ok(Outcome { postings, change })
+}
+
+/// What becomes of all costs: nothing is lost, and the profile allows it. Whether it is what the profile gives, only the
+/// papers show.
+fn check_payout(
+    book: &Book,
+    epoch: &Epoch,
+    costs: impl Iterator<Item = Credits>,
+) -> Result<Payout, LedgerError> {
+    let Epoch { minted, burned, treasury, .. } = *epoch;
+    let profile = &book.policy.profile;
+    if !profile.mints_by_paying() {
+        check_field("epoch", "minted", Credits::ZERO, minted)?;
+    }
+    if profile.pays_all_to_workers() {
+        check_field("epoch", "burned", Credits::ZERO, burned)?;
+        check_field("epoch", "treasury", Credits::ZERO, treasury)?;
+    }
     let mut earned = Earnings::new();
-    for &(member, credits, work) in &epoch.earned {
+    for &(member, credits, _) in &epoch.earned {
         if !book.members.contains_key(&member) {
             return Err(LedgerError::UnknownMember { member });
         }
-        postings = postings.plus(Account::spendable(member), credits)?;
-        earned.insert(member, (credits, work));
+        earned.insert(member, credits);
     }
-    let change = Change::Epoch { mark, closings, earned };
-    Ok(Outcome { postings: postings.finish(), change })
+    let sum = |credits: &mut dyn Iterator<Item = Credits>| -> u128 {
+        credits.map(|credits| u128::from(credits.0)).sum()
+    };
+    let came = sum(&mut costs.chain([minted]));
+    let went = sum(&mut earned.values().copied().chain([burned, treasury]));
+    check_field("epoch", "earnings", came, went)?;
+    Ok(Payout { minted, burned, treasury, earned })
 }
 
 /// The session's payer and cap, if it may end like this at `at`.
@@ -308,7 +339,7 @@ impl Collector {
     ) -> Result<Option<(Epoch, Vec<Paper>)>, LedgerError> {
         let book = ledger.book();
         let (mut papers, mut sessions, mut lanes) = (Vec::new(), Vec::new(), 0);
-        let mut earned = Earnings::new();
+        let (mut payout, mut work) = (Payout::default(), Work::new());
         for (&request, collected) in &self.sessions {
             let Some(closing) = collected.closing(book, at, request)? else { continue };
             lanes += closing.lanes.len();
@@ -317,22 +348,30 @@ impl Collector {
             }
             sessions.push(EpochSession::of(request, &closing));
             papers.extend(collected.papers());
-            for (member, (credits, work)) in closing.earned {
-                let sum = earned.entry(member).or_default();
-                sum.0.0 += credits.0;
-                sum.1 += work;
+            payout.add(closing.payout);
+            for (member, flops) in closing.work {
+                *work.entry(member).or_default() += flops;
             }
         }
         if sessions.is_empty() {
             return Ok(None);
         }
-        let earned = earned.into_iter().map(|(member, (credits, work))| (member, credits, work));
+        // Who worked for nothing still worked.
+        let members: BTreeSet<_> = payout.earned.keys().chain(work.keys()).copied().collect();
+        let of = |member| {
+            let credits = payout.earned.get(&member).copied().unwrap_or_default();
+            (member, credits, work.get(&member).copied().unwrap_or_default())
+        };
+        let earned = members.into_iter().map(of);
         let epoch = Epoch {
             number: book.epochs + 1,
             papers: papers.len() as u64,
             evidence: evidence(&papers),
             sessions,
             earned: earned.collect(),
+            minted: payout.minted,
+            burned: payout.burned,
+            treasury: payout.treasury,
         };
         Ok(Some((epoch, papers)))
     }
@@ -360,7 +399,7 @@ impl Collected {
         match &self.settlement {
             Some(settlement) => settle::closing(book, open, vouched, settlement).map(Some),
             None if at < expires_at(book, &cap) => Ok(None),
-            None => Ok(Some(settle::by_vouchers(vouched, false))),
+            None => Ok(Some(settle::by_vouchers(book, open, vouched, false))),
         }
     }
 

@@ -3,7 +3,8 @@
 use crate::entry::{Account, Posting};
 use talka_base::model::ShapeError;
 use talka_base::{
-    Blame, Credits, EntryHash, Factor, MemberId, NodeId, RequestId, SignatureError, Tick,
+    Blame, Credits, EntryHash, Factor, MemberId, ModelId, NodeId, ProposalId, RequestId,
+    SignatureError, Tick,
 };
 
 /// An event or entry that the ledger does not take. The ledger is unchanged.
@@ -46,6 +47,9 @@ pub enum LedgerError {
     Empty,
     #[error("policy has version {found}, this program knows {expected}: update it")]
     PolicyVersion { expected: u16, found: u16 },
+    /// Values with which no network could live, or no replay could compute.
+    #[error("policy has {field} {found}, expected {min} to {max}")]
+    PolicyField { field: &'static str, found: u64, min: u64, max: u64 },
     #[error("{what} name {found:?}, expected 1 to {max} bytes without control characters")]
     Name { what: &'static str, found: String, max: usize },
 
@@ -70,7 +74,6 @@ pub enum LedgerError {
         "node {by} may not remove node {node}: only the founder and nodes of its own member may"
     )]
     ForeignNode { node: NodeId, by: NodeId },
-
     #[error("order has serial {found}, expected {expected}: each is one more than the last")]
     Serial { expected: u64, found: u64 },
     #[error("member {member} has no root key yet: only a root delegates and revokes")]
@@ -79,6 +82,41 @@ pub enum LedgerError {
         "delegation to node {node} expires at {expires_at:?}, expected after {from:?} and by {until:?}"
     )]
     Delegation { node: NodeId, expires_at: Tick, from: Tick, until: Tick },
+
+    #[error("member {member} has no account")]
+    UnknownMember { member: MemberId },
+    #[error(
+        "node {node} may not act for member {member}: its root key delegated nothing to it, or no longer"
+    )]
+    NotDelegated { node: NodeId, member: MemberId },
+    #[error("member {member} is suspended by the members' decision")]
+    Suspended { member: MemberId },
+
+    #[error("stake order has {field} {found}, expected {min} to {max}")]
+    Stake { field: &'static str, found: u64, min: u64, max: u64 },
+    #[error("the stake of member {member} is locked until {until:?}, it is {now:?}")]
+    Locked { member: MemberId, until: Tick, now: Tick },
+    #[error("no credits of member {member} are to expire")]
+    NothingExpires { member: MemberId },
+    #[error("common work has {found} tasks, expected 1 to {max}")]
+    TaskCount { found: usize, max: usize },
+
+    #[error("proposal {proposal} was due to be decided at {since:?}, and comes first")]
+    Undecided { proposal: ProposalId, since: Tick },
+    #[error("proposal {proposal} is decided from {from:?} on, it is {now:?}")]
+    NotDecided { proposal: ProposalId, from: Tick, now: Tick },
+    #[error("member {member} has an open proposal, {proposal}: one at a time")]
+    OpenProposal { member: MemberId, proposal: ProposalId },
+    #[error("there is no proposal {proposal}")]
+    UnknownProposal { proposal: ProposalId },
+    #[error("votes on {proposal} are taken from {from:?} until {until:?}, it is {now:?}")]
+    NotVoting { proposal: ProposalId, from: Tick, until: Tick, now: Tick },
+    #[error("member {member} voted on {proposal} before: a vote stands")]
+    Voted { member: MemberId, proposal: ProposalId },
+    #[error("member {member} has no vote: it joined later, or staked nothing until voting ends")]
+    NoVote { member: MemberId },
+    #[error("the members decided to take no requests for model {model}")]
+    Forbidden { model: ModelId },
 
     #[error("request {request} has {prompt_tokens} prompt tokens, expected at least 1")]
     NoPrompt { request: RequestId, prompt_tokens: u32 },
@@ -118,8 +156,6 @@ pub enum LedgerError {
     Count { what: &'static str, found: usize, min: usize, max: usize },
     #[error("{what} {found} comes after {after}: they go up, each once")]
     Order { what: &'static str, found: String, after: String },
-    #[error("{member} is no member of this network")]
-    UnknownMember { member: MemberId },
     #[error("epoch {epoch} is not what its papers give")]
     OtherPapers { epoch: u64 },
     #[error("lane {lane} comes after lane {after}: lanes go up, each once")]
@@ -151,6 +187,14 @@ impl LedgerError {
             | Self::Closed { .. }
             | Self::Busy { .. }
             | Self::NothingOwed { .. }
+            | Self::NotDelegated { .. }
+            | Self::Suspended { .. }
+            | Self::Locked { .. }
+            | Self::NothingExpires { .. }
+            | Self::Undecided { .. }
+            | Self::NotDecided { .. }
+            | Self::NotVoting { .. }
+            | Self::Forbidden { .. }
             | Self::NotExpired { .. }
             | Self::Removed { .. }
             | Self::RatedLately { .. } => Blame::Nobody,
@@ -161,10 +205,18 @@ impl LedgerError {
             | Self::Backwards { .. }
             | Self::Postings { .. }
             | Self::Founding { .. }
-            | Self::Name { .. }
+            | Self::PolicyField { .. }
             | Self::Serial { .. }
+            | Self::UnknownMember { .. }
+            | Self::Stake { .. }
+            | Self::TaskCount { .. }
+            | Self::OpenProposal { .. }
+            | Self::UnknownProposal { .. }
+            | Self::Voted { .. }
+            | Self::NoVote { .. }
             | Self::NoRoot { .. }
             | Self::Delegation { .. }
+            | Self::Name { .. }
             | Self::Mismatch { .. }
             | Self::NotAMember { .. }
             | Self::NodeTaken { .. }
@@ -182,7 +234,6 @@ impl LedgerError {
             | Self::Count { .. }
             | Self::LaneOrder { .. }
             | Self::Order { .. }
-            | Self::UnknownMember { .. }
             | Self::OtherPapers { .. }
             | Self::BeyondCap { .. }
             | Self::LaneClosed { .. }

@@ -6,19 +6,21 @@
 //! Which service it was is nobody's business but the head's, and not recorded.
 
 use crate::{
-    book::{Book, Cap, Change, Closing, Earnings},
+    book::{Book, Cap, Change, Closing},
     entry::{Account, Event},
     error::LedgerError,
     policy::Policy,
     price::quote,
+    profile::Payout,
     rules::{
-        Outcome, Postings, cap_for, check_field, check_network, closing_postings, member_of,
-        new_request,
+        Outcome, Postings, acting_member, cap_for, check_field, check_network, closing_postings,
+        member_of, new_request,
     },
 };
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use talka_base::{
-    Credits, Encoded, Flops, MemberId, ModelShape, NetworkId, NodeId, RequestId, Signed, Tick,
+    Credits, Encoded, MemberId, ModelShape, NetworkId, NodeId, RequestId, Signed, Tick,
 };
 
 /// A tariff by multiple is above this many thousandths of the network's price.
@@ -135,7 +137,7 @@ pub(crate) fn hold(
     let mark = new_request(book, at, event, request)?;
     let paper = forwarding.verify_by(&forwarding.claimed_value().head.0)?;
     check_network(book, "forwarding", paper.network)?;
-    check_field("forwarding", "payer", member_of(book, paper.head)?, paper.payer)?;
+    check_field("forwarding", "payer", acting_member(book, at, paper.head)?, paper.payer)?;
     if paper.prompt_tokens == 0 {
         return Err(LedgerError::NoPrompt { request, prompt_tokens: 0 });
     }
@@ -178,10 +180,12 @@ pub(crate) fn pay(
         }
     }
     let cost = promised.tariff.price(paper.prompt_tokens, paper.new_tokens, &book.policy);
+    // Fewer tokens cost no more, unless the members decided on other prices in between.
+    let cost = cost.min(cap.credits);
     let carrier = member_of(book, promised.head)?;
-    // Carrying is no work that a stage did.
-    let earned = Earnings::from([(carrier, (cost, Flops(0)))]);
-    let closing = Closing { cost, earned, ..Closing::nothing(true) };
+    // Carrying is no work that a stage did, and what it costs outside is nothing that a profile could keep a part of.
+    let payout = Payout { earned: BTreeMap::from([(carrier, cost)]), ..Payout::default() };
+    let closing = Closing { cost, payout, ..Closing::nothing(true) };
     let postings = closing_postings(cap, &closing)?;
     Ok(Outcome { postings, change: Change::Settle { request, mark, closing } })
 }

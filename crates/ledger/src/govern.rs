@@ -6,9 +6,13 @@
 //! votes are cast once and stand. Nobody is paid for proposing or voting, and nothing is escrowed: a member has one open
 //! proposal at a time.
 
+mod rules;
+
+pub(crate) use rules::{check_nothing_waits, decide, propose, vote};
+
 use crate::{entry::check_text, error::LedgerError, policy::Policy};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use talka_base::{
     Credits, Encoded, Factor, MemberId, ModelId, NetworkId, NodeId, ProposalId, Tick, encode,
 };
@@ -199,6 +203,19 @@ pub struct Ballot {
     pub votes: BTreeMap<MemberId, (Choice, u64)>,
     /// How it ended, and the entry that says so.
     pub decided: Option<(Outcome, u64)>,
+}
+
+/// What the members decided, and what they are deciding.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Assembly {
+    /// Every proposal ever made.
+    pub ballots: BTreeMap<ProposalId, Ballot>,
+    /// Those not yet decided, by when that is due.
+    pub waiting: BTreeSet<(Tick, ProposalId)>,
+    /// Models that no request is taken for.
+    pub forbidden: BTreeSet<ModelId>,
+    /// Members that may not act.
+    pub suspended: BTreeSet<MemberId>,
 }
 
 /// How votes stand.

@@ -8,7 +8,11 @@
 //!
 //! Orders are numbered by the ledger, each one more than the last, so that an old one cannot be played again.
 
-use crate::error::LedgerError;
+use crate::{
+    book::{Book, Change},
+    error::LedgerError,
+    rules::{Outcome, check_network},
+};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use talka_base::{Encoded, MemberId, NetworkId, NodeId, Signed, Tick};
@@ -52,6 +56,25 @@ pub enum KeyChange {
 impl Encoded for KeyOrder {
     const NAME: &'static str = "key order";
     const SIZE_MAX: usize = 192;
+}
+
+/// Decides about a key order.
+pub(crate) fn judge(
+    book: &Book,
+    at: Tick,
+    order: &Signed<KeyOrder>,
+) -> Result<Outcome, LedgerError> {
+    let paper = order.claimed_value();
+    let member = paper.member;
+    let account = book.members.get(&member).ok_or(LedgerError::UnknownMember { member })?;
+    let keys = account.keys.changed(at, order)?;
+    check_network(book, "key order", paper.network)?;
+    if let KeyChange::Delegate { node, .. } = paper.change
+        && !account.nodes.contains(&node)
+    {
+        return Err(LedgerError::NotAMember { node });
+    }
+    Ok(Outcome { postings: Vec::new(), change: Change::Keys { member, keys } })
 }
 
 /// The longest delegation, in milliseconds: a year and a day.

@@ -6,7 +6,7 @@
 //! machine without clock or keys of its own; neither is part of what all nodes must agree on, but both reckon
 //! in the ledger's integers, so that they agree on what is due.
 
-use crate::{policy::Policy, price::price_floor, voucher::Voucher};
+use crate::{policy::Policy, voucher::Voucher};
 use std::collections::BTreeMap;
 use talka_base::{
     Blame, Credits, Keypair, LayerSpan, ModelId, ModelShape, NetworkId, NodeId, RequestId,
@@ -51,7 +51,7 @@ pub fn due(
     logits: u32,
     policy: &Policy,
 ) -> Credits {
-    price_floor(shape.flops(span, from..to, logits), shape.precision, policy)
+    policy.profile.charge_part(shape, span, from..to, logits, policy)
 }
 
 /// What the two ends of a lane agreed on when it was opened.

@@ -5,6 +5,8 @@ use crate::{
     entry::{Account, Bucket, Entry, Event, Founding, Posting},
     error::{LedgerError, ReplayError},
     forward::OpenForwarding,
+    govern::Ballot,
+    lots,
     order::Witnesses,
     policy::Policy,
     removal::RemovedNode,
@@ -16,8 +18,8 @@ use crate::{
 };
 use std::collections::BTreeMap;
 use talka_base::{
-    Amount, Credits, EntryHash, Keypair, MemberId, NetworkId, NodeId, RequestId, Signed, Tick,
-    TreeHash,
+    Amount, Credits, EntryHash, Keypair, MemberId, ModelId, NetworkId, NodeId, ProposalId,
+    RequestId, Signed, Tick, TreeHash,
 };
 
 /// The state after some entries, from the founding on. Two ledgers that applied the same entries
@@ -116,7 +118,7 @@ impl Ledger {
         let Outcome { postings, change } = rules::judge(&self.book, entry.at, &entry.event)?;
         self.check_fields(entry)?;
         check_postings(&postings, &entry.postings)?;
-        self.book.post(&postings);
+        self.book.post(entry.at, &postings);
         self.book.fold(entry.at, change);
         self.book.entries += 1;
         self.book.head = entry.hash();
@@ -175,7 +177,7 @@ impl Ledger {
         self.book.founder
     }
 
-    /// The founding policy.
+    /// The policy in force: the founding one until the members decide on another.
     pub const fn policy(&self) -> &Policy {
         &self.book.policy
     }
@@ -336,6 +338,49 @@ impl Ledger {
         caps.filter(|(_, cap)| rules::expires_at(&self.book, cap) <= now)
             .map(|(request, _)| request)
             .collect()
+    }
+
+    /// Members with credits that expire at `now`: what [`Event::Expired`] may burn.
+    pub fn expiring_now(&self, now: Tick) -> Vec<MemberId> {
+        let members = self.book.members.keys().copied();
+        members.filter(|member| lots::due(&self.book, now, *member) > Credits::ZERO).collect()
+    }
+
+    /// What of a member's credits expires within the time of which the policy warns, counted from `now`, and when the
+    /// first of it does; nothing if nothing does.
+    pub fn expiring_soon(&self, member: &MemberId, now: Tick) -> Option<(Credits, Tick)> {
+        lots::warning(&self.book, now, *member)
+    }
+
+    /// The proposal to be decided before anything else may be recorded at `now`.
+    pub fn undecided(&self, now: Tick) -> Option<ProposalId> {
+        let (since, proposal) = self.book.assembly.waiting.first()?;
+        (now >= *since).then_some(*proposal)
+    }
+
+    /// Every proposal ever made, by id.
+    pub fn ballots(&self) -> impl Iterator<Item = (ProposalId, &Ballot)> {
+        self.book.assembly.ballots.iter().map(|(&id, ballot)| (id, ballot))
+    }
+
+    /// One proposal.
+    pub fn ballot(&self, proposal: &ProposalId) -> Option<&Ballot> {
+        self.book.assembly.ballots.get(proposal)
+    }
+
+    /// Whether requests for a model are taken.
+    pub fn is_allowed(&self, model: &ModelId) -> bool {
+        !self.book.assembly.forbidden.contains(model)
+    }
+
+    /// Whether a member was suspended by the others.
+    pub fn is_suspended(&self, member: &MemberId) -> bool {
+        self.book.assembly.suspended.contains(member)
+    }
+
+    /// The number that the next report of common work carries.
+    pub const fn next_report(&self) -> u64 {
+        self.book.purse.serial + 1
     }
 }
 

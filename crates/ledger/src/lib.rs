@@ -29,6 +29,7 @@ mod block;
 mod book;
 mod checkpoint;
 mod claim;
+pub mod common_work;
 mod entry;
 pub mod epoch;
 mod error;
@@ -37,7 +38,7 @@ pub mod govern;
 pub mod keys;
 pub mod lane;
 mod ledger;
-pub mod lots;
+mod lots;
 pub mod note;
 pub mod order;
 mod policy;
@@ -67,8 +68,10 @@ pub use epoch::{Collector, Epoch};
 pub use error::{LedgerError, ReplayError};
 pub use forward::{Delivery, Forwarding, OpenForwarding, TARIFF_PER_MILLE_ABOVE, Tariff};
 pub use ledger::Ledger;
+pub use lots::Lots;
 pub use policy::{
-    GRANT_DEFAULT, POLICY_VERSION, Policy, PrecisionFactors, RESERVATION_MS_MAX_DEFAULT,
+    DAY_BUDGET_DEFAULT, EXPIRY_DEFAULT, Expiry, GRANT_DEFAULT, POLICY_VERSION, Policy,
+    PrecisionFactors, RESERVATION_MS_MAX_DEFAULT,
 };
 pub use price::{price, quote};
 pub use profile::Profile;

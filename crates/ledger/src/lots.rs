@@ -5,23 +5,59 @@
 //! all that ever left, or nothing. Credits that move between a member's own buckets do not leave: a reservation that is given
 //! up makes no credits younger, and neither does a stake.
 
-use crate::stake::DAY_MS;
+use crate::{
+    book::{Book, Change},
+    entry::Account,
+    error::LedgerError,
+    rules::{Outcome, Postings},
+    stake::DAY_MS,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use talka_base::{Credits, Tick};
+use talka_base::{Credits, MemberId, Tick};
 
 /// A member's credits by the day on which they came. Their sum is the sum of the member's buckets.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lots(BTreeMap<u64, Credits>);
 
+/// Decides about the expiry of a member's credits: what is older than the policy allows, and not set aside or
+/// staked, is burned. Anybody can say when that is due; the sequencer does.
+pub(crate) fn judge(book: &Book, at: Tick, member: MemberId) -> Result<Outcome, LedgerError> {
+    let due = due(book, at, member);
+    if due == Credits::ZERO {
+        return Err(LedgerError::NothingExpires { member });
+    }
+    let postings = Postings::default()
+        .minus(Account::spendable(member), due)?
+        .plus(Account::Burn, due)?
+        .finish();
+    Ok(Outcome { postings, change: Change::Nothing })
+}
+
+/// What of a member's credits expires at `at`.
+pub(crate) fn due(book: &Book, at: Tick, member: MemberId) -> Credits {
+    let Some(expiry) = book.policy.expiry else { return Credits::ZERO };
+    let old = book.lots.get(&member).map_or(Credits::ZERO, |lots| lots.older(at, expiry.days));
+    old.min(book.credits(Account::spendable(member)))
+}
+
+/// What of a member's credits will be older than the policy allows within its time of warning, and when the first of it is.
+pub(crate) fn warning(book: &Book, at: Tick, member: MemberId) -> Option<(Credits, Tick)> {
+    let expiry = book.policy.expiry?;
+    let lots = book.lots.get(&member)?;
+    let soon = lots.older(at, expiry.days - expiry.warning_days);
+    let first = lots.next_expiry(expiry.days)?;
+    (soon > Credits::ZERO).then_some((soon, Tick(first * DAY_MS)))
+}
+
 /// Days since 1970-01-01 UTC.
-pub const fn day_of(at: Tick) -> u64 {
+pub(crate) const fn day_of(at: Tick) -> u64 {
     at.0 / DAY_MS
 }
 
 impl Lots {
     /// `credits` came at `at`.
-    pub fn add(&mut self, at: Tick, credits: Credits) {
+    pub(crate) fn add(&mut self, at: Tick, credits: Credits) {
         if credits > Credits::ZERO {
             self.0.entry(day_of(at)).or_default().0 += credits.0;
         }
@@ -31,7 +67,7 @@ impl Lots {
     ///
     /// # Panics
     /// If the lots hold less: the rules compared the balance.
-    pub fn take(&mut self, credits: Credits) {
+    pub(crate) fn take(&mut self, credits: Credits) {
         let mut left = credits.0;
         while left > 0 {
             let mut oldest = self.0.first_entry().expect("lots sum to the member's buckets");
@@ -45,13 +81,13 @@ impl Lots {
     }
 
     /// What is `days` or more older than `at`.
-    pub fn older(&self, at: Tick, days: u16) -> Credits {
+    pub(crate) fn older(&self, at: Tick, days: u16) -> Credits {
         let Some(cutoff) = day_of(at).checked_sub(days.into()) else { return Credits::ZERO };
         Credits(self.0.range(..=cutoff).map(|(_, lot)| lot.0).sum())
     }
 
     /// The day on which the oldest lot expires, in days since 1970.
-    pub fn next_expiry(&self, days: u16) -> Option<u64> {
+    pub(crate) fn next_expiry(&self, days: u16) -> Option<u64> {
         self.0.first_key_value().map(|(day, _)| day + u64::from(days))
     }
 

@@ -1,4 +1,5 @@
-//! What work costs: FLOPs by the model's shape, times the precision's factor. Integers only.
+//! What work costs: FLOPs by the model's shape, times the precision's factor; where a profile sells tokens, its price.
+//! Integers only.
 //!
 //! Unlike the system it follows, one formula serves the estimate and the charge, so that the
 //! estimate really is a bound.
@@ -23,6 +24,13 @@ pub(crate) fn price_floor(flops: Flops, precision: Precision, policy: &Policy) -
     Credits(u64::try_from(micro).unwrap_or(u64::MAX))
 }
 
+/// The work that `credits` pay for, at least some: for whoever knows an amount and not what was done for it.
+pub(crate) fn work_for(credits: Credits, precision: Precision, policy: &Policy) -> Flops {
+    let per_mille = policy.precision_per_mille.of(precision).max(1);
+    let flops = u128::from(credits.0) * FLOPS_PER_MILLE_PER_MICRO / u128::from(per_mille);
+    Flops(u64::try_from(flops).unwrap_or(u64::MAX).max(1))
+}
+
 fn scaled(flops: Flops, precision: Precision, policy: &Policy) -> u128 {
     u128::from(flops.0) * u128::from(policy.precision_per_mille.of(precision))
 }
@@ -40,7 +48,7 @@ pub fn quote(
     policy: &Policy,
 ) -> Credits {
     let positions = prompt_tokens.saturating_add(max_new_tokens);
-    price(shape.flops(shape.span(), 0..positions, max_new_tokens), shape.precision, policy)
+    policy.profile.charge(shape, positions, max_new_tokens, policy)
 }
 
 /// The bundled model's, for tests.

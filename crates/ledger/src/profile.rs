@@ -13,10 +13,15 @@ pub mod fei;
 pub mod gft;
 pub mod neuro;
 
-use crate::{policy::Policy, price::price, share::in_proportion, standing::MULTIPLIER_MAX};
+use crate::{
+    policy::Policy,
+    price::{price, price_floor},
+    share::{divide, in_proportion},
+    standing::{MULTIPLIER_MAX, Standing},
+};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
-use talka_base::{Credits, Factor, Flops, MemberId, ModelShape, fixed::MILLION};
+use std::{collections::BTreeMap, ops::Range};
+use talka_base::{Credits, Factor, Flops, LayerSpan, MemberId, ModelShape, Tick, fixed::MILLION};
 
 /// Which economy a network follows, with its constants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +59,11 @@ impl Default for Rating {
 }
 
 impl Rating {
+    /// What the ledger knows of a node at `at`.
+    pub(crate) fn of(standing: &Standing, at: Tick) -> Self {
+        Self { multiplier: standing.multiplier(at), reliability: standing.reliability() }
+    }
+
     /// Work times both factors, in units of 10^-8 FLOP: below 2^96, and something wherever there is work.
     pub(crate) fn weighs(self, work: Flops) -> u128 {
         let multiplier = self.multiplier.clamp(Factor(1), MULTIPLIER_MAX);
@@ -95,6 +105,23 @@ pub struct Payout {
     pub treasury: Credits,
     /// By member.
     pub earned: BTreeMap<MemberId, Credits>,
+}
+
+impl Payout {
+    /// Both together. Where that is more than any account can hold, it stays so: no posting can have it.
+    pub(crate) fn add(&mut self, other: Self) {
+        for (sum, more) in [
+            (&mut self.minted, other.minted),
+            (&mut self.burned, other.burned),
+            (&mut self.treasury, other.treasury),
+        ] {
+            sum.0 = sum.0.saturating_add(more.0);
+        }
+        for (member, more) in other.earned {
+            let sum = self.earned.entry(member).or_default();
+            sum.0 = sum.0.saturating_add(more.0);
+        }
+    }
 }
 
 /// Common work that no request pays for, by kind. Profiles count different things, and nothing for what they do not count.
@@ -191,6 +218,31 @@ impl Profile {
         }
     }
 
+    /// What a stage's part of [`Profile::charge`] is: for running `span` over `positions`, with `logits` of them. Rounded
+    /// down, so that all parts together never come to more than the whole.
+    pub fn charge_part(
+        &self,
+        shape: &ModelShape,
+        span: LayerSpan,
+        positions: Range<u32>,
+        logits: u32,
+        policy: &Policy,
+    ) -> Credits {
+        let work = shape.flops(span, positions.clone(), logits);
+        match self {
+            Self::Coop(_) | Self::Gft | Self::Fei(_) => price_floor(work, shape.precision, policy),
+            Self::Neuro(neuro) => {
+                let all = shape.flops(shape.span(), positions.clone(), logits);
+                let whole = neuro.charge_between(positions);
+                if all == Flops(0) {
+                    return Credits::ZERO;
+                }
+                Credits(divide(whole.0, work.0.into(), all.0.into()).0)
+            }
+            Self::Tokenless => Credits::ZERO,
+        }
+    }
+
     /// What a million tokens cost now, where tokens have a price; elsewhere FLOPs have one.
     pub fn per_million_tokens(&self) -> Option<Credits> {
         match self {
@@ -209,6 +261,16 @@ impl Profile {
             Self::Neuro(neuro) => neuro.payout(cost, stages),
             Self::Tokenless => Payout::default(),
         }
+    }
+
+    /// Whether paying for work creates credits.
+    pub const fn mints_by_paying(&self) -> bool {
+        matches!(self, Self::Gft)
+    }
+
+    /// Whether all that payers pay is earned by workers.
+    pub const fn pays_all_to_workers(&self) -> bool {
+        matches!(self, Self::Coop(_) | Self::Tokenless)
     }
 
     /// What a task is worth in common work, before the epoch's budget bounds it.

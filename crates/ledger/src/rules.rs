@@ -2,17 +2,17 @@
 
 use crate::{
     book::{Book, Cap, Change, Closing, Mark, OpenReservation},
-    claim,
+    claim, common_work,
     entry::{Account, Event, Founding, Posting, ReleaseReason},
     epoch,
     error::LedgerError,
-    forward,
+    forward, govern, keys, lots,
     order::witnesses,
-    policy::POLICY_VERSION,
     price::quote,
+    profile::Payout,
     removal,
     request::{Cancellation, Reservation},
-    settle, standing,
+    settle, stake, standing,
 };
 use std::collections::BTreeMap;
 use talka_base::{
@@ -30,9 +30,10 @@ pub(crate) struct Outcome {
 pub(crate) fn judge(book: &Book, at: Tick, event: &Event) -> Result<Outcome, LedgerError> {
     event.check_bounds()?;
     check_founding_comes_first(book, event)?;
+    govern::check_nothing_waits(book, at, event)?;
     let outcome = match event {
         Event::Founded(founding) => found(founding),
-        Event::Joined { membership } => join(book, membership),
+        Event::Joined { membership } => join(book, at, membership),
         Event::Reserved { reservation } => reserve(book, at, event, reservation),
         Event::Settled { settlement } => settle::judge(book, at, event, settlement),
         Event::Released { request, reason } => release(book, at, event, *request, reason),
@@ -44,6 +45,13 @@ pub(crate) fn judge(book: &Book, at: Tick, event: &Event) -> Result<Outcome, Led
         Event::Removed { removal } => removal::judge(book, removal),
         Event::Rated { rating } => standing::rate(book, at, event, rating),
         Event::Judged { judgement } => standing::judge(book, at, event, judgement),
+        Event::Expired { member } => lots::judge(book, at, *member),
+        Event::Staked { order } => stake::judge(book, at, order),
+        Event::KeysChanged { order } => keys::judge(book, at, order),
+        Event::Rewarded { report } => common_work::judge(book, at, report),
+        Event::Proposed { proposal } => govern::propose(book, at, proposal),
+        Event::Voted { vote } => govern::vote(book, at, vote),
+        Event::Decided { proposal } => govern::decide(book, at, *proposal),
     }?;
     check_sums(book, &outcome.postings)?;
     Ok(outcome)
@@ -62,10 +70,7 @@ fn check_founding_comes_first(book: &Book, event: &Event) -> Result<(), LedgerEr
 }
 
 fn found(founding: &Founding) -> Result<Outcome, LedgerError> {
-    let (expected, found) = (POLICY_VERSION, founding.policy.version);
-    if found != expected {
-        return Err(LedgerError::PolicyVersion { expected, found });
-    }
+    founding.policy.check()?;
     let (node, grant) = (founding.founder, founding.policy.grant);
     open_account(node, node.into(), founding.founder_name.clone(), grant)
 }
@@ -83,11 +88,11 @@ fn open_account(
     Ok(Outcome { postings, change: Change::Join { node, member, name, granted } })
 }
 
-fn join(book: &Book, membership: &Signed<Membership>) -> Result<Outcome, LedgerError> {
+fn join(book: &Book, at: Tick, membership: &Signed<Membership>) -> Result<Outcome, LedgerError> {
     let inviter = membership.claimed_value().invited_by;
     let paper = membership.verify_by(&inviter.0)?;
     check_network(book, "membership", paper.network)?;
-    let inviting = member_of(book, inviter)?;
+    let inviting = acting_member(book, at, inviter)?;
     let &Membership { node, member, .. } = paper;
     if let Some(removed) = book.removed.get(&node) {
         return Err(LedgerError::Removed { node, height: removed.height });
@@ -123,8 +128,11 @@ fn reserve(
     let mark = new_request(book, at, event, request)?;
     let paper = reservation.verify_by(&reservation.claimed_value().head.0)?;
     check_network(book, "reservation", paper.network)?;
-    let owner = member_of(book, paper.head)?;
+    let owner = acting_member(book, at, paper.head)?;
     check_field("reservation", "payer", owner, paper.payer)?;
+    if book.assembly.forbidden.contains(&paper.model) {
+        return Err(LedgerError::Forbidden { model: paper.model });
+    }
     paper.shape.validate()?;
     if paper.prompt_tokens == 0 {
         return Err(LedgerError::NoPrompt { request, prompt_tokens: 0 });
@@ -177,7 +185,7 @@ fn release(
     }
     let signed = matches!(reason, ReleaseReason::Cancelled(_));
     let closing = match book.open.get(&request) {
-        Some(open) => settle::by_vouchers(settle::claimed(open), signed),
+        Some(open) => settle::by_vouchers(book, open, settle::claimed(open), signed),
         None => Closing::nothing(signed),
     };
     let postings = closing_postings(cap, &closing)?;
@@ -187,13 +195,10 @@ fn release(
 /// What was set aside pays whoever earned, and the rest returns.
 pub(crate) fn closing_postings(cap: Cap, closing: &Closing) -> Result<Vec<Posting>, LedgerError> {
     let rest = cap.credits.checked_sub(closing.cost).expect("no request costs more than its cap");
-    let mut postings = Postings::default()
+    let postings = Postings::default()
         .minus(Account::reserved(cap.payer), cap.credits)?
         .plus(Account::spendable(cap.payer), rest)?;
-    for (&member, &(share, _)) in &closing.earned {
-        postings = postings.plus(Account::spendable(member), share)?;
-    }
-    Ok(postings.finish())
+    Ok(postings.payout(&closing.payout)?.finish())
 }
 
 /// From when on what is set aside may be released as expired.
@@ -235,6 +240,18 @@ pub(crate) fn cap_for(
 
 pub(crate) fn member_of(book: &Book, node: NodeId) -> Result<MemberId, LedgerError> {
     book.nodes.get(&node).map(|record| record.member).ok_or(LedgerError::NotAMember { node })
+}
+
+/// The member for which `node` may act at `at`: ask for something, promise something, decide something.
+pub(crate) fn acting_member(book: &Book, at: Tick, node: NodeId) -> Result<MemberId, LedgerError> {
+    let member = member_of(book, node)?;
+    if !book.members[&member].keys.may_act(&node, at) {
+        return Err(LedgerError::NotDelegated { node, member });
+    }
+    if book.assembly.suspended.contains(&member) {
+        return Err(LedgerError::Suspended { member });
+    }
+    Ok(member)
 }
 
 pub(crate) fn check_network(
@@ -290,6 +307,18 @@ impl Postings {
 
     pub fn minus(self, account: Account, credits: Credits) -> Result<Self, LedgerError> {
         self.add(account, Amount::minus(credits))
+    }
+
+    /// What a profile makes of a cost.
+    pub fn payout(mut self, payout: &Payout) -> Result<Self, LedgerError> {
+        self = self
+            .minus(Account::Mint, payout.minted)?
+            .plus(Account::Burn, payout.burned)?
+            .plus(Account::Treasury, payout.treasury)?;
+        for (&member, &share) in &payout.earned {
+            self = self.plus(Account::spendable(member), share)?;
+        }
+        Ok(self)
     }
 
     fn add(mut self, account: Account, amount: Option<Amount>) -> Result<Self, LedgerError> {

@@ -1,19 +1,20 @@
 //! Turns receipts and vouchers into payment: who did which work, what it costs, how it is shared.
 //!
 //! The cost follows from the layers and positions that the stages and the head agree on. Lanes of stages that were
-//! lost are paid first, by their vouchers; the rest is shared in proportion to FLOPs and standing. Whether the
-//! work was done well is not asked here: that is an audit's question.
+//! lost are paid first, by their vouchers. What becomes of that and of the rest, the network's
+//! [`Profile`](crate::Profile) says. Whether the work was done well is not asked here: that is an audit's question.
 
 use crate::{
-    book::{Book, Change, Closing, Earnings, LaneClaim, LanePaid, OpenReservation},
+    book::{Book, Change, Closing, LaneClaim, LanePaid, OpenReservation},
     claim::{check_cap, check_voucher},
     entry::Event,
     error::LedgerError,
-    price::price,
+    price::work_for,
+    profile::{Contribution, Rating},
     removal::worker_of,
     request::Settlement,
     rules::{Outcome, cap_for, check_field, check_network, closing_postings},
-    share::{Breakdown, Part, Work, share_out},
+    share::{Breakdown, Part},
     voucher::Voucher,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -45,18 +46,25 @@ pub(crate) fn closing(
     let paper = settlement.verify_by(&open.reservation.head.0)?;
     check_network(book, "settlement", paper.network)?;
     check_reserved(open, paper)?;
-    let carried = by_vouchers(vouched(book, open, brought, paper)?, true);
-    check_cap(paper.request, open.cap, Credits::ZERO, carried.cost)?;
+    let mut closing = by_vouchers(book, open, vouched(book, open, brought, paper)?, true);
+    check_cap(paper.request, open.cap, Credits::ZERO, closing.cost)?;
     if paper.receipts.is_empty() {
-        return Ok(carried);
+        return Ok(closing);
     }
     let parts = parts(book, open, paper)?;
-    let shape = &open.reservation.shape;
+    let (policy, shape) = (&book.policy, &open.reservation.shape);
+    let cost = policy.profile.charge(shape, paper.positions, paper.logits, policy);
+    // Work within the reservation costs no more, unless the members decided on other prices in between.
+    let rest = Credits(cost.min(open.cap).0.saturating_sub(closing.cost.0));
+    let stages = contributions(book, open, &parts)?;
+    closing.pay(rest, policy.profile.payout(rest, &stages));
+    for stage in stages {
+        *closing.work.entry(stage.member).or_default() += stage.work;
+    }
+    closing
+        .lanes
+        .extend(paper.receipts.iter().map(|receipt| (lane_of(receipt), LanePaid::Receipt)));
     let flops = shape.flops(shape.span(), 0..paper.positions, paper.logits);
-    let cost = price(flops, shape.precision, &book.policy);
-    let rest = Credits(cost.0.saturating_sub(carried.cost.0));
-    let shares = share_out(rest, &by_member(book, open, &parts)?);
-    let mut closing = carried.and(shares, paper.receipts.iter().map(lane_of));
     closing.breakdown = Some(Breakdown { flops, precision: shape.precision, parts });
     Ok(closing)
 }
@@ -82,13 +90,21 @@ pub(crate) fn claimed(open: &OpenReservation) -> Vouched {
     open.claims.iter().map(|(&lane, claim)| (lane, owed(claim))).collect()
 }
 
-/// Pays every lane what its voucher says, and nothing else.
-pub(crate) fn by_vouchers(vouched: Vouched, signed: bool) -> Closing {
+/// Charges for every lane what its voucher says, and nothing else. Each amount is a payment of its own: what part of it
+/// reaches the stage, the profile says.
+pub(crate) fn by_vouchers(
+    book: &Book,
+    open: &OpenReservation,
+    vouched: Vouched,
+    signed: bool,
+) -> Closing {
+    let (policy, precision) = (&book.policy, open.reservation.shape.precision);
     let mut closing = Closing::nothing(signed);
-    for (lane, Owed { member, amount, .. }) in vouched {
-        let (earned, _) = closing.earned.entry(member).or_default();
-        earned.0 = earned.0.saturating_add(amount.0);
-        closing.cost.0 = closing.cost.0.saturating_add(amount.0);
+    for (lane, Owed { worker, member, amount }) in vouched {
+        let rating = Rating::of(&book.standing(&worker), open.at);
+        let work = work_for(amount, precision, policy);
+        let payout = policy.profile.payout(amount, &[Contribution { member, work, rating }]);
+        closing.pay(amount, payout);
         closing.lanes.insert(lane, LanePaid::Voucher(amount));
     }
     closing
@@ -137,20 +153,6 @@ pub(crate) fn add(
     Ok(())
 }
 
-impl Closing {
-    /// Also pays `shares` for work done on `lanes`.
-    fn and(mut self, shares: Earnings, lanes: impl Iterator<Item = u16>) -> Self {
-        for (member, (share, work)) in shares {
-            let (earned, flops) = self.earned.entry(member).or_default();
-            earned.0 += share.0;
-            *flops += work;
-            self.cost.0 += share.0;
-        }
-        self.lanes.extend(lanes.map(|lane| (lane, LanePaid::Receipt)));
-        self
-    }
-}
-
 /// The work lies within what was reserved. The bounds are those of [`quote`](crate::quote).
 fn check_reserved(open: &OpenReservation, paper: &Settlement) -> Result<(), LedgerError> {
     let reserved = &open.reservation;
@@ -186,8 +188,8 @@ fn parts(
         check_follows(next_layer, receipt.span, shape.layers)?;
         next_layer = receipt.span.end();
         // Quarantines are looked at as they were when the work began.
-        let standing = book.standing(&receipt.node);
-        parts.push(Part::new(receipt.node, receipt.flops(shape), &standing, open.at));
+        let rating = Rating::of(&book.standing(&receipt.node), open.at);
+        parts.push(Part { node: receipt.node, flops: receipt.flops(shape), rating });
     }
     if next_layer != shape.layers {
         return Err(LedgerError::Coverage { expected: next_layer, found: shape.layers });
@@ -195,16 +197,17 @@ fn parts(
     Ok(parts)
 }
 
-fn by_member(
+/// The same by member: of a node that was removed since, whose it was.
+fn contributions(
     book: &Book,
     open: &OpenReservation,
     parts: &[Part],
-) -> Result<BTreeMap<MemberId, Work>, LedgerError> {
-    let mut work = BTreeMap::<MemberId, Work>::new();
-    for part in parts {
-        work.entry(worker_of(book, part.node, open.height)?).or_default().add(part);
-    }
-    Ok(work)
+) -> Result<Vec<Contribution>, LedgerError> {
+    let contribution = |part: &Part| {
+        let member = worker_of(book, part.node, open.height)?;
+        Ok(Contribution { member, work: part.flops, rating: part.rating })
+    };
+    parts.iter().map(contribution).collect()
 }
 
 fn check_receipt(

@@ -4,9 +4,18 @@
 //! bounded by what is pledged; at most half of it to whoever reported, the rest burned. Unlike there, nothing spendable
 //! is touched: a member who pledged nothing and earned nothing has nothing to lose here.
 
+use crate::{
+    book::{Book, Change},
+    entry::{Account, Bucket},
+    error::LedgerError,
+    rules::{Outcome, Postings, acting_member, check_network},
+};
 use serde::{Deserialize, Serialize};
 use std::num::NonZeroU64;
-use talka_base::{Credits, Factor, Tick, fixed::MILLION, log2_millionths};
+use talka_base::{
+    Credits, Encoded, Factor, MemberId, NetworkId, NodeId, Signed, Tick, fixed::MILLION,
+    log2_millionths,
+};
 
 /// Milliseconds of a day.
 pub(crate) const DAY_MS: u64 = 24 * 60 * 60 * 1000;
@@ -43,6 +52,119 @@ impl Default for StakeRules {
 
 /// How long a stake is locked unless its order says otherwise, in days.
 pub const LOCK_DAYS_DEFAULT: u16 = 30;
+
+/// "Change my stake so", signed by a node that acts for the member.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StakeOrder {
+    /// The network whose ledger this is for.
+    pub network: NetworkId,
+    /// The node that signs.
+    pub by: NodeId,
+    /// 1 for the member's first order, then one more each, so that none works twice.
+    pub serial: u64,
+    /// What changes.
+    pub change: StakeChange,
+}
+
+/// What a [`StakeOrder`] changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StakeChange {
+    /// Spendable credits are staked, and all that is staked is locked for so long at least.
+    Lock {
+        /// How much is added.
+        credits: Credits,
+        /// From now on, in days.
+        days: u16,
+    },
+    /// Staked credits are spendable again, once the lock is over.
+    Unlock {
+        /// How much.
+        credits: Credits,
+    },
+}
+
+impl Encoded for StakeOrder {
+    const NAME: &'static str = "stake order";
+    const SIZE_MAX: usize = 128;
+}
+
+/// What the ledger keeps of a member's stake beside its amount.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StakeLock {
+    /// Until when it cannot be unlocked.
+    pub until: Tick,
+    /// Orders taken so far.
+    pub serial: u64,
+}
+
+/// Decides about a stake order.
+pub(crate) fn judge(
+    book: &Book,
+    at: Tick,
+    order: &Signed<StakeOrder>,
+) -> Result<Outcome, LedgerError> {
+    let paper = order.verify_by(&order.claimed_value().by.0)?;
+    check_network(book, "stake order", paper.network)?;
+    let member = acting_member(book, at, paper.by)?;
+    let lock = book.members[&member].stake;
+    let (expected, found) = (lock.serial + 1, paper.serial);
+    if found != expected {
+        return Err(LedgerError::Serial { expected, found });
+    }
+    let (spendable, staked) = (Account::spendable(member), Account::Member(member, Bucket::Stake));
+    let (from, to, credits, until) = match paper.change {
+        StakeChange::Lock { credits, days } => {
+            check_lock(&book.policy.stake, book.credits(staked), credits, days)?;
+            (spendable, staked, credits, locked_until(lock.until, at, days))
+        }
+        StakeChange::Unlock { .. } if at < lock.until => {
+            return Err(LedgerError::Locked { member, until: lock.until, now: at });
+        }
+        StakeChange::Unlock { credits } => (staked, spendable, credits, lock.until),
+    };
+    let postings = Postings::default().minus(from, credits)?.plus(to, credits)?.finish();
+    let lock = StakeLock { until, serial: found };
+    Ok(Outcome { postings, change: Change::Stake { member, lock } })
+}
+
+fn check_lock(
+    rules: &StakeRules,
+    staked: Credits,
+    credits: Credits,
+    days: u16,
+) -> Result<(), LedgerError> {
+    let room = rules.most.0.saturating_sub(staked.0);
+    let (min, max) = (rules.lock_days_min.into(), rules.lock_days_max.into());
+    for (field, found, min, max) in
+        [("credits", credits.0, rules.least.0, room), ("days", days.into(), min, max)]
+    {
+        if !(min..=max).contains(&found) {
+            return Err(LedgerError::Stake { field, found, min, max });
+        }
+    }
+    Ok(())
+}
+
+/// The postings of a penalty: stake first, then held earnings; a part to `reporter`, the rest burned.
+pub(crate) fn penalty(
+    book: &Book,
+    member: MemberId,
+    penalty: Credits,
+    reporter: Option<MemberId>,
+) -> Result<Postings, LedgerError> {
+    let [stake, held] = [Bucket::Stake, Bucket::Held].map(|b| Account::Member(member, b));
+    let part = if reporter.is_some() { book.policy.stake.reporter } else { Factor::ZERO };
+    let slash = slash(penalty, book.credits(stake), book.credits(held), part);
+    let postings = Postings::default()
+        .minus(stake, slash.from_stake)?
+        .minus(held, slash.from_held)?
+        .plus(Account::Burn, slash.burned)?;
+    match reporter {
+        Some(reporter) => postings.plus(Account::spendable(reporter), slash.reporter),
+        None => Ok(postings),
+    }
+}
 
 /// When a stake that was locked until `current` is free again after more is added at `at`: the later date counts.
 pub fn locked_until(current: Tick, at: Tick, days: u16) -> Tick {

@@ -6,8 +6,11 @@
 
 use crate::{
     book::{Book, ClosedSession, History, Mark, Member, NodeRecord, OpenReservation},
+    common_work::Purse,
     entry::Account,
     forward::OpenForwarding,
+    govern::{Assembly, Ballot},
+    lots::Lots,
     order::Witnesses,
     policy::Policy,
     removal::RemovedNode,
@@ -16,7 +19,8 @@ use crate::{
 };
 use serde::{Deserialize, Serialize};
 use talka_base::{
-    Amount, Encoded, EntryHash, MemberId, NetworkId, NodeId, RequestId, Tick, TreeHash, encode,
+    Amount, Encoded, EntryHash, MemberId, ModelId, NetworkId, NodeId, ProposalId, RequestId, Tick,
+    TreeHash, encode,
 };
 
 /// One thing that the entries amount to.
@@ -61,6 +65,16 @@ pub enum StateRecord {
     Closed(Tick, RequestId, ClosedSession),
     /// How many epochs were closed, and where the last one stands.
     Epochs(u64, Option<Mark>),
+    /// When a member's credits came.
+    Lots(MemberId, Lots),
+    /// A proposal and its votes.
+    Ballot(ProposalId, Ballot),
+    /// A model that no request is taken for.
+    Forbidden(ModelId),
+    /// A member that may not act.
+    Suspended(MemberId),
+    /// What was paid for common work. Always the last record.
+    Purse(Purse),
 }
 
 impl Encoded for StateRecord {
@@ -95,7 +109,12 @@ pub(crate) fn records(book: &Book) -> impl Iterator<Item = StateRecord> {
         last_epoch,
         standings,
         breakdowns: _,
+        lots,
+        assembly,
+        purse,
     } = book;
+    // Which proposals wait follows from the ballots.
+    let Assembly { ballots, waiting: _, forbidden, suspended } = assembly;
     let chain = StateRecord::Chain {
         network: *network,
         name: name.clone(),
@@ -119,6 +138,11 @@ pub(crate) fn records(book: &Book) -> impl Iterator<Item = StateRecord> {
         .chain(standings.iter().map(|(&id, standing)| StateRecord::Standing(id, standing.clone())))
         .chain(closed.iter().map(closed_record))
         .chain([StateRecord::Epochs(*epochs, *last_epoch)])
+        .chain(lots.iter().map(|(&id, lots)| StateRecord::Lots(id, lots.clone())))
+        .chain(ballots.iter().map(|(&id, ballot)| StateRecord::Ballot(id, ballot.clone())))
+        .chain(forbidden.iter().map(|&model| StateRecord::Forbidden(model)))
+        .chain(suspended.iter().map(|&member| StateRecord::Suspended(member)))
+        .chain([StateRecord::Purse(*purse)])
 }
 
 fn closed_record((&(at, id), closed): (&(Tick, RequestId), &ClosedSession)) -> StateRecord {

@@ -4,12 +4,18 @@
 
 mod common;
 
-use common::{Cut, FOUNDER, World, cases, keys, member, node, request};
+use common::{Cut, DAY_MS, FOUNDER, World, cases, keys, member, node, request};
 use proptest::prelude::*;
-use talka_base::{Amount, Credits, Signed, decode, encode};
+use std::collections::BTreeMap;
+use talka_base::{Credits, Flops, Signed, decode, encode};
 use talka_ledger::{
-    Account, Bucket, Collector, Entry, Event, Ledger, LedgerError, Policy, Reservation, epoch,
-    quote, standing::Finding,
+    Account, Bucket, Collector, Entry, Event, Ledger, LedgerError, Member, Policy, Profile,
+    Reservation, StateRecord, epoch,
+    govern::{Action, Choice, Stage},
+    profile::{Job, PROFILE_NAMES, Task, neuro::Role},
+    quote,
+    stake::{StakeChange, StakeRules},
+    standing::Finding,
 };
 
 /// Something that a node tries; whether it is valid depends on what came before.
@@ -27,6 +33,11 @@ enum Step {
     Expire { id: u8 },
     Rate { of: u8, index: u32, hardware: u8 },
     Judge { of: u8, by: u8, finding: Finding },
+    Stake { by: u8, credits: u64, days: u16, unlocks: bool },
+    Work { by: u8, flops: u64 },
+    Propose { by: u8, kind: u8 },
+    Vote { by: u8, choice: u8 },
+    Lapse { owner: u8 },
     Wait { ms: u64 },
     Repeat { height: usize },
     Forge { height: usize, byte: usize, bit: u8 },
@@ -69,8 +80,15 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(of, index, hardware)| Step::Rate { of, index, hardware }),
         2 => (node(), prop_oneof![6 => Just(FOUNDER), 1 => node()], finding())
             .prop_map(|(of, by, finding)| Step::Judge { of, by, finding }),
-        1 => (0u64..1_000_000).prop_map(|ms| Step::Wait { ms }),
         1 => (0u64..100).prop_map(|hours| Step::Wait { ms: hours * 3_600_000 }),
+        2 => (node(), 1u64..1 << 20, 0u16..40, any::<bool>())
+            .prop_map(|(by, credits, days, unlocks)| Step::Stake { by, credits, days, unlocks }),
+        1 => (node(), 0u64..1 << 40).prop_map(|(by, flops)| Step::Work { by, flops }),
+        1 => (node(), 0u8..4).prop_map(|(by, kind)| Step::Propose { by, kind }),
+        3 => (node(), 0u8..4).prop_map(|(by, choice)| Step::Vote { by, choice }),
+        1 => node().prop_map(|owner| Step::Lapse { owner }),
+        1 => (0u64..1_000_000).prop_map(|ms| Step::Wait { ms }),
+        1 => (0u64..DAY_MS * 30).prop_map(|ms| Step::Wait { ms }),
         1 => (0usize..64).prop_map(|height| Step::Repeat { height }),
         1 => (0usize..64, 0usize..4096, 0u8..8)
             .prop_map(|(height, byte, bit)| Step::Forge { height, byte, bit }),
@@ -154,6 +172,27 @@ fn event(world: &World, step: &Step) -> Option<Event> {
         Step::Cancel { id, by } => Some(world.cancels(id, by)),
         Step::Remove { leaving, by } => Some(world.removes(leaving, by)),
         Step::Expire { id } => Some(world.expires(id)),
+        Step::Stake { by, credits, days, unlocks } => {
+            let credits = Credits(credits);
+            let serial = world.ledger.member(&member(by)).map_or(1, |m| m.stake.serial + 1);
+            Some(match unlocks {
+                true => world.stakes(by, serial, StakeChange::Unlock { credits }),
+                false => world.locks(by, serial, credits, days),
+            })
+        }
+        Step::Work { by, flops } => {
+            let job = Job::Audit { work: Flops(flops) };
+            let task = Task { job, role: Role::default(), replicas: None };
+            Some(world.rewards(world.ledger.next_report(), vec![(common::node(by), task)]))
+        }
+        Step::Propose { by, kind } => Some(world.proposes(by, kind != 3, action(world, by, kind))),
+        Step::Vote { by, choice } => {
+            let now = world.now;
+            let mut voted = world.ledger.ballots().filter(|(_, b)| b.stage(now) == Stage::Voting);
+            let choice = if choice == 0 { Choice::No } else { Choice::Yes };
+            voted.next().map(|(id, _)| world.votes(by, id, choice))
+        }
+        Step::Lapse { owner } => Some(Event::Expired { member: member(owner) }),
         Step::Repeat { height } => {
             let entry = &world.entries[height % world.entries.len()];
             Some(entry.claimed_value().event.clone())
@@ -166,9 +205,23 @@ fn event(world: &World, step: &Step) -> Option<Event> {
     }
 }
 
+/// Something to decide: rules, a suspension, or a penalty.
+fn action(world: &World, by: u8, kind: u8) -> Action {
+    match kind {
+        0 => {
+            let grant = Credits(world.ledger.policy().grant.0 / 2);
+            Action::Parameters(Box::new(Policy { grant, ..world.ledger.policy().clone() }))
+        }
+        1 => Action::Member { member: member(6), is_suspended: by < 4 },
+        _ => {
+            let (penalty, reporter) = (Credits(1 << 22), Some(member(FOUNDER)));
+            Action::Slash { member: member(by), penalty, reporter }
+        }
+    }
+}
+
 /// Tries `step`; the ledger either takes it as a new entry or stays as it was.
 fn attempt(world: &mut World, step: &Step) {
-    let before = world.ledger.clone();
     if let Step::Wait { ms } = step {
         world.now = world.now.plus_ms(*ms);
     }
@@ -180,6 +233,8 @@ fn attempt(world: &mut World, step: &Step) {
             world.ledger.apply(&entry).expect_err("a forged entry is refused");
         }
     }
+    decide_due(world);
+    let before = world.ledger.clone();
     let Some(event) = event(world, step) else {
         assert_eq!(world.ledger, before);
         return;
@@ -187,6 +242,32 @@ fn attempt(world: &mut World, step: &Step) {
     match world.record(event) {
         Ok(()) => assert_eq!(world.ledger.height(), before.height() + 1),
         Err(_) => assert_eq!(world.ledger, before, "a refused event changes nothing"),
+    }
+}
+
+/// What is due comes first, as the sequencer does it; says how much that was.
+fn decide_due(world: &mut World) -> u32 {
+    let mut decided = 0;
+    while let Some(proposal) = world.ledger.undecided(world.now) {
+        let before = world.ledger.clone();
+        world.record(Event::Decided { proposal }).expect("is due");
+        check_slash(&before, world);
+        decided += 1;
+    }
+    decided
+}
+
+/// A decision takes from a member no more than its stake and held earnings.
+fn check_slash(before: &Ledger, world: &World) {
+    for (id, _) in before.members() {
+        let lost = |bucket| before.bucket(&id, bucket).0 - world.ledger.bucket(&id, bucket).0;
+        assert_eq!(
+            before.bucket(&id, Bucket::Reserved),
+            world.ledger.bucket(&id, Bucket::Reserved)
+        );
+        let pledged = lost(Bucket::Stake) + lost(Bucket::Held);
+        assert!(pledged <= 1 << 22, "{pledged}");
+        assert!(world.ledger.balance(&id) >= before.balance(&id), "nothing spendable is taken");
     }
 }
 
@@ -205,27 +286,41 @@ fn check_sums(world: &World) {
             "open caps are what is reserved"
         );
     }
-    let granted: u64 = ledger.members().map(|(_, m)| m.granted.0).sum();
-    assert_eq!(ledger.account(Account::Mint), Amount(-(granted as i64)));
-    let minted = -ledger.account(Account::Mint).0;
+    let minted = ledger.account(Account::Mint).0.unsigned_abs();
+    let [burned, treasury] =
+        [Account::Burn, Account::Treasury].map(|account| ledger.account(account).0.unsigned_abs());
     let in_buckets = ledger.accounts().filter(|(a, _)| matches!(a, Account::Member(..)));
-    let in_buckets: i64 = in_buckets.map(|(_, amount)| amount.0).sum();
-    assert_eq!(in_buckets, minted - ledger.account(Account::Burn).0);
-    let spent: u64 = ledger.members().map(|(_, m)| m.spent.0).sum();
-    let earned: u64 = ledger.members().map(|(_, m)| m.earned.0).sum();
-    assert_eq!(spent, earned);
-    for (id, m) in ledger.members() {
-        let balance = ledger.balance(&id).expect("is a member");
-        assert_eq!(
-            balance.0 + m.spent.0 + ledger.bucket(&id, Bucket::Reserved).0,
-            m.granted.0 + m.earned.0
-        );
+    let in_buckets: u64 = in_buckets.map(|(_, amount)| amount.0.unsigned_abs()).sum();
+    assert_eq!(in_buckets + treasury, minted - burned);
+    let sum_of = |of: fn(&Member) -> Credits| ledger.members().map(|(_, m)| of(m).0).sum::<u64>();
+    let (granted, earned, spent) =
+        (sum_of(|m| m.granted), sum_of(|m| m.earned), sum_of(|m| m.spent));
+    if ledger.policy().profile.name() == "coop" {
+        assert_eq!(minted + spent, granted + earned, "only grants and common work create credits");
+    }
+    let lots: BTreeMap<_, _> = ledger
+        .records()
+        .filter_map(|record| match record {
+            StateRecord::Lots(id, lots) => Some((id, lots.total())),
+            _ => None,
+        })
+        .collect();
+    for (id, _) in ledger.members() {
+        let buckets = [Bucket::Spendable, Bucket::Reserved, Bucket::Held, Bucket::Stake];
+        let held = buckets.map(|bucket| ledger.bucket(&id, bucket).0).iter().sum();
+        let dated = lots.get(&id).copied().unwrap_or_default();
+        assert_eq!(dated, Credits(held), "every credit has a day on which it came");
     }
 }
 
 /// A policy under which members run out of credits now and then.
 fn poor() -> Policy {
-    let rich = Policy::default();
+    poor_under("coop")
+}
+
+fn poor_under(profile: &str) -> Policy {
+    let stake = StakeRules { least: Credits(1), ..StakeRules::default() };
+    let rich = Policy { stake, ..Policy::of(Profile::named(profile).expect("known")) };
     Policy { grant: quote(&common::shape(), 60, 60, &rich), ..rich }
 }
 
@@ -247,6 +342,20 @@ proptest! {
     }
 
     #[test]
+    fn every_profile_accounts_for_every_credit(
+        profile in proptest::sample::select(PROFILE_NAMES.as_slice()),
+        steps in proptest::collection::vec(step(), 1..60),
+    ) {
+        let mut world = World::with_policy(poor_under(profile));
+        for step in &steps {
+            attempt(&mut world, step);
+            check_sums(&world);
+        }
+        let replayed = Ledger::replay(world.entries.clone()).expect("replays");
+        prop_assert_eq!(&replayed, &world.ledger);
+    }
+
+    #[test]
     fn arbitrary_bytes_are_no_entry(bytes: Vec<u8>) {
         prop_assert!(decode::<Signed<Entry>>(&bytes).is_err());
     }
@@ -258,13 +367,14 @@ fn random_sequences_contain_every_kind_of_event_and_refusal() {
     use proptest::{strategy::ValueTree, test_runner::TestRunner};
     let mut runner = TestRunner::deterministic();
     let mut seen = std::collections::BTreeMap::<String, u32>::new();
-    for _ in 0..120 {
+    for _ in 0..240 {
         let steps = proptest::collection::vec(step(), 60).new_tree(&mut runner).expect("steps");
         let mut world = World::with_policy(poor());
         for step in steps.current() {
             if let Step::Wait { ms } = step {
                 world.now = world.now.plus_ms(ms);
             }
+            *seen.entry("decided".into()).or_default() += decide_due(&mut world);
             let Some(event) = event(&world, &step) else { continue };
             let kind = event.kind();
             let outcome = match world.record(event) {
@@ -291,6 +401,11 @@ fn random_sequences_contain_every_kind_of_event_and_refusal() {
         "claimed",
         "refused claimed",
         "epoch",
+        "staked",
+        "rewarded",
+        "proposed",
+        "voted",
+        "decided",
     ] {
         assert!(seen.get(expected).is_some_and(|&n| n >= 5), "{expected}: {seen:?}");
     }

@@ -5,13 +5,16 @@
 
 mod common;
 
-use common::{FOUNDER, World, founding, keys, request};
+use common::{DAY_MS, FOUNDER, World, founding, keys, member, node, request};
 use std::{fs, path::PathBuf};
-use talka_base::{Credits, Encoded, Tick, decode, encode, hex};
+use talka_base::{Credits, Encoded, Flops, MemberId, Tick, decode, encode, hex};
 use talka_ledger::{
-    Collector, Entry, Event, Forwarding, Tariff,
+    Collector, Entry, Event, Forwarding, Policy, Profile, Tariff,
     epoch::Paper,
+    govern::{Action, Choice},
+    keys::KeyChange,
     order::{Appointment, Effect, Input, Message, Order, Sequencer, Witnesses},
+    profile::{Job, Task, neuro::Role},
     standing::Finding,
 };
 
@@ -62,7 +65,35 @@ fn world() -> World {
     collector.settle(&world.ledger, settlement).expect("good");
     let (epoch, _) = collector.close(&world.ledger, world.now).expect("good").expect("one ended");
     world.record(Event::Epoch(epoch)).expect("valid");
+    decide(&mut world);
     world
+}
+
+/// Stakes, keys, common work, a decision, and what a year leaves.
+fn decide(world: &mut World) {
+    let root = KeyChange::Root { key: MemberId(keys(7).public()) };
+    let expires_at = world.now.plus_ms(DAY_MS);
+    let task = Task {
+        job: Job::Audit { work: Flops(5_000_000) },
+        role: Role { embedding: true, head: false, training: true },
+        replicas: Some(3),
+    };
+    let action = Action::Parameters(Box::new(Policy::of(Profile::named("neuro").expect("known"))));
+    let proposal = world.proposal(2, true, action.clone()).id();
+    for event in [
+        world.locks(3, 1, Credits::from_gft(5), 30),
+        world.changes_keys(3, 3, 1, root),
+        world.changes_keys(3, 7, 2, KeyChange::Delegate { node: node(3), expires_at }),
+        world.rewards(1, vec![(node(2), task)]),
+        world.proposes(2, true, action),
+        world.votes(2, proposal, Choice::Yes),
+    ] {
+        world.record(event).expect("valid");
+    }
+    world.wait_days(3);
+    world.record(Event::Decided { proposal }).expect("valid");
+    world.wait_days(365);
+    world.record(Event::Expired { member: member(2) }).expect("valid");
 }
 
 #[test]
@@ -86,6 +117,14 @@ fn entries_of_every_kind_keep_their_encoding() {
         "entry-reserved-4",
         "entry-claimed",
         "entry-epoch",
+        "entry-staked",
+        "entry-keys-changed-root",
+        "entry-keys-changed-delegate",
+        "entry-rewarded",
+        "entry-proposed",
+        "entry-voted",
+        "entry-decided",
+        "entry-expired",
     ];
     let world = world();
     assert_eq!(names.len(), world.entries.len());

@@ -148,7 +148,7 @@ fn an_answer_is_shared_by_work_times_multiplier_times_reliability() {
     let breakdown = world.ledger.breakdown(world.ledger.height()).expect("just settled");
     let [part, second, third] = &breakdown.parts[..] else { panic!("three receipts") };
     assert_eq!(
-        (part.node, part.multiplier, part.reliability),
+        (part.node, part.rating.multiplier, part.rating.reliability),
         (node(3), Factor(20_000), Factor(7_667))
     );
     assert_eq!(part.flops.0 + second.flops.0 + third.flops.0, breakdown.flops.0);

@@ -4,6 +4,7 @@ mod counts;
 mod entries;
 mod errors;
 mod forecast;
+mod govern;
 mod hardware;
 mod proofs;
 mod routes;
@@ -21,6 +22,7 @@ pub use counts::*;
 use entries::Reader;
 pub use errors::*;
 pub use forecast::*;
+pub use govern::*;
 pub use hardware::*;
 pub use proofs::*;
 pub use routes::*;
@@ -301,6 +303,8 @@ impl Api {
                 member,
                 balance,
                 reserved: ledger.bucket(&member, Bucket::Reserved),
+                economy: ledger.policy().profile.name().into(),
+                expiring: ledger.expiring_soon(&member, now()),
                 members,
             }
         })

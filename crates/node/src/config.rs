@@ -19,6 +19,7 @@ use std::{
 };
 use talka_base::{Credits, LayerSpan};
 use talka_engine::{AdapterError, ModelError, ModelSource, quant::Encoding};
+use talka_ledger::Profile;
 use talka_plan::residency::Policy;
 use talka_upstream::{ServiceConfig, ServiceError};
 use tokio::sync::mpsc;
@@ -174,6 +175,8 @@ pub struct NodeConfig {
     pub upstreams: Vec<UpstreamChoice>,
     /// What each member is granted, if this start founds a network; the policy's default if absent.
     pub grant: Option<Credits>,
+    /// What work is worth, if this start founds a network; the co-operative's economy if absent.
+    pub economy: Option<Profile>,
 }
 
 /// Why a node did not start.

@@ -21,6 +21,7 @@ pub use core::{
 pub use shell::{FetchError, Node, REQUESTS_MAX, admission::Load};
 pub use talka_base as base;
 pub use talka_engine::{BundledModel, ModelError, ModelProfile, ModelSource, quant::Encoding};
+pub use talka_ledger::profile::{PROFILE_NAMES, Profile};
 pub use talka_plan::{
     availability::{Hours, HoursError},
     residency::Policy,

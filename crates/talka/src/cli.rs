@@ -1,9 +1,11 @@
 //! Commands and flags as typed. Resolved where they are used; nothing is decided here.
 
+mod govern;
 mod keys;
 mod listen;
 mod terminal;
 
+pub use govern::{GovernAction, GovernArgs, ProposeArgs, ProposedAction};
 pub use keys::{KeysAction, KeysAddArgs, KeysArgs};
 pub use listen::ListenArgs;
 pub use terminal::{CompletionsArgs, ManArgs, ServiceAction, ServiceArgs, TopArgs};
@@ -15,10 +17,13 @@ use crate::{
     quantity::{self, Size},
     upstream::UpstreamFlag,
 };
-use clap::{Args, Parser, Subcommand, ValueEnum, builder::FalseyValueParser};
+use clap::{
+    Args, Parser, Subcommand, ValueEnum,
+    builder::{FalseyValueParser, PossibleValuesParser, TypedValueParser},
+};
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use talka_node::{
-    Encoding, Hours, Policy,
+    Encoding, Hours, PROFILE_NAMES, Policy, Profile,
     base::{Credits, MemberId, NodeId},
 };
 
@@ -70,6 +75,9 @@ pub enum Command {
     /// Makes, lists and removes keys that let callers in
     #[command(after_help = "Example: talka keys add bob --budget 5000 --expires 30d")]
     Keys(KeysArgs),
+    /// Proposes, votes on and shows what members decide together
+    #[command(after_help = "Example: talka govern vote 5f0c yes")]
+    Govern(GovernArgs),
     /// Prints a fresh link that lets a browser in, good once and for minutes
     #[command(after_help = "Example: talka login")]
     Login(NodeAt),
@@ -189,6 +197,9 @@ pub struct NodeArgs {
     /// When founding a network: what every member starts with
     #[arg(long, value_name = "GFT", value_parser = quantity::credits)]
     pub grant: Option<Credits>,
+    /// When founding a network: how work is paid; tokenless counts work and pays nothing [default: coop]
+    #[arg(long, value_name = "NAME", value_parser = economy())]
+    pub economy: Option<Profile>,
     #[command(flatten)]
     pub log: LogArgs,
     #[command(flatten)]
@@ -196,6 +207,11 @@ pub struct NodeArgs {
     /// Print the ready line as one JSON document
     #[arg(long)]
     pub json: bool,
+}
+
+fn economy() -> impl TypedValueParser<Value = Profile> {
+    let names = PossibleValuesParser::new(PROFILE_NAMES);
+    names.map(|name| Profile::named(&name).expect("only names of profiles are possible"))
 }
 
 /// Whether models may be fetched.

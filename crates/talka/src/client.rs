@@ -23,11 +23,11 @@ use serde_json::Value;
 use std::{path::Path, time::Duration};
 use talka_node::{
     api::{
-        BalanceProofReport, CheckpointReport, CreditsReport, EntryReport, InviteOptions,
-        InviteReport, JoinReport, ModelReport, PeerReport, ProofReport, RouteReport, Status,
-        VerifyReport,
+        BalanceProofReport, CheckpointReport, Choice, CreditsReport, EntryReport, InviteOptions,
+        InviteReport, JoinReport, LedgerPolicy, ModelReport, PeerReport, ProofReport,
+        ProposalOrder, ProposalReport, RouteReport, Status, VerifyReport,
     },
-    base::{MemberId, NodeId},
+    base::{MemberId, NodeId, ProposalId},
 };
 
 /// A node on this network accepts a connection at once or not at all; three retransmissions of a
@@ -86,7 +86,7 @@ impl ClientError {
 /// The codes of a node's errors that its status alone does not tell apart.
 fn exit_of_code(code: &str) -> Exit {
     match code {
-        "invite_refused" => Exit::Refused,
+        "invite_refused" | "order_refused" => Exit::Refused,
         "no_route" | "inviter_unreachable" | "ledger_unreachable" => Exit::NoRoute,
         _ => Exit::Failed,
     }
@@ -233,6 +233,31 @@ impl Client {
     /// Everybody's standing.
     pub async fn credits(&self) -> Result<CreditsReport, ClientError> {
         self.get("/api/credits").await
+    }
+
+    /// The rules of money in force.
+    pub async fn policy(&self) -> Result<LedgerPolicy, ClientError> {
+        self.get("/api/policy").await
+    }
+
+    /// What members proposed, the latest first.
+    pub async fn proposals(&self) -> Result<Vec<ProposalReport>, ClientError> {
+        self.get("/api/proposals").await
+    }
+
+    /// Proposes something in the name of its member.
+    pub async fn propose(&self, order: &ProposalOrder) -> Result<ProposalReport, ClientError> {
+        self.post("/api/proposals", order).await
+    }
+
+    /// Votes in the name of its member.
+    pub async fn vote(
+        &self,
+        proposal: &ProposalId,
+        choice: Choice,
+    ) -> Result<ProposalReport, ClientError> {
+        let body = serde_json::json!({ "choice": choice });
+        self.post(&format!("/api/proposals/{proposal}/votes"), &body).await
     }
 
     /// A fresh invitation.

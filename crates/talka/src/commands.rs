@@ -5,6 +5,7 @@ mod chat;
 mod completions;
 mod credits;
 mod doctor;
+mod govern;
 mod invite;
 mod join;
 mod keys;
@@ -37,6 +38,7 @@ pub async fn run(command: Command) -> anyhow::Result<Exit> {
         Command::Peers(args) => peers::run(args).await,
         Command::Status(at) => status::run(at).await,
         Command::Credits(args) => credits::run(args).await,
+        Command::Govern(args) => govern::run(args).await,
         Command::Keys(args) => keys::run(args).await,
         Command::Ledger(args) => ledger::run(args).await,
         Command::Login(at) => login::run(at).await,

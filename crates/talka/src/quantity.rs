@@ -1,7 +1,14 @@
 //! Sizes, durations and credits as people type and read them.
 
-use std::{fmt, str::FromStr, time::Duration};
-use talka_node::{api::BANDWIDTH_BYTES_MIN, base::Credits};
+use std::{
+    fmt,
+    str::FromStr,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+use talka_node::{
+    api::BANDWIDTH_BYTES_MIN,
+    base::{Credits, Tick},
+};
 
 /// Text that is not the quantity expected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -114,6 +121,12 @@ fn parse_micro(text: &str) -> Option<u64> {
     }
     let micro: u64 = format!("{decimals:0<6}").parse().ok()?;
     whole.parse::<u64>().ok()?.checked_mul(1_000_000)?.checked_add(micro)
+}
+
+/// The time by this computer's clock.
+pub fn now() -> Tick {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Tick(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// A span of milliseconds, rounded to what a glance needs: `3 s`, `12 min`, `5 h`.

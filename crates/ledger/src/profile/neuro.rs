@@ -10,6 +10,7 @@
 use super::{Contribution, Job, Payout, Rating, Task, Worker, saturate, share_by};
 use crate::stake;
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 use talka_base::{Credits, Factor, fixed::MILLION};
 
 /// The constants of this profile.
@@ -139,6 +140,15 @@ impl Neuro {
         let at_base = u64::try_from(base.div_ceil(MILLION.into())).unwrap_or(u64::MAX);
         let paid = self.market.scale(at_base).max(self.least);
         Charge { paid, burned: Credits(self.burn.floor_of(paid.0)) }
+    }
+
+    /// What the tokens from the first to the second of `positions` add to the charge.
+    pub(super) fn charge_between(&self, positions: Range<u32>) -> Credits {
+        let total = |tokens: u32| match tokens {
+            0 => 0,
+            _ => self.charge(tokens.into()).total().0,
+        };
+        Credits(total(positions.end).saturating_sub(total(positions.start)))
     }
 
     /// What of `cost` is burned; the rest goes to the workers by their work. Of a whole [`Charge`], exactly its parts.

@@ -3,17 +3,24 @@
 
 use talka_base::{
     Blame, Credits, DeviceKind, Factor, HardwareId, Keypair, LayerSpan, MemberId, Membership,
-    ModelId, ModelShape, NetworkId, NodeId, Precision, Receipt, RequestId, Scores, Signed, Tick,
-    VoucherHash,
+    ModelId, ModelShape, NetworkId, NodeId, Precision, ProposalId, Receipt, RequestId, Scores,
+    Signed, Tick, VoucherHash,
 };
 use talka_ledger::{
     Bucket, Cancellation, Delivery, Entry, Event, Forwarding, Founding, Ledger, LedgerError,
     Policy, ReleaseReason, Removal, Reservation, Settlement, Tariff, Voucher,
+    common_work::CommonWork,
+    govern::{Action, Choice, Proposal, Vote},
+    keys::{KeyChange, KeyOrder},
+    profile::Task,
+    stake::{StakeChange, StakeOrder},
     standing::{Finding, Judgement, Measured, Rating},
 };
 
 pub const MODEL: ModelId = ModelId([0xAA; 32]);
 pub const FOUNDER: u8 = 1;
+
+pub const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
 /// A node and the layers that it ran.
 pub type Cut = (u8, (u32, u32));
@@ -268,6 +275,54 @@ impl World {
 
     pub fn judges(&self, of: u8, by: u8, finding: Finding) -> Event {
         Event::Judged { judgement: keys(by).sign(self.judgement(of, by, finding)) }
+    }
+
+    pub fn locks(&self, by: u8, serial: u64, credits: Credits, days: u16) -> Event {
+        self.stakes(by, serial, StakeChange::Lock { credits, days })
+    }
+
+    pub fn stakes(&self, by: u8, serial: u64, change: StakeChange) -> Event {
+        let order = StakeOrder { network: self.network(), by: node(by), serial, change };
+        Event::Staked { order: keys(by).sign(order) }
+    }
+
+    pub fn staked(&self, first_node: u8) -> Credits {
+        self.ledger.bucket(&member(first_node), Bucket::Stake)
+    }
+
+    /// An order about the keys of the member whose first node is `owner`, signed by key `by`.
+    pub fn changes_keys(&self, owner: u8, by: u8, serial: u64, change: KeyChange) -> Event {
+        let order = KeyOrder { network: self.network(), member: member(owner), serial, change };
+        Event::KeysChanged { order: keys(by).sign(order) }
+    }
+
+    pub fn proposes(&self, by: u8, is_emergency: bool, action: Action) -> Event {
+        Event::Proposed { proposal: keys(by).sign(self.proposal(by, is_emergency, action)) }
+    }
+
+    pub fn proposal(&self, by: u8, is_emergency: bool, action: Action) -> Proposal {
+        Proposal {
+            network: self.network(),
+            by: node(by),
+            title: "Let us do this".into(),
+            is_emergency,
+            action,
+            at: self.now,
+        }
+    }
+
+    pub fn votes(&self, by: u8, proposal: ProposalId, choice: Choice) -> Event {
+        let vote = Vote { network: self.network(), by: node(by), proposal, choice };
+        Event::Voted { vote: keys(by).sign(vote) }
+    }
+
+    pub fn rewards(&self, serial: u64, tasks: Vec<(NodeId, Task)>) -> Event {
+        let report = CommonWork { network: self.network(), serial, tasks };
+        Event::Rewarded { report: keys(FOUNDER).sign(report) }
+    }
+
+    pub fn wait_days(&mut self, days: u64) {
+        self.now = self.now.plus_ms(days * DAY_MS);
     }
 
     /// The sum over all accounts.

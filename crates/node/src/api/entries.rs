@@ -57,7 +57,14 @@ impl Reader<'_> {
             | Event::Appointed { .. }
             | Event::Removed { .. }
             | Event::Rated { .. }
-            | Event::Judged { .. } => None,
+            | Event::Judged { .. }
+            | Event::Expired { .. }
+            | Event::Staked { .. }
+            | Event::KeysChanged { .. }
+            | Event::Rewarded { .. }
+            | Event::Proposed { .. }
+            | Event::Voted { .. }
+            | Event::Decided { .. } => None,
         }
     }
 
@@ -84,8 +91,8 @@ impl Reader<'_> {
                 name: (self.name_of)(receipt.node),
                 span: receipt.span,
                 flops: part.map(|part| part.flops).or_else(by_shape),
-                multiplier: part.map(|part| part.multiplier),
-                reliability: part.map(|part| part.reliability),
+                multiplier: part.map(|part| part.rating.multiplier),
+                reliability: part.map(|part| part.rating.reliability),
             }
         });
         let precision = breakdown.map(|b| b.precision).or(shape.map(|shape| shape.precision));
@@ -134,7 +141,14 @@ fn request_of(event: &Event) -> Option<RequestId> {
         | Event::Appointed { .. }
         | Event::Removed { .. }
         | Event::Rated { .. }
-        | Event::Epoch(_) => None,
+        | Event::Epoch(_)
+        | Event::Expired { .. }
+        | Event::Staked { .. }
+        | Event::KeysChanged { .. }
+        | Event::Rewarded { .. }
+        | Event::Proposed { .. }
+        | Event::Voted { .. }
+        | Event::Decided { .. } => None,
         Event::Claimed { voucher } => Some(voucher.claimed_value().session),
         Event::Reserved { reservation } => Some(reservation.claimed_value().request),
         Event::Settled { settlement } => Some(settlement.claimed_value().request),

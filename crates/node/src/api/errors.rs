@@ -106,6 +106,9 @@ pub enum AdminError {
          use another --data-dir to join a second network"
     )]
     AlreadyMember { network: String, members: usize },
+    /// The ledger does not take what this node's member wants.
+    #[error("the ledger does not take it: {reason}")]
+    Order { reason: String },
     /// The stored ledger does not verify.
     #[error("the ledger does not verify: {reason}")]
     Ledger { reason: String },

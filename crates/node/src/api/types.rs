@@ -521,6 +521,10 @@ pub struct CreditsReport {
     pub balance: Credits,
     /// Held by requests under way.
     pub reserved: Credits,
+    /// The economy: coop, gft, fei, neuro or tokenless.
+    pub economy: String,
+    /// What expires within the time of which the network warns, and when the first of it does.
+    pub expiring: Option<(Credits, Tick)>,
     /// All members, ordered by name.
     pub members: Vec<MemberReport>,
 }

@@ -143,7 +143,7 @@ impl Core {
             together: self.way(own, shape, self.me, true),
             before: self.way(own, shape, inviter, false),
             credits_per_hour: after.as_ref().map_or(Credits::ZERO, |way| {
-                price(self.flops_per_hour(way, shape), shape.precision, policy)
+                credits_for(self.flops_per_hour(way, shape), shape, policy)
             }),
             after,
         })
@@ -219,6 +219,17 @@ impl Core {
         let flops = u128::from(flops.0) * HOUR_US / u128::from(way.us);
         Flops(u64::try_from(flops).unwrap_or(u64::MAX))
     }
+}
+
+/// What others pay for so much work on tokens like the one forecast.
+fn credits_for(work: Flops, shape: &ModelShape, policy: &Policy) -> Credits {
+    let Some(per_million) = policy.profile.per_million_tokens() else {
+        return price(work, shape.precision, policy);
+    };
+    let at = position(shape);
+    let token = shape.flops(shape.span(), at..at + 1, 1);
+    let millionths = u128::from(work.0) * u128::from(per_million.0) / u128::from(token.0.max(1));
+    Credits(u64::try_from(millionths / 1_000_000).unwrap_or(u64::MAX))
 }
 
 fn position(shape: &ModelShape) -> u32 {

@@ -7,7 +7,7 @@ use super::{
     meter::try_out,
     models::KnownModel,
     now,
-    orders::{describe, order},
+    orders::{self, order},
     owner::Watcher,
     rating,
 };
@@ -30,7 +30,7 @@ use std::{
 };
 use talka_base::{AdapterId, LayerSpan, ModelId, NodeId, Tick};
 use talka_engine::kernels::Kernels;
-use talka_ledger::{BlockError, Event, ReleaseReason, note::SignedNote};
+use talka_ledger::{BlockError, note::SignedNote};
 use talka_plan::Links;
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -215,7 +215,7 @@ pub(crate) async fn run(shared: Arc<Shared>, mut hub: Hub, mut inputs: mpsc::Rec
                 hub.part(&shared);
                 if count.is_multiple_of(TICKS_PER_SWEEP) {
                     shared.stages.send(Job::Tick);
-                    release_expired(&shared);
+                    orders::sweep(&shared);
                     checkpoint(&shared, None);
                 }
                 if count.is_multiple_of(TICKS_PER_FORGETTING) {
@@ -548,21 +548,4 @@ fn checkpoint(shared: &Arc<Shared>, peer: Option<NodeId>) {
         (Ok(_), _) => {}
         (Err(error), _) => tracing::error!(%error, "no checkpoint"),
     });
-}
-
-/// The founder gives back what heads forgot.
-fn release_expired(shared: &Arc<Shared>) {
-    let desk = shared.desk();
-    if desk.founder() != shared.me {
-        return;
-    }
-    for request in desk.read(|ledger| ledger.expired(now())) {
-        let shared = Arc::clone(shared);
-        tokio::spawn(async move {
-            let event = Event::Released { request, reason: ReleaseReason::Expired };
-            if let Err(refusal) = order(&shared, event).await {
-                tracing::warn!(%request, reason = describe(&refusal), "not released");
-            }
-        });
-    }
 }

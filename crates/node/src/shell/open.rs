@@ -317,7 +317,7 @@ async fn enter_network(
 }
 
 fn found(config: &NodeConfig, store: &Arc<Store>, keys: &Keypair) -> Result<Desk, DeskError> {
-    let mut policy = Policy::default();
+    let mut policy = config.economy.map_or_else(Policy::default, Policy::of);
     policy.grant = config.grant.unwrap_or(policy.grant);
     let founding = Founding {
         name: format!("{}'s network", config.name),

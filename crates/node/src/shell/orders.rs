@@ -24,10 +24,8 @@ pub(crate) async fn order(shared: &Arc<Shared>, event: Event) -> OrderResult {
     let desk = shared.desk();
     let founder = desk.founder();
     if founder == shared.me {
-        let ordered = tokio::task::spawn_blocking(move || desk.order(event, now())).await;
-        let entry = ordered.expect("ordering does not panic")?;
-        shared.publish(vec![entry.clone()]);
-        return Ok(entry);
+        decide_due(shared).await;
+        return record(shared, event).await;
     }
     if !shared.links.is_open(founder) {
         let reason = format!("the founder {} is not linked", founder.short());
@@ -45,6 +43,54 @@ pub(crate) async fn order(shared: &Arc<Shared>, event: Event) -> OrderResult {
         Ok(Ok(result)) => result,
         _ => Err(Refusal::Unreachable { reason: "the founder did not answer within 5 s".into() }),
     }
+}
+
+/// As the founder: decides proposals whose time has come. The ledger takes nothing else before.
+async fn decide_due(shared: &Arc<Shared>) {
+    while let Some(proposal) = shared.desk().read(|ledger| ledger.undecided(now())) {
+        match record(shared, Event::Decided { proposal }).await {
+            Ok(_) | Err(Refusal::Duplicate { .. }) => {}
+            Err(refusal) => {
+                tracing::error!(%proposal, reason = describe(&refusal), "not decided");
+                return;
+            }
+        }
+    }
+}
+
+/// As the founder: orders `event`, and tells everybody.
+async fn record(shared: &Arc<Shared>, event: Event) -> OrderResult {
+    let desk = shared.desk();
+    let ordered = tokio::task::spawn_blocking(move || desk.order(event, now())).await;
+    let entry = ordered.expect("ordering does not panic")?;
+    shared.publish(vec![entry.clone()]);
+    Ok(entry)
+}
+
+/// As the founder: records what follows from time alone. What heads forgot returns to its payers, credits that nobody
+/// used expire, and proposals are decided.
+pub(crate) fn sweep(shared: &Arc<Shared>) {
+    let desk = shared.desk();
+    if desk.founder() != shared.me {
+        return;
+    }
+    let (forgotten, unused) =
+        desk.read(|ledger| (ledger.expired(now()), ledger.expiring_now(now())));
+    let released = forgotten
+        .into_iter()
+        .map(|request| Event::Released { request, reason: ReleaseReason::Expired });
+    let expired = unused.into_iter().map(|member| Event::Expired { member });
+    let due: Vec<_> = released.chain(expired).collect();
+    let shared = Arc::clone(shared);
+    tokio::spawn(async move {
+        decide_due(&shared).await;
+        for event in due {
+            let kind = event.kind();
+            if let Err(refusal) = record(&shared, event).await {
+                tracing::warn!(kind, reason = describe(&refusal), "not recorded");
+            }
+        }
+    });
 }
 
 /// Has the founder give back what is held for `request`.

@@ -478,7 +478,7 @@ impl HeadSession {
         let reports: Vec<_> = receipts.iter().map(|receipt| reported(receipt, shape)).collect();
         let (request, vouchers) = (self.id, self.dues.of_lost_stages());
         self.pay(Settlement { network, request, positions, logits, receipts, vouchers }).await?;
-        let cost = self.cost(flops);
+        let cost = self.cost(positions, logits);
         self.charge(cost).await;
         Ok(Bill { cost, flops, receipts: reports })
     }
@@ -553,9 +553,12 @@ impl HeadSession {
         receipts.into_iter().collect()
     }
 
-    fn cost(&self, flops: Flops) -> Credits {
-        let precision = self.known.model.shape().precision;
-        self.shared.desk().read(|ledger| talka_ledger::price(flops, precision, ledger.policy()))
+    fn cost(&self, positions: u32, logits: u32) -> Credits {
+        let shape = self.known.model.shape();
+        self.shared.desk().read(|ledger| {
+            let policy = ledger.policy();
+            policy.profile.charge(shape, positions, logits, policy)
+        })
     }
 
     pub fn route_report(&self) -> Vec<StageReport> {

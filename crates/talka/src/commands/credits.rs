@@ -7,7 +7,7 @@ use crate::{
     client::Client,
     exit::Exit,
     output::{self, Table},
-    quantity::signed_gft,
+    quantity::{self, signed_gft},
 };
 use anyhow::Result;
 use serde::Serialize;
@@ -32,7 +32,12 @@ pub async fn run(args: CreditsArgs) -> Result<Exit> {
         output::json(&Document { report, lines })?;
         return Ok(Exit::Done);
     }
-    output::line(format!("balance {}, reserved {}", report.balance, report.reserved))?;
+    let (balance, reserved) = (report.balance, report.reserved);
+    output::line(format!("balance {balance}, reserved {reserved}, economy {}", report.economy))?;
+    if let Some((credits, from)) = report.expiring {
+        let left_ms = from.since_ms(quantity::now());
+        output::line(format!("{credits} unused expire from {} on", quantity::show_ms(left_ms)))?;
+    }
     members(&report).print()?;
     if !lines.is_empty() {
         output::line("")?;

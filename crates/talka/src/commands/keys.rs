@@ -8,7 +8,6 @@ use crate::{
     quantity,
 };
 use anyhow::Result;
-use std::time::{SystemTime, UNIX_EPOCH};
 use talka_node::{
     api::{KeyLimits, KeyOrder, KeyReport, Scope},
     base::Tick,
@@ -63,7 +62,7 @@ async fn list(client: &Client, at: &NodeAt) -> Result<Exit> {
         "NAME", "ID", "SCOPES", "SPENT", "HELD", "BUDGET", "A MINUTE", "AT ONCE", "RUNNING",
         "EXPIRES",
     ]);
-    let now = now();
+    let now = quantity::now();
     for key in &keys {
         table.row(row(key, now));
     }
@@ -90,9 +89,4 @@ fn row(key: &KeyReport, now: Tick) -> [String; 10] {
         key.running.to_string(),
         expires.unwrap_or_default(),
     ]
-}
-
-fn now() -> Tick {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Tick(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

@@ -121,6 +121,7 @@ pub(super) async fn node_config(
         },
         upstreams,
         grant: args.grant,
+        economy: args.economy,
     })
 }
 

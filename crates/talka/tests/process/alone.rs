@@ -1,7 +1,7 @@
 //! One node with the bundled model.
 
 use crate::{
-    harness::{Said, finish, folder, talka, up, wait_for},
+    harness::{Said, cannot_start, finish, folder, talka, up, wait_for},
     models::{bard, golden},
 };
 use serde_json::{Value, json};
@@ -97,6 +97,25 @@ fn a_conversation_that_outgrows_the_context_goes_on() {
     let said = node.cli_with_input(&["chat", "--temperature", "0", "--max-tokens", "48"], &input);
     assert!(said.stderr.contains("oldest turn is left out"), "{said:#?}");
     said.done();
+}
+
+/// The founder chooses how work is paid: with tokens but without balances, or with a part burned.
+#[test]
+fn a_network_without_tokens_counts_work_and_one_that_burns_loses_credits() {
+    let place = folder();
+    for (economy, expected) in [("tokenless", json!(0)), ("neuro", json!(5))] {
+        let node = up(&place.path().join(economy), &["--economy", economy]);
+        node.cli(&["run", "--max-tokens", "3", "ROMEO:"]).done();
+        let credits = node.cli(&["credits", "--json"]).json();
+        let member = &credits["members"][0];
+        assert_eq!(credits["economy"], economy);
+        assert!(member["flops"].as_u64().is_some_and(|flops| flops > 0), "{member}");
+        let lost = |name: &str| member[name].as_u64().expect("a sum");
+        assert_eq!(json!(lost("granted") - lost("balance")), expected, "{member}");
+        node.cli(&["ledger", "verify"]).done();
+    }
+    let dir = place.path().join("gold");
+    cannot_start(&["up"], &dir, &["--economy", "gold"]).refused(2, &["gold", "coop"]);
 }
 
 #[test]

@@ -16,6 +16,7 @@ mod doctor;
 mod faults;
 mod fetch;
 mod forecast;
+mod govern;
 mod harness;
 mod hub;
 mod keys;

@@ -143,6 +143,8 @@ fn snapshot(ms: u64) -> Snapshot {
         member: MemberId([0; 32]),
         balance: Credits(1_000_000_000),
         reserved: Credits(5),
+        economy: "coop".into(),
+        expiring: None,
         members,
     };
     Snapshot { at_ms: ms, status, peers: (0..3).map(peer).collect(), credits }

@@ -2,7 +2,8 @@
 
 In: signed entries from the founding on, one a line, in hexadecimal. Out: hash of the last entry and state root. Whatever
 does not follow ends it with an error. Needs nothing but Python's own library; written to be read beside the document,
-not to be fast. It leaves out ratings and judgements, which economy.md specifies: all nodes count alike here.
+not to be fast. Of economy.md it has the default economy, expiry, stake, governance and keys; it leaves out ratings and
+judgements, so that all nodes count alike, and the other profiles.
 """
 
 import hashlib
@@ -119,7 +120,22 @@ def option(schema):
 
 
 FACTORS = ("tuple", UINT, UINT, UINT, UINT)
-POLICY = struct("Policy", version=UINT, grant=UINT, reservation_ms_max=UINT, factors=FACTORS)
+TIMES = struct("Times", review=UINT, voting=UINT, delay=UINT)
+RULES = struct(
+    "Rules",
+    votes=("enum", [NOTHING] * 2), approval=UINT, quorum=UINT, ordinary=TIMES, emergency=TIMES,
+)  # fmt: skip
+PER_MEMBER, BY_STAKE = range(2)
+STAKES = struct("Stakes", least=UINT, most=UINT, days_min=UINT, days_max=UINT, reporter=UINT)
+FEI = ("tuple", *[UINT] * 10)
+MARKET, BONUS = ("tuple", *[UINT] * 4), ("tuple", *[UINT] * 4)
+NEURO = ("tuple", UINT, UINT, UINT, MARKET, *[UINT] * 4, BOOL, ("enum", [NOTHING] * 2), BONUS)
+POLICY = struct(
+    "Policy",
+    version=UINT, profile=("enum", [UINT, NOTHING, FEI, NEURO, NOTHING]), grant=UINT, day_budget=UINT,
+    reservation_ms_max=UINT, factors=FACTORS, expiry=option(("tuple", UINT, UINT)), stake=STAKES, governance=RULES,
+)  # fmt: skip
+COOP = 0
 FOUNDING = struct("Founding", name=STR, founder=ID, founder_name=STR, policy=POLICY, nonce=REQUEST)
 MEMBERSHIP = struct("Membership", network=ID, node=ID, member=ID, name=STR, invited_by=ID, issued_at=UINT)
 SHAPE = struct(
@@ -159,7 +175,19 @@ SESSION = struct("Session", request=REQUEST, cost=UINT, settled=BOOL, lanes=list
 EPOCH = struct(
     "Epoch",
     number=UINT, papers=UINT, evidence=ID, sessions=listed(SESSION), earned=listed(("tuple", ID, UINT, UINT)),
+    minted=UINT, burned=UINT, treasury=UINT,
 )  # fmt: skip
+STAKE_ORDER = struct("StakeOrder", network=ID, by=ID, serial=UINT, change=("enum", [("tuple", UINT, UINT), UINT]))
+KEY_ORDER = struct("KeyOrder", network=ID, member=ID, serial=UINT, change=("enum", [ID, ("tuple", ID, UINT), ID]))
+JOB = ("enum", [UINT, UINT, ("tuple", UINT, UINT, UINT, option(UINT)), UINT])
+TASK = struct("Task", job=JOB, role=("tuple", BOOL, BOOL, BOOL), replicas=option(UINT))
+COMMON_WORK = struct("CommonWork", network=ID, serial=UINT, tasks=listed(("tuple", ID, TASK)))
+ACTION = ("enum", [POLICY, ("tuple", ID, BOOL), ("tuple", ID, BOOL), ("tuple", ID, UINT, option(ID))])
+PARAMETERS, MODEL, SUSPENSION, SLASH = range(4)
+PROPOSAL = struct("Proposal", network=ID, by=ID, title=STR, is_emergency=BOOL, action=ACTION, at=UINT)
+CHOICE = ("enum", [NOTHING] * 3)
+YES, NO, ABSTAIN = range(3)
+VOTE = struct("Vote", network=ID, by=ID, proposal=ID, choice=CHOICE)
 PAPERS = {
     "membership": (1, MEMBERSHIP),
     "reservation": (1, RESERVATION),
@@ -171,9 +199,14 @@ PAPERS = {
     "appointment of witnesses": (1, APPOINTMENT),
     "removal": (1, REMOVAL),
     "voucher": (1, VOUCHER),
+    "stake order": (1, STAKE_ORDER),
+    "key order": (1, KEY_ORDER),
+    "common work": (1, COMMON_WORK),
+    "proposal": (1, PROPOSAL),
+    "vote": (1, VOTE),
 }
 FOUNDED, JOINED, RESERVED, SETTLED, RELEASED, FORWARDED, DELIVERED, APPOINTED, REMOVED = range(9)
-RATED, JUDGED, CLAIMED, EPOCHED = range(9, 13)
+RATED, JUDGED, CLAIMED, EPOCHED, EXPIRED, STAKED, KEYS_CHANGED, REWARDED, PROPOSED, VOTED, DECIDED = range(9, 20)
 EVENT = (
     "enum",
     [
@@ -190,6 +223,13 @@ EVENT = (
         None,
         signed(VOUCHER),
         EPOCH,
+        ID,
+        signed(STAKE_ORDER),
+        signed(KEY_ORDER),
+        signed(COMMON_WORK),
+        signed(PROPOSAL),
+        signed(VOTE),
+        ID,
     ],
 )
 MEMBER_, MINT, BURN, TREASURY = range(4)
@@ -200,7 +240,8 @@ ENTRY = struct(
     "Entry",
     height=UINT, previous=ID, at=UINT, event_id=ID, author=ID, event=EVENT, evidence=ID, postings=POSTINGS,
 )  # fmt: skip
-ENTRY_VERSION, EVENT_VERSION, RECORD_VERSION, FOUNDING_VERSION = 3, 2, 2, 1
+ENTRY_VERSION, EVENT_VERSION, RECORD_VERSION, FOUNDING_VERSION, PROPOSAL_VERSION = 3, 2, 2, 2, 1
+DAY_MS = 24 * 60 * 60 * 1000
 ZEROS = bytes(32)
 U64 = 2**64 - 1
 
@@ -342,7 +383,17 @@ MEMBER = struct(
     "Member",
     name=STR, nodes=listed(ID), joined_height=UINT, joined_at=UINT, granted=UINT, spent=UINT, earned=UINT, work=UINT,
     requests=UINT, fined=UINT, rewarded=UINT,
+    keys=struct("Keys", root=option(ID), serial=UINT, delegated=listed(("tuple", ID, UINT))),
+    stake=struct("Lock", until=UINT, serial=UINT),
 )  # fmt: skip
+KEYS, LOCK = MEMBER[2][-2:]
+BALLOT = struct(
+    "Ballot",
+    proposal=PROPOSAL, member=ID, height=UINT, at=UINT, rules=RULES, electorate=UINT,
+    votes=listed(("tuple", ID, ("tuple", CHOICE, UINT))),
+    decided=option(("tuple", ("enum", [NOTHING] * 2), UINT)),
+)  # fmt: skip
+ENACTED, REJECTED = range(2)
 NODE = struct("Node", member=ID, name=STR, joined_height=UINT)
 OPEN = struct(
     "Open",
@@ -377,6 +428,11 @@ RECORD = (
         ("tuple", ID, STANDING),
         ("tuple", UINT, REQUEST, CLOSED),
         ("tuple", UINT, option(MARK)),
+        ("tuple", ID, listed(("tuple", UINT, UINT))),
+        ("tuple", ID, BALLOT),
+        ID,
+        ID,
+        ("tuple", UINT, UINT, UINT),
     ],
 )
 
@@ -402,6 +458,14 @@ def flops(shape, span, start, end, logits):
     return min(total * (span[1] - span[0]) + head, U64)
 
 
+def times_of(ballot):
+    return ballot.rules.emergency if ballot.proposal.is_emergency else ballot.rules.ordinary
+
+
+def decided_at(ballot):
+    return ballot.at + sum(times_of(ballot))
+
+
 class Ledger:
     def __init__(self, founding):
         self.founding, self.policy = founding, founding.policy
@@ -411,6 +475,7 @@ class Ledger:
         self.open, self.outside, self.requests, self.closed = {}, {}, {}, {}
         self.epochs, self.last_epoch, self.witnesses = 0, None, None
         self.removed, self.standings = {}, {}
+        self.lots, self.ballots, self.forbidden, self.suspended, self.purse = {}, {}, set(), set(), (0, 0, 0)
 
     def apply(self, line):
         codec = Codec(line)
@@ -425,13 +490,16 @@ class Ledger:
         require((entry.height, entry.previous) == (self.entries, self.head) and entry.at >= self.at, "place")
         event_id = blake3(bytes([EVENT_VERSION]) + write(EVENT, entry.event))
         self.mark = make(MARK, self.entries, entry.at, event_id)
-        self.postings, self.author, self.evidence = [], founder, ZEROS
+        self.postings, self.author, self.evidence, self.enacts = [], founder, ZEROS, None
         self.event(*entry.event)
         require((entry.event_id, entry.author, entry.evidence) == (event_id, self.author, self.evidence), "fields")
         require(entry.postings == self.postings and sum(amount for _, amount in self.postings) == 0, "postings")
         for holder, amount in self.postings:
             self.balances[holder] = self.balances.get(holder, 0) + amount
+        self.date(entry.at)
         require(all(amount >= 0 or holder == (MINT, ()) for holder, amount in self.balances.items()), "overdrawn")
+        if self.enacts:
+            self.policy = self.enacts
         limit = self.policy.reservation_ms_max
         self.closed = {key: closed for key, closed in self.closed.items() if key[0] + limit > entry.at}
         self.entries, self.head, self.at = self.entries + 1, blake3(body), entry.at
@@ -442,6 +510,9 @@ class Ledger:
 
     def event(self, kind, event):
         require((kind == FOUNDED) == (self.entries == 0), "a founding comes first, and once")
+        waiting = sorted((decided_at(b), id_) for id_, b in self.ballots.items() if b.decided is None)
+        if waiting and self.mark.at >= waiting[0][0]:
+            require((kind, event) == (DECIDED, waiting[0][1]), "a decision is due")
         if kind == FOUNDED:
             self.join(event.founder, event.founder, event.founder_name, self.policy.grant)
         elif kind == JOINED:
@@ -463,12 +534,180 @@ class Ledger:
             self.claimed(event)
         elif kind == EPOCHED:
             self.epoch(event)
+        elif kind == EXPIRED:
+            self.expire(event)
+        elif kind == STAKED:
+            self.stake(verify("stake order", event, event.value.by))
+        elif kind == KEYS_CHANGED:
+            self.change_keys(event)
+        elif kind == REWARDED:
+            self.reward(verify("common work", event, self.founding.founder))
+        elif kind == PROPOSED:
+            self.propose(verify("proposal", event, event.value.by))
+        elif kind == VOTED:
+            self.vote(verify("vote", event, event.value.by))
+        elif kind == DECIDED:
+            self.decide(event)
         else:
             raise ValueError("ratings and judgements are left out")
 
     def owner(self, node):
         require(node in self.nodes, "not a member's node")
         return self.nodes[node].member
+
+    def acting(self, node):
+        """The member that a node may act for."""
+        owner = self.owner(node)
+        keys = self.members[owner].keys
+        require(keys.root is None or self.mark.at < dict(keys.delegated).get(node, 0), "not delegated")
+        require(owner not in self.suspended, "suspended")
+        return owner
+
+    def date(self, at):
+        """What came is of this day; what left, of the oldest."""
+        changes = {}
+        for holder, amount in self.postings:
+            if holder[0] == MEMBER_:
+                member = holder[1][0]
+                changes[member] = changes.get(member, 0) + amount
+        for member, change in changes.items():
+            lots = self.lots.setdefault(member, {})
+            if change > 0:
+                lots[at // DAY_MS] = lots.get(at // DAY_MS, 0) + change
+            while change < 0:
+                oldest = min(lots)
+                taken = min(lots[oldest], -change)
+                change += taken
+                lots[oldest] -= taken
+                if lots[oldest] == 0:
+                    del lots[oldest]
+
+    def held(self, member, bucket):
+        return self.balances.get(account(member, bucket), 0)
+
+    def expire(self, member):
+        days, _ = self.policy.expiry
+        old = sum(lot for day, lot in self.lots.get(member, {}).items() if day + days <= self.mark.at // DAY_MS)
+        due = min(old, self.held(member, SPENDABLE))
+        require(due > 0, "nothing expires")
+        self.post(account(member, SPENDABLE), -due)
+        self.post((BURN, ()), due)
+
+    def stake(self, paper):
+        self.author, member = paper.by, self.acting(paper.by)
+        lock, rules = self.members[member].stake, self.policy.stake
+        require((paper.network, paper.serial) == (self.network, lock.serial + 1), "stake order")
+        kind, change = paper.change
+        if kind == 0:
+            credits, days = change
+            room = rules.most - self.held(member, STAKE)
+            require(rules.least <= credits <= room and rules.days_min <= days <= rules.days_max, "stake")
+            until, buckets = max(lock.until, self.mark.at + days * DAY_MS), (SPENDABLE, STAKE)
+        else:
+            require(self.mark.at >= lock.until, "locked")
+            credits, until, buckets = change, lock.until, (STAKE, SPENDABLE)
+        self.post(account(member, buckets[0]), -credits)
+        self.post(account(member, buckets[1]), credits)
+        self.members[member] = self.members[member]._replace(stake=make(LOCK, until, paper.serial))
+
+    def change_keys(self, event):
+        member = event.value.member
+        keys = self.members[member].keys
+        paper = verify("key order", event, keys.root or member)
+        self.author = paper_signer = event.signer
+        require((paper.network, paper.serial) == (self.network, keys.serial + 1), "key order")
+        kind, change = paper.change
+        root_, delegated = keys.root, dict(keys.delegated)
+        if kind == 0:
+            root_ = change
+        else:
+            require(root_ == paper_signer, "no root")
+        if kind == 1:
+            node, expires_at = change
+            require(node in self.members[member].nodes, "not its node")
+            require(self.mark.at < expires_at <= self.mark.at + 366 * DAY_MS, "delegation")
+            delegated[node] = expires_at
+        elif kind == 2:
+            delegated.pop(change, None)
+        keys = make(KEYS, root_, paper.serial, sorted(delegated.items()))
+        self.members[member] = self.members[member]._replace(keys=keys)
+
+    def reward(self, paper):
+        serial, last, paid = self.purse
+        require((paper.network, paper.serial) == (self.network, serial + 1), "common work")
+        today = self.mark.at // DAY_MS
+        paid = paid if last == today else 0
+        require(self.policy.profile[0] == COOP, "other profiles are left out")
+        worth = {}
+        for node, task in paper.tasks:
+            kind, job = task.job
+            # Reliability and multiplier are one for nodes that nobody rated and that completed what they began.
+            seconds_or_work = job[0] if kind == 2 else job
+            one = [self.policy.profile[1] * seconds_or_work // 3600, seconds_or_work // 1000, seconds_or_work // 1000, 0]
+            member = self.owner(node)
+            worth[member] = worth.get(member, 0) + one[kind]
+        pays = min(sum(worth.values()), max(self.policy.day_budget - paid, 0))
+        shares = {member: (credits, 0) for member, (credits, _) in self.shares(pays, worth).items()}
+        self.post((MINT, ()), -pays)
+        self.earn(shares)
+        self.purse = (paper.serial, today, paid + pays)
+
+    def propose(self, paper):
+        self.author, member = paper.by, self.acting(paper.by)
+        id_ = blake3(bytes([PROPOSAL_VERSION]) + write(PROPOSAL, paper))
+        require(paper.network == self.network and id_ not in self.ballots, "proposal")
+        require(all(b.decided or b.member != member for b in self.ballots.values()), "one at a time")
+        rules = self.policy.governance
+        if rules.votes[0] == PER_MEMBER:
+            electorate = sum(voter not in self.suspended for voter in self.members)
+        else:
+            electorate = sum(self.held(voter, STAKE) for voter in self.members)
+        require(electorate > 0, "nobody can vote")
+        self.ballots[id_] = make(BALLOT, paper, member, self.entries, self.mark.at, rules, electorate, [], None)
+
+    def vote(self, paper):
+        self.author, member = paper.by, self.acting(paper.by)
+        ballot, account_ = self.ballots[paper.proposal], self.members[member]
+        times = times_of(ballot)
+        begins = ballot.at + times.review
+        ends = begins + times.voting
+        require(paper.network == self.network and begins <= self.mark.at < ends, "not voting")
+        require(member not in dict(ballot.votes) and account_.joined_height <= ballot.height, "no vote")
+        weight = 1
+        if ballot.rules.votes[0] == BY_STAKE:
+            weight = self.held(member, STAKE) if account_.stake.until >= ends else 0
+        require(weight > 0, "no vote")
+        votes = sorted([*ballot.votes, (member, (paper.choice, weight))])
+        self.ballots[paper.proposal] = ballot._replace(votes=votes)
+
+    def decide(self, id_):
+        ballot = self.ballots[id_]
+        require(ballot.decided is None and self.mark.at >= decided_at(ballot), "not due")
+        sums = [sum(weight for _, (choice, weight) in ballot.votes if choice[0] == which) for which in (YES, NO, ABSTAIN)]
+        yes, no, rules = sums[YES], sums[NO], ballot.rules
+        approved = yes > 0 and sum(sums) * 10_000 >= ballot.electorate * rules.quorum
+        approved = approved and yes * 10_000 >= (yes + no) * rules.approval
+        kind, action = ballot.proposal.action
+        self.ballots[id_] = ballot._replace(decided=((ENACTED if approved else REJECTED, ()), self.entries))
+        if not approved:
+            return
+        if kind == PARAMETERS:
+            self.enacts = action
+        elif kind in (MODEL, SUSPENSION):
+            ids = self.forbidden if kind == MODEL else self.suspended
+            is_in = action[1] if kind == SUSPENSION else not action[1]
+            (ids.add if is_in else ids.discard)(action[0])
+        else:
+            member, penalty, reporter = action
+            of_stake = min(penalty, self.held(member, STAKE))
+            of_held = min(penalty - of_stake, self.held(member, HELD))
+            taken = of_stake + of_held
+            part = taken * self.policy.stake.reporter // 10_000 if reporter else 0
+            self.post(account(member, STAKE), -of_stake)
+            self.post(account(member, HELD), -of_held)
+            self.post((BURN, ()), taken - part)
+            if reporter:
+                self.post(account(reporter, SPENDABLE), part)
 
     def change(self, member, **by):
         record = self.members[member]
@@ -478,14 +717,17 @@ class Ledger:
         self.post((MINT, ()), -grant)
         self.post(account(member, SPENDABLE), grant)
         if member not in self.members:
-            self.members[member] = make(MEMBER, name, [], self.entries, self.mark.at, grant, 0, 0, 0, 0, 0, 0)
+            self.members[member] = make(
+                MEMBER, name, [], self.entries, self.mark.at, grant, 0, 0, 0, 0, 0, 0,
+                make(KEYS, None, 0, []), make(LOCK, 0, 0),
+            )  # fmt: skip
         nodes = sorted([*self.members[member].nodes, node])
         self.members[member] = self.members[member]._replace(nodes=nodes)
         self.nodes[node] = make(NODE, member, name, self.entries)
 
     def joined(self, paper):
         self.author = paper.invited_by
-        inviting = self.owner(paper.invited_by)
+        inviting = self.acting(paper.invited_by)
         require(paper.network == self.network and paper.node not in self.nodes, "membership")
         is_new = paper.member not in self.members
         require(paper.member == paper.node if is_new else paper.member == inviting, "a foreign account")
@@ -518,6 +760,7 @@ class Ledger:
         self.standings[node] = standing._replace(tasks=tasks)
 
     def price(self, shape, positions, logits):
+        require(self.policy.profile[0] == COOP, "other profiles are left out")
         work = flops(shape, (0, shape.layers), 0, positions, logits)
         return min(-(-work * self.policy.factors[shape.precision[0]] // 1_000_000), U64)
 
@@ -533,8 +776,9 @@ class Ledger:
         paper = verify("reservation" if kind == RESERVED else "forwarding", event, event.value.head)
         self.author = paper.head
         require(paper.network == self.network and paper.request not in self.requests, "reservation")
-        require(self.owner(paper.head) == paper.payer and paper.prompt > 0, "reservation")
+        require(self.acting(paper.head) == paper.payer and paper.prompt > 0, "reservation")
         if kind == RESERVED:
+            require(paper.model not in self.forbidden, "a model that the members forbade")
             cap = self.price(paper.shape, paper.prompt + paper.new, paper.new)
             self.open[paper.request] = make(OPEN, paper, cap, [], self.entries, self.mark.at)
         else:
@@ -606,7 +850,8 @@ class Ledger:
         require(carried <= session.cap, "beyond the cap")
         if paper.receipts:
             require(1 <= paper.positions <= reserved.prompt + reserved.new and paper.logits <= reserved.new, "work")
-            rest = max(self.price(reserved.shape, paper.positions, paper.logits) - carried, 0)
+            cost = min(self.price(reserved.shape, paper.positions, paper.logits), session.cap)
+            rest = max(cost - carried, 0)
             work = self.work(reserved, paper, session.height)
             for member, (credits, work) in self.shares(rest, work).items():
                 before = earned.get(member, (0, 0))
@@ -668,7 +913,7 @@ class Ledger:
         self.author = promised.head
         require(paper.network == self.network and 1 <= paper.prompt <= promised.prompt, "delivery")
         require(paper.new <= promised.new, "delivery")
-        cost = self.tariff(promised.tariff, paper.prompt, paper.new)
+        cost = min(self.tariff(promised.tariff, paper.prompt, paper.new), self.outside[request].cap)
         self.pay(request, {self.owner(promised.head): (cost, 0)}, {}, True, True)
 
     def voucher(self, voucher, head, model):
@@ -737,6 +982,7 @@ class Ledger:
             self.change(payer, requests=int(session.settled))
             caps, costs = payers.get(payer, (0, 0))
             payers[payer] = (caps + cap, costs + session.cost)
+        require((epoch.minted, epoch.burned, epoch.treasury) == (0, 0, 0), "other profiles are left out")
         require(sum(c for _, c in payers.values()) == sum(c for _, c, _ in epoch.earned), "earnings")
         for payer, (caps, costs) in sorted(payers.items()):
             self.post(account(payer, RESERVED_), -caps)
@@ -759,6 +1005,11 @@ class Ledger:
         yield from ((10, standing) for standing in sorted(self.standings.items()))
         yield from ((11, (*key, closed)) for key, closed in sorted(self.closed.items()))
         yield (12, (self.epochs, self.last_epoch))
+        yield from ((13, (member, sorted(lots.items()))) for member, lots in sorted(self.lots.items()))
+        yield from ((14, ballot) for ballot in sorted(self.ballots.items()))
+        yield from ((15, model) for model in sorted(self.forbidden))
+        yield from ((16, member) for member in sorted(self.suspended))
+        yield (17, self.purse)
 
     def state_root(self):
         return root([leaf(bytes([RECORD_VERSION]) + write(RECORD, record)) for record in self.records()])

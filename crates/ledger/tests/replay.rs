@@ -3,14 +3,20 @@
 
 mod common;
 
-use common::{Cut, FOUNDER, World, keys};
+use common::{Cut, DAY_MS, FOUNDER, MODEL, World, keys, member, node};
 use std::{
     io::Write,
     path::Path,
     process::{Command, Output, Stdio},
 };
-use talka_base::{encode, hex};
-use talka_ledger::{Collector, Event, Policy};
+use talka_base::{Credits, Flops, MemberId, encode, hex};
+use talka_ledger::{
+    Collector, Event, Policy,
+    govern::{Action, Choice},
+    keys::KeyChange,
+    profile::{Job, Task, neuro::Role},
+    stake::StakeChange,
+};
 
 const STAGES: [Cut; 2] = [(FOUNDER, (0, 2)), (3, (2, 6))];
 
@@ -59,7 +65,59 @@ fn world() -> World {
     {
         world.record(event).expect("valid");
     }
+    decide(&mut world);
     world
+}
+
+/// What members do with their stakes, keys and votes, and what a year leaves of their credits.
+fn decide(world: &mut World) {
+    let root = KeyChange::Root { key: MemberId(keys(7).public()) };
+    let delegate = KeyChange::Delegate { node: node(3), expires_at: world.now.plus_ms(9 * DAY_MS) };
+    let task = |job| Task { job, role: Role::default(), replicas: None };
+    let tasks = vec![
+        (node(2), task(Job::Audit { work: Flops(5_000_000) })),
+        (node(3), task(Job::Availability { seconds: 90_000_000 })),
+        (node(FOUNDER), task(Job::Availability { seconds: 7 })),
+    ];
+    for event in [
+        world.locks(3, 1, Credits::from_gft(5), 30),
+        world.locks(2, 1, Credits::from_gft(3), 2),
+        world.changes_keys(3, 3, 1, root),
+        world.changes_keys(3, 7, 2, delegate),
+        world.rewards(1, tasks.clone()),
+        world.rewards(2, tasks[..1].to_vec()),
+    ] {
+        world.record(event).expect("valid");
+    }
+    let policy = Policy { grant: Credits(77), ..Policy::default() };
+    let slash = Action::Slash {
+        member: member(3),
+        penalty: Credits::from_gft(4),
+        reporter: Some(member(2)),
+    };
+    let forbid = Action::Model { model: MODEL, is_allowed: false };
+    let actions = [(2, Action::Parameters(Box::new(policy))), (3, forbid), (FOUNDER, slash)];
+    let proposals = actions.map(|(by, action)| {
+        let id = world.proposal(by, true, action.clone()).id();
+        world.record(world.proposes(by, true, action)).expect("valid");
+        id
+    });
+    for (by, choice) in [(2, Choice::Yes), (3, Choice::Abstain), (FOUNDER, Choice::Yes)] {
+        for proposal in proposals {
+            world.record(world.votes(by, proposal, choice)).expect("valid");
+        }
+    }
+    world.wait_days(3);
+    while let Some(proposal) = world.ledger.undecided(world.now) {
+        world.record(Event::Decided { proposal }).expect("valid");
+    }
+    let free = world.stakes(2, 2, StakeChange::Unlock { credits: Credits::from_gft(1) });
+    let revoke = world.changes_keys(3, 7, 3, KeyChange::Revoke { node: node(3) });
+    for event in [free, revoke] {
+        world.record(event).expect("valid");
+    }
+    world.wait_days(363);
+    world.record(Event::Expired { member: member(2) }).expect("valid");
 }
 
 /// What `replay.py` says of these lines; `None` if there is no Python.

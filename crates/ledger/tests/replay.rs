@@ -1,4 +1,4 @@
-//! Goal: the document is enough to come to the same ledger. Method: `replay.py`, written from docs/ledger-format.md and
+//! Goal: the document is enough to come to the same ledger. Method: `replay`, written from docs/ledger-format.md and
 //! from nothing else, replays entries of every kind; both have to name the same head and the same state root.
 
 mod common;
@@ -120,10 +120,11 @@ fn decide(world: &mut World) {
     world.record(Event::Expired { member: member(2) }).expect("valid");
 }
 
-/// What `replay.py` says of these lines; `None` if there is no Python.
+/// What `replay` says of these lines; `None` if there is no Python.
 fn replayed(lines: &str) -> Option<Output> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/replay.py");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/replay");
     let mut child = Command::new("python3")
+        .arg("-B")
         .arg(script)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -158,6 +158,10 @@ impl Ledger {
         rules::judge(&self.book, at.max(self.book.at), event).map(|_| ())
     }
 
+    pub(crate) const fn from_book(book: Book) -> Self {
+        Self { book }
+    }
+
     pub(crate) const fn book(&self) -> &Book {
         &self.book
     }

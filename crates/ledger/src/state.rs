@@ -77,6 +77,32 @@ pub enum StateRecord {
     Purse(Purse),
 }
 
+impl StateRecord {
+    /// What it is about, for messages.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Chain { .. } => "chain",
+            Self::Policy(_) => "policy",
+            Self::Balance(..) => "balance",
+            Self::Member(..) => "member",
+            Self::Node(..) => "node",
+            Self::Open(_) => "open request",
+            Self::Forwarded(_) => "forwarded request",
+            Self::Request(..) => "request",
+            Self::Witnesses(..) => "witnesses",
+            Self::Removed(..) => "removed node",
+            Self::Standing(..) => "standing",
+            Self::Closed(..) => "closed session",
+            Self::Epochs(..) => "epochs",
+            Self::Lots(..) => "lots",
+            Self::Ballot(..) => "ballot",
+            Self::Forbidden(_) => "forbidden model",
+            Self::Suspended(_) => "suspended member",
+            Self::Purse(_) => "purse",
+        }
+    }
+}
+
 impl Encoded for StateRecord {
     const NAME: &'static str = "state record";
     const VERSION: u8 = 2;
@@ -147,6 +173,43 @@ pub(crate) fn records(book: &Book) -> impl Iterator<Item = StateRecord> {
 
 fn closed_record((&(at, id), closed): (&(Tick, RequestId), &ClosedSession)) -> StateRecord {
     StateRecord::Closed(at, id, closed.clone())
+}
+
+/// Puts a record into the book that it is of: what [`records`] does, backwards.
+///
+/// # Errors
+/// The kind of a record that only opens a book.
+pub(crate) fn enter(book: &mut Book, record: StateRecord) -> Result<(), &'static str> {
+    let kind = record.kind();
+    match record {
+        StateRecord::Chain { .. } | StateRecord::Policy(_) => return Err(kind),
+        StateRecord::Balance(account, amount) => drop(book.balances.insert(account, amount)),
+        StateRecord::Member(id, member) => drop(book.members.insert(id, member)),
+        StateRecord::Node(id, node) => drop(book.nodes.insert(id, node)),
+        StateRecord::Open(open) => drop(book.open.insert(open.reservation.request, open)),
+        StateRecord::Forwarded(open) => {
+            book.forwarded.insert(open.forwarding.request, open);
+        }
+        StateRecord::Request(id, history) => drop(book.requests.insert(id, history)),
+        StateRecord::Witnesses(witnesses, appointed) => {
+            (book.witnesses, book.appointed) = (witnesses, appointed);
+        }
+        StateRecord::Removed(id, removed) => drop(book.removed.insert(id, removed)),
+        StateRecord::Standing(id, standing) => drop(book.standings.insert(id, standing)),
+        StateRecord::Closed(at, id, closed) => drop(book.closed.insert((at, id), closed)),
+        StateRecord::Epochs(epochs, last) => (book.epochs, book.last_epoch) = (epochs, last),
+        StateRecord::Lots(id, lots) => drop(book.lots.insert(id, lots)),
+        StateRecord::Ballot(id, ballot) => {
+            if ballot.decided.is_none() {
+                book.assembly.waiting.insert((ballot.decided_at(), id));
+            }
+            book.assembly.ballots.insert(id, ballot);
+        }
+        StateRecord::Forbidden(model) => drop(book.assembly.forbidden.insert(model)),
+        StateRecord::Suspended(member) => drop(book.assembly.suspended.insert(member)),
+        StateRecord::Purse(purse) => book.purse = purse,
+    }
+    Ok(())
 }
 
 /// The leaf of a record in the state's tree.

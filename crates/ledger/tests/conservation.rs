@@ -332,9 +332,20 @@ proptest! {
         steps in proptest::collection::vec(step(), 1..60),
     ) {
         let mut world = World::with_policy(poor());
-        for step in &steps {
+        let mut restored = None;
+        for (at, step) in steps.iter().enumerate() {
             attempt(&mut world, step);
             check_sums(&world);
+            if at == steps.len() / 2 {
+                let ledger = Ledger::restore(world.ledger.records(), &common::block(&world.ledger));
+                restored = Some((ledger.expect("is its state"), world.entries.len()));
+            }
+        }
+        if let Some((mut ledger, after)) = restored {
+            for entry in &world.entries[after..] {
+                ledger.apply(entry).expect("goes on as the other does");
+            }
+            prop_assert_eq!(ledger.state_root(), world.ledger.state_root());
         }
         let replayed = Ledger::replay(world.entries.clone()).expect("replays");
         prop_assert_eq!(replayed.state_root(), world.ledger.state_root());

@@ -4,10 +4,11 @@
 use talka_base::{
     Blame, Credits, DeviceKind, Factor, HardwareId, Keypair, LayerSpan, MemberId, Membership,
     ModelId, ModelShape, NetworkId, NodeId, Precision, ProposalId, Receipt, RequestId, Scores,
-    Signed, Tick, VoucherHash,
+    Signed, Tick, TreeHash,
+    VoucherHash,
 };
 use talka_ledger::{
-    Bucket, Cancellation, Delivery, Entry, Event, Forwarding, Founding, Ledger, LedgerError,
+    Block, Bucket, Cancellation, Delivery, Entry, Event, Forwarding, Founding, Ledger, LedgerError,
     Policy, ReleaseReason, Removal, Reservation, Settlement, Tariff, Voucher,
     common_work::CommonWork,
     govern::{Action, Choice, Proposal, Vote},
@@ -15,6 +16,7 @@ use talka_ledger::{
     profile::Task,
     stake::{StakeChange, StakeOrder},
     standing::{Finding, Judgement, Measured, Rating},
+    tlog::CompactRange,
 };
 
 pub const MODEL: ModelId = ModelId([0xAA; 32]);
@@ -70,6 +72,13 @@ pub fn founding() -> Founding {
 pub fn cases(default: u32) -> u32 {
     let wanted = std::env::var("TALKA_CASES").ok();
     wanted.map_or(default, |number| number.parse().expect("TALKA_CASES is a number"))
+}
+
+/// A block about `ledger`. The roots over its log are none: what restores a state does not ask for them.
+pub fn block(ledger: &Ledger) -> Block {
+    let mut log = CompactRange::default();
+    (0..=ledger.height()).for_each(|_| log.append(TreeHash([0; 32]), |_, _| ()));
+    Block::close(ledger, &log, &log, 0)
 }
 
 /// A ledger, and every entry that it took.

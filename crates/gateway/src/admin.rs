@@ -6,15 +6,18 @@
 use crate::{error::ApiError, fields::Fields, live::live};
 use axum::{
     Json, Router,
+    body::Body,
     extract::{Path, Query, State, rejection::QueryRejection},
+    http::{HeaderName, header::CONTENT_TYPE},
     routing::{get, post},
 };
+use futures_util::stream;
 use serde::Deserialize;
 use talka_node::{
     api::{
         Api, BalanceProofReport, CheckpointReport, CreditsReport, EntryReport, InviteOptions,
-        InviteReport, JoinReport, LimitsChange, ModelReport, PeerReport, ProofReport, RouteReport,
-        SettingsReport, Status, VerifyReport,
+        InviteReport, JoinReport, LimitsChange, ModelReport, PeerReport, ProofReport, PruneReport,
+        RouteReport, SettingsReport, Status, VerifyReport,
     },
     base::{MemberId, NodeId},
 };
@@ -44,6 +47,8 @@ pub fn routes() -> Router<Api> {
         .route("/api/ledger/verify", get(ledger_verify))
         .route("/api/credits/{member}/proof", get(balance_proof))
         .route("/api/ledger/checkpoint", get(ledger_checkpoint))
+        .route("/api/ledger/backup", get(ledger_backup))
+        .route("/api/ledger/prune", post(ledger_prune))
         .route("/api/ledger/{height}/proof", get(ledger_proof))
 }
 
@@ -191,6 +196,24 @@ async fn ledger(
 
 async fn ledger_verify(State(api): State<Api>) -> Result<Json<VerifyReport>, ApiError> {
     Ok(Json(api.ledger_verify().await?))
+}
+
+/// The whole ledger as one file. It ends without its last piece if the node fails on the way.
+async fn ledger_backup(State(api): State<Api>) -> ([(HeaderName, &'static str); 1], Body) {
+    let pieces = stream::unfold(api.ledger_backup(), async |mut pieces| {
+        let piece = pieces.recv().await?;
+        Some((piece, pieces))
+    });
+    ([(CONTENT_TYPE, "application/octet-stream")], Body::from_stream(pieces))
+}
+
+async fn ledger_prune(
+    State(api): State<Api>,
+    mut body: Fields,
+) -> Result<Json<PruneReport>, ApiError> {
+    let keep_days: u32 = body.required("keep_days")?;
+    body.finish()?;
+    Ok(Json(api.ledger_prune(keep_days).await?))
 }
 
 async fn balance_proof(

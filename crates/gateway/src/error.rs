@@ -293,6 +293,7 @@ fn admin_row(error: &AdminError) -> Row {
         E::NoEntry { .. } => row(S::NOT_FOUND, CALLER, "no_entry"),
         E::NoMember { .. } => row(S::NOT_FOUND, CALLER, "no_member"),
         E::NoCheckpoint => row(S::SERVICE_UNAVAILABLE, UNAVAILABLE, "no_checkpoint"),
+        E::Pruned { .. } => row(S::GONE, CALLER, "pruned"),
         E::Store(_) => row(S::INTERNAL_SERVER_ERROR, SERVER, "store_failed"),
         E::Refused { .. } => row(S::CONFLICT, CALLER, "ledger_refused"),
         E::Stopping => row(S::SERVICE_UNAVAILABLE, UNAVAILABLE, "stopping"),

@@ -78,7 +78,7 @@ pub use price::{price, quote};
 pub use profile::Profile;
 pub use proof::{Claim, Proof};
 pub use removal::{Removal, RemovedNode};
-pub use report::{VerifyReport, verify};
+pub use report::{VerifyReport, verify, verify_since};
 pub use request::{Cancellation, RECEIPTS_MAX, Reservation, Settlement, VOUCHERS_MAX};
 pub use share::{BREAKDOWNS_MAX, Breakdown, Part};
 pub use snapshot::SnapshotError;

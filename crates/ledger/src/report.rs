@@ -42,13 +42,51 @@ pub struct VerifyReport {
 pub fn verify(
     entries: impl IntoIterator<Item = Signed<Entry>>,
 ) -> Result<VerifyReport, ReplayError> {
-    let (mut count, mut signatures, mut postings) = (0, 0, 0);
-    let ledger = Ledger::replay(entries.into_iter().inspect(|signed| {
-        let entry = signed.claimed_value();
-        count += 1;
-        signatures += 1 + entry.event.signatures();
-        postings += entry.postings.len() as u64;
-    }))?;
+    let mut entries = entries.into_iter();
+    let at = |source| ReplayError { height: 0, source };
+    let first = entries.next().ok_or_else(|| at(LedgerError::Empty))?;
+    let mut counts = Counts::default();
+    counts.add(first.claimed_value());
+    rest(Ledger::begin(&first).map_err(at)?, counts, entries)
+}
+
+/// Replays the `entries` that come after those of `ledger`, which is believed, and counts what was checked.
+///
+/// # Errors
+/// As [`Ledger::replay`].
+pub fn verify_since(
+    ledger: Ledger,
+    entries: impl IntoIterator<Item = Signed<Entry>>,
+) -> Result<VerifyReport, ReplayError> {
+    rest(ledger, Counts::default(), entries)
+}
+
+#[derive(Default)]
+struct Counts {
+    entries: u64,
+    signatures: u64,
+    postings: u64,
+}
+
+impl Counts {
+    fn add(&mut self, entry: &Entry) {
+        self.entries += 1;
+        self.signatures += 1 + entry.event.signatures();
+        self.postings += entry.postings.len() as u64;
+    }
+}
+
+fn rest(
+    mut ledger: Ledger,
+    mut counts: Counts,
+    entries: impl IntoIterator<Item = Signed<Entry>>,
+) -> Result<VerifyReport, ReplayError> {
+    for entry in entries {
+        let height = ledger.height() + 1;
+        ledger.apply(&entry).map_err(|source| ReplayError { height, source })?;
+        counts.add(entry.claimed_value());
+    }
+    let Counts { entries: count, signatures, postings } = counts;
     let total = ledger.accounts().map(|(_, amount)| i128::from(amount.0)).sum::<i128>();
     let narrow = |_| ReplayError {
         height: ledger.height(),

@@ -67,6 +67,17 @@ impl CompactRange {
         Ok(Self { size, peaks: peaks(0, size).map(read).collect::<Result<_, _>>()? })
     }
 
+    /// The complete subtrees that it is made of, from the left: what [`CompactRange::load`] asks for.
+    pub fn subtrees(&self) -> impl Iterator<Item = (Node, TreeHash)> {
+        peaks(0, self.size).zip(self.peaks.iter().copied())
+    }
+
+    /// The tree of `size` leaves whose largest complete subtrees have the roots `hashes`, from the left; nothing if
+    /// such a tree has another number of them.
+    pub fn of_subtrees(size: u64, hashes: Vec<TreeHash>) -> Option<Self> {
+        (hashes.len() == size.count_ones() as usize).then_some(Self { size, peaks: hashes })
+    }
+
     /// Number of leaves.
     pub const fn size(&self) -> u64 {
         self.size

@@ -53,13 +53,22 @@ impl Identity {
     /// # Errors
     /// [`IdentityError`]; an existing file is never changed.
     pub fn load_or_create(path: &Path, entropy: [u8; 32]) -> Result<Self, IdentityError> {
+        if let Some(kept) = Self::load(path)? {
+            return Ok(kept);
+        }
+        let keypair = Keypair::from_secret(&entropy);
+        create(path, &text(&keypair)).map_err(failed("create", path))?;
+        Ok(Self(keypair))
+    }
+
+    /// The identity kept in the file `path`; nothing if there is no such file.
+    ///
+    /// # Errors
+    /// [`IdentityError`].
+    pub fn load(path: &Path) -> Result<Option<Self>, IdentityError> {
         match File::open(path) {
-            Ok(file) => Self::load(path, &file),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let keypair = Keypair::from_secret(&entropy);
-                create(path, &text(&keypair)).map_err(failed("create", path))?;
-                Ok(Self(keypair))
-            }
+            Ok(file) => Self::read(path, &file).map(Some),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(failed("open", path)(source)),
         }
     }
@@ -74,7 +83,7 @@ impl Identity {
         NodeId(self.0.public())
     }
 
-    fn load(path: &Path, file: &File) -> Result<Self, IdentityError> {
+    fn read(path: &Path, file: &File) -> Result<Self, IdentityError> {
         check_mode(path, file)?;
         let mut found = String::new();
         file.take(FILE_BYTES_MAX).read_to_string(&mut found).map_err(failed("read", path))?;

@@ -1,5 +1,6 @@
 //! The handle that front ends use: every question and order a person or program may put to a node.
 
+mod backups;
 mod counts;
 mod entries;
 mod errors;
@@ -18,6 +19,7 @@ pub use crate::core::keys::{
 };
 pub use crate::shell::events::{CallerLeft, EventSender, Events, event_channel};
 pub use crate::shell::keys::{KeyGuest, KeySecret, Keys, KeysError, NewKey};
+pub use backups::*;
 pub use counts::*;
 use entries::Reader;
 pub use errors::*;
@@ -35,7 +37,10 @@ use crate::shell::{
     Patience, Shared, answer, count, desk::Desk, embed, hub::HubInput, join, now, open, orders,
     random, rating, upstream::Upstream,
 };
-use crate::wire::{Machine, Refusal};
+use crate::{
+    store::StoreError,
+    wire::{Machine, Refusal},
+};
 use std::{
     collections::BTreeMap,
     fmt,
@@ -447,19 +452,19 @@ impl Api {
         }))
     }
 
-    /// Replays this node's whole copy of the ledger.
+    /// Replays this node's whole copy of the ledger: from the founding on, or from its snapshot where the entries
+    /// before were removed.
     ///
     /// # Errors
     /// [`AdminError::Ledger`] names the first entry that does not follow.
     pub async fn ledger_verify(&self) -> Result<VerifyReport, AdminError> {
-        let entries = self.entries(0, usize::MAX).await?;
-        let report = tokio::task::spawn_blocking(move || talka_ledger::verify(entries))
-            .await
-            .expect("verifying does not panic")
-            .map_err(|e| AdminError::Ledger { reason: format!("{e}: {}", e.source) })?;
+        let shared = Arc::clone(&self.shared);
+        let verified = tokio::task::spawn_blocking(move || replay(&shared)).await;
+        let (since, report) = verified.expect("verifying does not panic")?;
         let balances = self.shared.desk().read(sum_of_balances);
         Ok(VerifyReport {
             network: report.network,
+            since,
             entries: report.entries,
             signatures: report.signatures,
             postings: report.postings,
@@ -472,13 +477,51 @@ impl Api {
         })
     }
 
+    /// Entries from `from` on, or from the first one after it that was not removed.
     async fn entries(&self, from: u64, limit: usize) -> Result<Vec<Signed<Entry>>, AdminError> {
         let shared = Arc::clone(&self.shared);
         let network = shared.desk().network();
-        let read =
-            tokio::task::spawn_blocking(move || shared.store.entries_from(&network, from, limit));
+        let read = tokio::task::spawn_blocking(move || {
+            match shared.store.entries_from(&network, from, limit) {
+                Err(StoreError::Pruned { first, .. }) => {
+                    shared.store.entries_from(&network, first, limit)
+                }
+                found => found,
+            }
+        });
         Ok(read.await.expect("reading does not panic")?)
     }
+}
+
+/// Replays what is stored. Says from which entry on.
+fn replay(shared: &Shared) -> Result<(u64, talka_ledger::VerifyReport), AdminError> {
+    let (store, desk) = (&shared.store, shared.desk());
+    let network = desk.network();
+    let start = match store.first_held(&network)? {
+        0 | 1 => None,
+        _ => store.snapshot(&network)?,
+    };
+    let broken = |error: String| AdminError::Ledger { reason: error };
+    let start = start.map(|snapshot| snapshot.restore(desk.founder())).transpose();
+    let start = start.map_err(|error| broken(error.to_string()))?;
+    let since = start.as_ref().map_or(0, |ledger| ledger.height() + 1);
+    let mut unreadable = None;
+    let entries = store.entries(&network, since).map_while(|entry| match entry {
+        Ok(entry) => Some(entry),
+        Err(error) => {
+            unreadable = Some(error);
+            None
+        }
+    });
+    let report = match start {
+        Some(ledger) => talka_ledger::verify_since(ledger, entries),
+        None => talka_ledger::verify(entries),
+    };
+    if let Some(error) = unreadable {
+        return Err(error.into());
+    }
+    let report = report.map_err(|error| broken(format!("{error}: {}", error.source)))?;
+    Ok((since, report))
 }
 
 /// Floating-point operations and bytes of weights.

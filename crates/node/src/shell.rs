@@ -8,7 +8,8 @@
 //! one is, `gauge` measures it, `bench` tells what that counts for, `machine` what it is made of, `rating` has the ledger
 //! know; `underway` tells how far a load is; `events` carries answers to their callers and `tally` counts them;
 //! `forecast` says what joining would come to; `models` knows what requests may ask for; `keys` lets callers in;
-//! `settings` keeps what the owner may change while the node runs; `desk` keeps the ledger, `orders` adds to it.
+//! `settings` keeps what the owner may change while the node runs; `desk` keeps the ledger, `orders` adds to it,
+//! `snapshots` lets it begin in the middle.
 //! They meet in [`Shared`].
 
 pub(crate) mod admission;
@@ -38,6 +39,7 @@ pub(crate) mod resume;
 pub(crate) mod routes;
 pub(crate) mod session;
 pub(crate) mod settings;
+pub(crate) mod snapshots;
 pub(crate) mod stages;
 pub(crate) mod tally;
 pub(crate) mod underway;

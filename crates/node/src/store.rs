@@ -20,11 +20,13 @@
 //! Decides nothing about entries but that they are contiguous; the ledger's rules are checked by
 //! replaying ([`Store::ledger`]). All calls block.
 
+pub mod backup;
 mod error;
 mod file;
 pub mod journal;
 mod log;
 mod seal;
+pub mod snapshot;
 #[cfg(test)]
 mod tests;
 
@@ -45,7 +47,7 @@ const ENTRIES: TableDefinition<(&[u8; 32], u64), &[u8]> = TableDefinition::new("
 const RECORDS: TableDefinition<&str, &[u8]> = TableDefinition::new("records");
 /// The layout of these and those of [`log`], under the key `version`.
 const LAYOUT: TableDefinition<&str, u64> = TableDefinition::new("layout");
-const LAYOUT_VERSION: u64 = 2;
+const LAYOUT_VERSION: u64 = 3;
 
 /// The longest key of a record, in bytes.
 pub const KEY_BYTES_MAX: usize = 256;
@@ -85,7 +87,7 @@ impl Store {
     pub fn append(&self, network: &NetworkId, entries: &[Signed<Entry>]) -> Result<(), StoreError> {
         self.write(|transaction| {
             let mut table = transaction.open_table(ENTRIES)?;
-            let next = next_height(&table, network)?;
+            let next = next_height(&table, network)?.max(snapshot::size_in(transaction, network)?);
             for (expected, signed) in (next..).zip(entries) {
                 let found = signed.claimed_value().height;
                 if found != expected {
@@ -105,7 +107,8 @@ impl Store {
     pub fn entry_count(&self, network: &NetworkId) -> Result<u64, StoreError> {
         self.read(|database| {
             let transaction = database.begin_read()?;
-            Ok(next_height(&transaction.open_table(ENTRIES)?, network)?)
+            let next = next_height(&transaction.open_table(ENTRIES)?, network)?;
+            Ok(next.max(snapshot::size(&transaction.open_table(snapshot::SNAPSHOTS)?, network)?))
         })
     }
 
@@ -113,7 +116,8 @@ impl Store {
     /// only what [`Ledger`] takes counts.
     ///
     /// # Errors
-    /// [`StoreError::Corrupt`] names the first entry that is missing or altered.
+    /// [`StoreError::Pruned`] if the first of them was removed, [`StoreError::Corrupt`] names the first entry that
+    /// is missing or altered.
     pub fn entries_from(
         &self,
         network: &NetworkId,
@@ -124,10 +128,23 @@ impl Store {
             let transaction = database.begin_read()?;
             let table = transaction.open_table(ENTRIES)?;
             let rows = table.range((&network.0, height)..=(&network.0, u64::MAX))?;
+            let mut rows = rows.take(limit).peekable();
+            let kept = snapshot::size(&transaction.open_table(snapshot::SNAPSHOTS)?, network)?;
+            if (1..kept).contains(&height) {
+                let first = rows.peek().and_then(|row| Some(row.as_ref().ok()?.0.value().1));
+                let first = first.unwrap_or(kept);
+                if height < first && first <= kept {
+                    return Err(StoreError::Pruned { height, first }.into());
+                }
+            }
             let mut entries = Vec::new();
-            for (expected, row) in (height..=u64::MAX).zip(rows.take(limit)) {
+            for (expected, row) in (height..=u64::MAX).zip(rows) {
                 let (key, value) = row?;
                 let found = key.value().1;
+                if height == 0 && expected == 1 && (2..=kept).contains(&found) {
+                    // The founding stays when those after it are removed.
+                    break;
+                }
                 if found != expected {
                     return Err(Damage::Gap { expected, found }.into());
                 }
@@ -137,12 +154,18 @@ impl Store {
         })
     }
 
-    /// All entries of a network's ledger in order, read a batch at a time. Ends after an error.
-    pub fn entries(&self, network: &NetworkId) -> Entries<'_> {
-        Entries { store: self, network: *network, batch: Vec::new().into_iter(), next: Some(0) }
+    /// A network's entries from `height` on in order, read a batch at a time. Ends after an error.
+    pub fn entries(&self, network: &NetworkId, height: u64) -> Entries<'_> {
+        Entries {
+            store: self,
+            network: *network,
+            batch: Vec::new().into_iter(),
+            next: Some(height),
+        }
     }
 
-    /// A network's ledger, replayed and checked in full; `None` if none of its entries are here.
+    /// A network's ledger: that of its snapshot, if there is one, and the entries since, each checked in full;
+    /// `None` if none of its entries are here.
     ///
     /// # Errors
     /// [`StoreError::Replay`] names the first entry that does not follow.
@@ -151,14 +174,18 @@ impl Store {
             let source = Box::new(ReplayError { height, source });
             StoreError::Replay { file: self.file.clone(), source }
         };
-        let mut entries = self.entries(network);
-        let Some(first) = entries.next().transpose()? else { return Ok(None) };
+        let Some(first) = self.entries(network, 0).next().transpose()? else { return Ok(None) };
         let mut ledger = Ledger::begin(&first).map_err(|e| replay(0, e))?;
         if ledger.network() != *network {
             let source = Damage::OtherNetwork { expected: *network, found: ledger.network() };
             return Err(StoreError::Corrupt { file: self.file.clone(), source });
         }
-        for (height, entry) in (1..).zip(entries) {
+        if let Some(snapshot) = self.snapshot(network)? {
+            let restored = snapshot.restore(ledger.founder());
+            ledger = restored.map_err(|source| self.corrupt(Damage::Snapshot(source)))?;
+        }
+        let next = ledger.height() + 1;
+        for (height, entry) in (next..).zip(self.entries(network, next)) {
             ledger.apply(&entry?).map_err(|e| replay(height, e))?;
         }
         Ok(Some(ledger))

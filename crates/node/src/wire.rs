@@ -16,10 +16,10 @@ use serde::{Deserialize, Serialize};
 use std::{fmt, net::SocketAddr};
 use talka_base::{
     AdapterId, CodecError, Encoded, LayerSpan, Membership, ModelId, NetworkId, NodeId, Precision,
-    Receipt, RequestId, Signed, Tick, decode, encode, model::ShapeError,
+    Receipt, RequestId, Signed, Tick, TreeHash, decode, encode, model::ShapeError,
 };
 use talka_engine::{LogitsWanted, Pooling, quant::Encoding};
-use talka_ledger::{Entry, Event, Voucher};
+use talka_ledger::{Entry, Event, StateRecord, Voucher};
 use talka_net::{ActivationError, WireType, decode_activation};
 
 /// Most addresses of one node.
@@ -251,6 +251,18 @@ pub enum Control {
     },
     /// Entries in order.
     Entries(Vec<Signed<Entry>>),
+    /// "I removed those: the first that I still have is this one. Begin with my snapshot."
+    Pruned {
+        /// Its height.
+        first: u64,
+    },
+    /// "Send me the records of your snapshot from this place on."
+    SnapshotWanted {
+        /// The first place wanted.
+        from: u64,
+    },
+    /// Some of them.
+    SnapshotPart(Box<SnapshotPart>),
     /// First words of a member on a link for [`fetch`] alone.
     Fetch(Hello),
     /// Says nothing: whoever gets it sees how much goes through.
@@ -261,6 +273,17 @@ pub enum Control {
     Outlook(Box<outlook::Outlook>),
     /// The text of a block that the founder signed.
     Checkpoint(String),
+}
+
+/// Records of a snapshot, as many as fit one message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotPart {
+    /// The signed block whose state it is.
+    pub checkpoint: String,
+    /// With the first part, the roots of the complete subtrees of the log, from the left.
+    pub subtrees: Vec<TreeHash>,
+    /// In order.
+    pub records: Vec<StateRecord>,
 }
 
 impl Encoded for Control {

@@ -428,6 +428,36 @@ pub enum LedgerAction {
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
     },
+    /// Keeps the whole ledger in a file, and replays that to be sure
+    #[command(after_help = "Example: talka ledger backup village.talka-backup")]
+    Backup {
+        /// The file to write
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Puts the ledger of a backup into the data directory of a node that is stopped
+    #[command(
+        after_help = "Example: talka ledger restore village.talka-backup --data-dir /srv/talka"
+    )]
+    Restore(RestoreArgs),
+    /// Removes this node's copy of old entries; balances and proofs of the others stay
+    #[command(after_help = "Example: talka ledger prune --keep-days 90")]
+    Prune {
+        /// Days whose entries stay
+        #[arg(long, value_name = "DAYS", default_value_t = PRUNE_KEEP_DAYS)]
+        keep_days: u32,
+    },
+}
+
+/// A backup and where it goes.
+#[derive(Debug, Args)]
+pub struct RestoreArgs {
+    /// A file that `talka ledger backup` wrote
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Only say what is in it, after replaying all of it
+    #[arg(long)]
+    pub check: bool,
 }
 
 /// What to verify: the ledger of a node, or one proof.
@@ -443,6 +473,9 @@ pub struct VerifyArgs {
     #[arg(long, value_name = "KEY", requires = "proof")]
     pub founder: Option<NodeId>,
 }
+
+/// Days whose entries `talka ledger prune` leaves: as long as credits last.
+const PRUNE_KEEP_DAYS: u32 = 365;
 
 /// Entries that `talka ledger show` shows: a screenful.
 pub const LEDGER_SHOWN: u64 = 20;

@@ -15,17 +15,17 @@ use crate::{
     exit::Exit,
     files::{self, Kept},
 };
-use anyhow::Result;
+use anyhow::{Context, Result};
 use reach::Trust;
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
-use std::{path::Path, time::Duration};
+use std::{io::Write, path::Path, time::Duration};
 use talka_node::{
     api::{
         BalanceProofReport, CheckpointReport, Choice, CreditsReport, EntryReport, InviteOptions,
         InviteReport, JoinReport, LedgerPolicy, ModelReport, PeerReport, ProofReport,
-        ProposalOrder, ProposalReport, RouteReport, Status, VerifyReport,
+        ProposalOrder, ProposalReport, PruneReport, RouteReport, Status, VerifyReport,
     },
     base::{MemberId, NodeId, ProposalId},
 };
@@ -278,6 +278,22 @@ impl Client {
     /// Has the node replay its ledger.
     pub async fn ledger_verify(&self) -> Result<VerifyReport, ClientError> {
         self.get("/api/ledger/verify").await
+    }
+
+    /// Writes the whole ledger into `out`, a piece at a time. Says how many bytes that were.
+    pub async fn ledger_backup(&self, out: &mut impl Write) -> Result<u64> {
+        let mut response = self.send(self.request(Method::GET, "/api/ledger/backup")).await?;
+        let mut bytes = 0;
+        while let Some(piece) = response.chunk().await.context("the node stopped on the way")? {
+            out.write_all(&piece)?;
+            bytes += piece.len() as u64;
+        }
+        Ok(bytes)
+    }
+
+    /// Has the node remove entries older than so many days.
+    pub async fn ledger_prune(&self, keep_days: u32) -> Result<PruneReport, ClientError> {
+        self.post("/api/ledger/prune", &serde_json::json!({ "keep_days": keep_days })).await
     }
 
     /// The last signed block.

@@ -115,6 +115,12 @@ pub enum AdminError {
     /// No such entry.
     #[error("the ledger has entries 0 to {last}, found {height}")]
     NoEntry { height: u64, last: u64 },
+    /// The entry was removed here.
+    #[error(
+        "entry {height} was removed here to save room, the first still held is {first}: ask a node that \
+         keeps all, or look into a backup"
+    )]
+    Pruned { height: u64, first: u64 },
     /// A setting that cannot be so.
     #[error("{name} is {reason}")]
     Setting { name: &'static str, reason: String },

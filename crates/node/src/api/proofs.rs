@@ -1,7 +1,7 @@
 //! Checkpoints and proofs of the ledger: given by a node, checked without one.
 
 use super::{AdminError, Api};
-use crate::shell::desk::DeskError;
+use crate::{shell::desk::DeskError, store::StoreError};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use talka_base::{Credits, EntryHash, MemberId, NetworkId, NodeId, Tick, TreeHash};
@@ -168,6 +168,9 @@ fn size_of(proof: &Proof, founder: NodeId) -> Result<u64, AdminError> {
 
 fn refused(error: DeskError) -> AdminError {
     match error {
+        DeskError::Store(StoreError::Pruned { height, first }) => {
+            AdminError::Pruned { height, first }
+        }
         DeskError::Store(error) => error.into(),
         other => AdminError::Ledger { reason: other.to_string() },
     }

@@ -648,6 +648,8 @@ pub struct WorkReport {
 pub struct VerifyReport {
     /// The network whose ledger it is.
     pub network: NetworkId,
+    /// The first entry replayed: 0, or where the snapshot ends that stands for removed ones.
+    pub since: u64,
     /// Entries replayed.
     pub entries: u64,
     /// Signatures checked, those inside entries included.

@@ -60,7 +60,10 @@ impl Desk {
         let size = ledger.height() + 1;
         let log = self.store.log(&network, size)?;
         let batch = self.store.batch(&network, last.0.size, size)?;
-        self.sign_block(Block::close(&ledger, &log, &batch, last.0.number + 1)).map(Some)
+        let next = Block::close(&ledger, &log, &batch, last.0.number + 1);
+        let (block, note) = self.sign_block(next)?;
+        self.snapshot_if_due(&ledger, &block, &note)?;
+        Ok(Some((block, note)))
     }
 
     fn sign_block(&self, block: Block) -> Result<(Block, SignedNote), DeskError> {
@@ -97,25 +100,33 @@ impl Desk {
                 return Err(CheckpointRefused::Dishonest);
             }
         }
-        if block.size <= self.entries_held() {
-            self.check_block(&block)?;
-            self.store.put_checkpoint(&block, note)?;
+        if block.size > self.entries_held() {
+            return Ok(());
+        }
+        let ledger = self.check_block(&block)?;
+        self.store.put_checkpoint(&block, note)?;
+        if let Some(ledger) = ledger {
+            self.snapshot_if_due(&ledger, &block, note)?;
         }
         Ok(())
     }
 
-    /// Compares a block with the log here and, if it is about now, with the state.
-    fn check_block(&self, block: &Block) -> Result<(), CheckpointRefused> {
+    /// Compares a block with the log here and, if it is about now, with the state, which is returned then.
+    fn check_block(&self, block: &Block) -> Result<Option<Ledger>, CheckpointRefused> {
         let network = block.network;
         let log = self.store.log(&network, block.size)?;
         let batch = self.store.batch(&network, block.first, block.size)?;
         let ledger = self.read(Ledger::clone);
-        let follows = if ledger.height() + 1 == block.size {
+        let is_now = ledger.height() + 1 == block.size;
+        let follows = if is_now {
             Block::close(&ledger, &log, &batch, block.number) == *block
         } else {
             (log.root(), batch.root()) == (block.root, block.entries_root)
         };
-        if follows { Ok(()) } else { Err(CheckpointRefused::Differs { number: block.number }) }
+        if !follows {
+            return Err(CheckpointRefused::Differs { number: block.number });
+        }
+        Ok(is_now.then_some(ledger))
     }
 
     /// The proof of the entry at `height`, in the last block; nothing if there is no block that holds it.

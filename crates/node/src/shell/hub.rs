@@ -438,7 +438,7 @@ impl Hub {
                 self.step(shared, Input::Heard { peer, heartbeat });
             }
             Control::EntriesWanted { from } => {
-                shared.links.send(peer, &Control::Entries(join::page(shared, from)));
+                shared.links.send(peer, &join::page(shared, from));
                 checkpoint(shared, Some(peer));
             }
             Control::Checkpoint(text) => {
@@ -457,6 +457,14 @@ impl Hub {
                 if let Err(error) = followed.expect("following does not panic") {
                     tracing::warn!(peer = %peer.short(), %error, "ledger entries refused");
                 }
+            }
+            Control::Pruned { first } => {
+                let here = shared.desk().entries_held();
+                tracing::error!(
+                    peer = %peer.short(), first, here,
+                    "this node was away for longer than entries are kept there: take a backup at another \
+                     node, `talka ledger backup`, stop this one, and restore it here, `talka ledger restore`"
+                );
             }
             Control::Submit { id, event } => {
                 let shared = Arc::clone(shared);
@@ -480,6 +488,8 @@ impl Hub {
             | Control::Fetch(_)
             | Control::Look(_)
             | Control::Outlook(_)
+            | Control::SnapshotWanted { .. }
+            | Control::SnapshotPart(_)
             | Control::Admitted(_)
             | Control::Refused { .. } => {
                 tracing::warn!(peer = %peer.short(), "a message out of turn");

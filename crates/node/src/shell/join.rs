@@ -7,10 +7,12 @@
 use super::{
     Shared, links, now,
     orders::{describe, order},
+    snapshots::{Incoming, Told},
 };
 use crate::{
     api::AdminError,
     core::invites::InviteBook,
+    store::StoreError,
     wire::{Admission, Control, JoinRequest, Refusal},
 };
 use std::{
@@ -62,11 +64,13 @@ pub(crate) async fn host(
             return links::refuse(sender, &reason).await;
         }
     }
-    while let Ok(Ok(Control::EntriesWanted { from })) =
-        timeout(ANSWER_TIME_MAX, links::next_control(receiver)).await
-    {
-        let page = page(shared, from);
-        if sender.send(Lane::Control, Control::Entries(page).to_bytes()).await.is_err() {
+    while let Ok(Ok(wanted)) = timeout(ANSWER_TIME_MAX, links::next_control(receiver)).await {
+        let answer = match wanted {
+            Control::EntriesWanted { from } => page(shared, from),
+            Control::SnapshotWanted { from } => part(shared, from),
+            _ => break,
+        };
+        if sender.send(Lane::Control, answer.to_bytes()).await.is_err() {
             break;
         }
     }
@@ -121,24 +125,40 @@ fn redeem(shared: &Shared, guest: NodeId, secret: &[u8; 32]) -> Result<(), Strin
 }
 
 /// Stored entries from `from` on, as many as fit one message.
-pub(crate) fn page(shared: &Shared, from: u64) -> Vec<Signed<Entry>> {
+pub(crate) fn page(shared: &Shared, from: u64) -> Control {
     let network = shared.desk().network();
-    let entries = shared.store.entries_from(&network, from, PAGE_ENTRIES).unwrap_or_else(|error| {
-        tracing::error!(%error, "cannot read the ledger");
-        Vec::new()
-    });
+    let entries = match shared.store.entries_from(&network, from, PAGE_ENTRIES) {
+        Ok(entries) => entries,
+        Err(StoreError::Pruned { first, .. }) => return Control::Pruned { first },
+        Err(error) => {
+            tracing::error!(%error, "cannot read the ledger");
+            Vec::new()
+        }
+    };
     let mut bytes = 0;
     let fits = |entry: &Signed<Entry>| {
         bytes += encode(entry).len();
         bytes <= PAGE_BYTES
     };
-    entries.into_iter().take_while(fits).collect()
+    Control::Entries(entries.into_iter().take_while(fits).collect())
+}
+
+/// Records of the snapshot from `from` on, as many as fit one message.
+fn part(shared: &Shared, from: u64) -> Control {
+    match shared.desk().snapshot_part(from) {
+        Ok(Some(part)) => Control::SnapshotPart(Box::new(part)),
+        Ok(None) => Control::Refused { reason: "there is no snapshot here".into() },
+        Err(error) => {
+            tracing::error!(%error, "cannot read the snapshot");
+            Control::Refused { reason: "the snapshot cannot be read here".into() }
+        }
+    }
 }
 
 /// What a guest brings home.
 pub(crate) struct Joined {
     pub(crate) membership: Signed<Membership>,
-    pub(crate) entries: Vec<Signed<Entry>>,
+    pub(crate) ledger: Told,
     pub(crate) peers: Vec<(NodeId, Vec<std::net::SocketAddr>)>,
 }
 
@@ -164,23 +184,70 @@ pub(crate) async fn ask(
         Control::Refused { reason } => return Err(refused(reason)),
         _ => return Err(unreachable("it answered with something else".into())),
     };
-    let mut entries: Vec<Signed<Entry>> = Vec::new();
-    while (entries.len() as u64) < admission.ledger_height {
-        let wanted = Control::EntriesWanted { from: entries.len() as u64 };
-        match exchange(&sender, &mut receiver, &wanted).await.map_err(unreachable)? {
-            Control::Entries(page) if !page.is_empty() => entries.extend(page),
-            _ => return Err(unreachable("it did not send the whole ledger".into())),
-        }
-    }
+    let fetched = fetch(&sender, &mut receiver, admission.ledger_height).await;
+    let (told, ledger) = fetched.map_err(|reason| match reason {
+        NotFetched::Link(reason) => unreachable(reason),
+        NotFetched::Wrong(reason) => AdminError::Ledger { reason },
+    })?;
     sender.close("joined");
-    let ledger = Ledger::replay(entries.iter().cloned())
-        .map_err(|e| AdminError::Ledger { reason: format!("{e}: {}", e.source) })?;
     if ledger.network() != invite.network {
         return Err(refused("the inviter sent the ledger of another network".into()));
     }
     let mut peers = admission.peers;
     peers.push((inviter, invite.addresses.clone()));
-    Ok(Joined { membership: admission.membership, entries, peers })
+    Ok(Joined { membership: admission.membership, ledger: told, peers })
+}
+
+/// Why the inviter's ledger is not here.
+enum NotFetched {
+    /// It did not come.
+    Link(String),
+    /// It came, and is wrong.
+    Wrong(String),
+}
+
+/// Fetches the inviter's ledger of `size` entries, from its snapshot on where it removed what was before.
+async fn fetch(
+    sender: &LinkSender,
+    receiver: &mut LinkReceiver,
+    size: u64,
+) -> Result<(Told, Ledger), NotFetched> {
+    let mut entries: Vec<Signed<Entry>> = Vec::new();
+    while (entries.len() as u64) < size {
+        let wanted = Control::EntriesWanted { from: entries.len() as u64 };
+        match exchange(sender, receiver, &wanted).await.map_err(NotFetched::Link)? {
+            Control::Entries(page) if !page.is_empty() => entries.extend(page),
+            Control::Pruned { .. } if entries.len() == 1 => {
+                let founding = entries.remove(0);
+                return fetch_snapshot(sender, receiver, founding).await;
+            }
+            _ => return Err(NotFetched::Link("it did not send the whole ledger".into())),
+        }
+    }
+    let ledger = Ledger::replay(entries.iter().cloned());
+    let ledger = ledger.map_err(|e| NotFetched::Wrong(format!("{e}: {}", e.source)))?;
+    Ok((Told::Entries(entries), ledger))
+}
+
+async fn fetch_snapshot(
+    sender: &LinkSender,
+    receiver: &mut LinkReceiver,
+    founding: Signed<Entry>,
+) -> Result<(Told, Ledger), NotFetched> {
+    let mut next = async |from| {
+        let wanted = Control::SnapshotWanted { from };
+        match exchange(sender, receiver, &wanted).await.map_err(NotFetched::Link)? {
+            Control::SnapshotPart(part) if !part.records.is_empty() => Ok(*part),
+            Control::Refused { reason } => Err(NotFetched::Link(reason)),
+            _ => Err(NotFetched::Link("it did not send its whole snapshot".into())),
+        }
+    };
+    let first = next(0).await?;
+    let mut incoming = Incoming::begin(founding, first).map_err(NotFetched::Wrong)?;
+    while let Some(from) = incoming.wanted() {
+        incoming.take(next(from).await?).map_err(NotFetched::Wrong)?;
+    }
+    incoming.finish().map_err(NotFetched::Wrong)
 }
 
 /// One question and its answer.

@@ -21,6 +21,7 @@ use super::{
     resume::Answers,
     routes::Decisions,
     settings::{Bandwidth, Limits, Settings},
+    snapshots::Told,
     stages::StageThread,
     upstream::Upstream,
 };
@@ -45,7 +46,9 @@ use talka_ledger::{Founding, Policy};
 use talka_net::{BindOptions, Endpoint, Identity, Invite};
 use tokio::sync::{Semaphore, mpsc, watch};
 
-const NETWORK_KEY: &str = "network";
+/// Holds the node's secret key.
+pub(crate) const IDENTITY_FILE: &str = "identity.key";
+pub(crate) const NETWORK_KEY: &str = "network";
 const PEERS_KEY: &str = "peers";
 const PORT_KEY: &str = "port";
 
@@ -71,7 +74,7 @@ pub(super) async fn open(
     config: NodeConfig,
 ) -> Result<(Arc<Shared>, Hub, mpsc::Receiver<HubInput>), StartError> {
     let store = Arc::new(Store::open(&config.data_dir)?);
-    let identity = Identity::load_or_create(&config.data_dir.join("identity.key"), random())?;
+    let identity = Identity::load_or_create(&config.data_dir.join(IDENTITY_FILE), random())?;
     let keys = identity.keypair().clone();
     let callers = Keys::open(Arc::clone(&store))?;
     let answers = Answers::new(Journals::open(&config.data_dir)?);
@@ -354,8 +357,15 @@ pub(crate) async fn join_network(
     invite.check_expiry(now()).map_err(refused)?;
     let joined = join::ask(endpoint, name, invite).await?;
     let ledger = |error: DeskError| AdminError::Ledger { reason: error.to_string() };
-    let held = usize::try_from(store.entry_count(&invite.network)?).unwrap_or(usize::MAX);
-    store.append(&invite.network, joined.entries.get(held..).unwrap_or_default())?;
+    match &joined.ledger {
+        Told::Entries(entries) => {
+            let held = usize::try_from(store.entry_count(&invite.network)?).unwrap_or(usize::MAX);
+            store.append(&invite.network, entries.get(held..).unwrap_or_default())?;
+        }
+        Told::Since { founding, block, snapshot, log } => {
+            store.begin_from(founding, block, snapshot, log)?;
+        }
+    }
     let desk = Desk::open(Arc::clone(store), keys.clone(), invite.network).map_err(ledger)?;
     let desk = desk.expect("the ledger just stored is there");
     store.put(MEMBERSHIP_KEY, &encode(&joined.membership))?;

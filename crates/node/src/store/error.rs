@@ -35,6 +35,14 @@ pub enum StoreError {
     /// The disk is full, gone or read-only.
     #[error("store {} cannot be read or written: check the disk", file.display())]
     Disk { file: PathBuf, source: Box<redb::Error> },
+    /// What is older than the snapshot can be removed.
+    #[error(
+        "ledger entry {height} was removed here to save room, the first still held is {first}: ask a node \
+         that keeps all, or look into a backup"
+    )]
+    Pruned { height: u64, first: u64 },
+    #[error("a snapshot after {found} entries is older than what is here, which are {expected}")]
+    OldSnapshot { expected: u64, found: u64 },
     /// The caller left out or repeated an entry.
     #[error("ledger entry has height {found}, the store goes on at {expected}")]
     Height { expected: u64, found: u64 },
@@ -72,6 +80,8 @@ pub enum Damage {
     Gap { expected: u64, found: u64 },
     #[error("the ledger of network {expected} is that of {found}")]
     OtherNetwork { expected: NetworkId, found: NetworkId },
+    #[error("the snapshot of the ledger is not what its block says")]
+    Snapshot(#[source] super::snapshot::SnapshotRefused),
     #[error("it names no layout")]
     NoLayout,
 }

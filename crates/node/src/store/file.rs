@@ -4,6 +4,7 @@ use super::{
     Damage, ENTRIES, LAYOUT, LAYOUT_VERSION, RECORDS, StoreError,
     error::Failure,
     log::{CHECKPOINTS, TREE},
+    snapshot::SNAPSHOTS,
 };
 use redb::{Database, Durability, ReadableDatabase, WriteTransaction};
 use std::{
@@ -66,6 +67,7 @@ fn create(file: &Path) -> Result<(), Failure> {
         transaction.open_table(RECORDS)?;
         transaction.open_table(TREE)?;
         transaction.open_table(CHECKPOINTS)?;
+        transaction.open_table(SNAPSHOTS)?;
         transaction.open_table(LAYOUT)?.insert("version", LAYOUT_VERSION)?;
         Ok(())
     })?;

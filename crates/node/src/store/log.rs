@@ -40,6 +40,20 @@ pub(super) fn append(
     Ok(())
 }
 
+/// Adds the complete subtrees of `log`, whose leaves are not here.
+pub(super) fn graft(
+    transaction: &WriteTransaction,
+    network: &NetworkId,
+    log: &CompactRange,
+) -> Result<(), Failure> {
+    let mut table: Hashes<'_> = transaction.open_table(TREE)?;
+    for (node, hash) in log.subtrees() {
+        let sealed = seal::seal(&node_key(network, node), &hash.0);
+        table.insert((&network.0, node.level, node.index), sealed.as_slice())?;
+    }
+    Ok(())
+}
+
 fn read_node(
     table: &impl ReadableTable<(&'static [u8; 32], u8, u64), &'static [u8]>,
     network: &NetworkId,
@@ -144,6 +158,22 @@ impl Store {
             let mut rows = table.range((&network.0, 0)..=(&network.0, u64::MAX))?;
             let Some(row) = rows.next_back().transpose()? else { return Ok(None) };
             Ok(Some(open_checkpoint(network, row.0.value().1, row.1.value())?))
+        })
+    }
+
+    /// All signed blocks of a network that are here, in order.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] names the first that was altered on disk.
+    pub fn checkpoints(&self, network: &NetworkId) -> Result<Vec<SignedNote>, StoreError> {
+        self.read(|database| {
+            let table = database.begin_read()?.open_table(CHECKPOINTS)?;
+            let rows = table.range((&network.0, 0)..=(&network.0, u64::MAX))?;
+            rows.map(|row| {
+                let (key, value) = row?;
+                open_checkpoint(network, key.value().1, value.value())
+            })
+            .collect()
         })
     }
 

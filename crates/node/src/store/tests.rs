@@ -1,7 +1,11 @@
-use super::*;
+use super::{
+    backup::{BackupError, Check},
+    snapshot::Snapshot,
+    *,
+};
 use std::fs;
 use talka_base::{Keypair, Membership, NodeId, Tick, rng::Rng};
-use talka_ledger::{Block, Event, Founding, Policy, order::Chain, tlog};
+use talka_ledger::{Block, Event, Founding, Policy, note::SignedNote, order::Chain, tlog};
 use tempfile::TempDir;
 
 fn keys(n: u16) -> Keypair {
@@ -65,7 +69,7 @@ fn what_was_appended_is_there_after_opening_again() {
     // The last height that there could be: nothing counts on from it.
     assert_eq!(store.entries_from(&network, u64::MAX, 3).expect("reads"), vec![]);
     assert_eq!(store.ledger(&network).expect("replays"), Some(ledger));
-    let all: Result<Vec<_>, _> = store.entries(&network).collect();
+    let all: Result<Vec<_>, _> = store.entries(&network, 0).collect();
     assert_eq!(all.expect("reads"), entries);
 }
 
@@ -85,7 +89,7 @@ fn iterating_crosses_batches() {
         let read = store.entries_from(&other, 0, limit).expect("reads");
         assert_eq!(read, entries[..limit.min(300)]);
     }
-    assert_eq!(store.entries(&other).count(), 300);
+    assert_eq!(store.entries(&other, 0).count(), 300);
 }
 
 #[test]
@@ -362,4 +366,148 @@ fn checkpoints_are_kept_by_number() {
     assert_eq!(store.last_checkpoint(&network).expect("reads"), Some(signed(2)));
     assert_eq!(store.checkpoint(&network, 1).expect("reads"), Some(signed(1)));
     assert_eq!(store.checkpoint(&network, 3).expect("reads"), None);
+}
+
+/// The block of a chain, signed by its founder, after putting `entries` into `store`.
+fn closed(store: &Store, ledger: &Ledger, number: u64) -> (Block, SignedNote) {
+    let (network, size) = (ledger.network(), ledger.height() + 1);
+    let log = store.log(&network, size).expect("stored");
+    let block = Block::close(ledger, &log, &log, number);
+    let note = block.sign(&keys(0));
+    store.put_checkpoint(&block, &note).expect("stored");
+    (block, note)
+}
+
+/// A store with 20 entries, a snapshot after 15 of them, and a block after each of both.
+fn with_snapshot(dir: &TempDir) -> (Store, Ledger, Vec<Signed<Entry>>) {
+    let (ledger, entries) = chain(20);
+    let store = open(dir);
+    let network = ledger.network();
+    store.append(&network, &entries[..15]).expect("appends");
+    let early = Ledger::replay(entries[..15].to_vec()).expect("replays");
+    let (block, checkpoint) = closed(&store, &early, 0);
+    let snapshot = Snapshot { checkpoint, records: early.records().collect() };
+    store.put_snapshot(&network, block.size, &snapshot).expect("kept");
+    store.append(&network, &entries[15..]).expect("appends");
+    closed(&store, &ledger, 1);
+    (store, ledger, entries)
+}
+
+#[test]
+fn a_ledger_goes_on_from_its_snapshot_when_the_entries_before_are_gone() {
+    let dir = data_dir();
+    let (store, ledger, entries) = with_snapshot(&dir);
+    let network = ledger.network();
+    assert_eq!(store.prune(&network, 10).expect("prunes"), 9, "the founding stays");
+    assert_eq!(store.first_held(&network).expect("reads"), 10);
+    // No more than the snapshot stands for.
+    assert_eq!(store.prune(&network, 18).expect("prunes"), 5);
+    assert_eq!(store.prune(&network, 18).expect("prunes"), 0);
+    drop(store);
+
+    let store = open(&dir);
+    assert_eq!(store.ledger(&network).expect("replays"), Some(ledger));
+    assert_eq!(store.entry_count(&network).expect("counts"), 20);
+    assert_eq!(store.entries_from(&network, 0, 9).expect("reads"), entries[..1]);
+    let error = store.entries_from(&network, 3, 9).expect_err("is gone");
+    assert!(matches!(error, StoreError::Pruned { height: 3, first: 15 }), "{error}");
+    assert_eq!(store.entries_from(&network, 17, 2).expect("reads"), entries[17..19]);
+    // The hashes of what is gone stay, so the others are proved as before.
+    let path = store.path(&network, 16, 20).expect("stored");
+    let leaf = tlog::leaf_hash(&encode(&entries[16]));
+    let root = store.log(&network, 20).expect("stored").root();
+    assert_eq!(tlog::verify_inclusion(leaf, 16, 20, root, &path), Ok(()));
+}
+
+#[test]
+fn a_snapshot_that_was_altered_stops_the_node_and_says_where() {
+    let dir = data_dir();
+    let (store, ledger, _) = with_snapshot(&dir);
+    let network = ledger.network();
+    let mut snapshot = store.snapshot(&network).expect("reads").expect("is there");
+    // As somebody would who can seal: only the block's root tells.
+    snapshot.records.pop();
+    snapshot.records.swap(3, 4);
+    snapshot.records.remove(5);
+    store.put_snapshot(&network, 15, &snapshot).expect("kept");
+    let error = store.ledger(&network).expect_err("is not its block's");
+    assert!(matches!(error, StoreError::Corrupt { source: Damage::Snapshot(_), .. }), "{error:?}");
+}
+
+fn backup_of(store: &Store, network: &NetworkId) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    backup::write(store, network, &mut bytes).expect("writes");
+    bytes
+}
+
+/// Puts `bytes` into the store of `dir`.
+fn restored(dir: &TempDir, bytes: &[u8]) -> Result<u64, BackupError> {
+    Check::all(bytes)?.store(&open(dir), bytes)
+}
+
+#[test]
+fn a_backup_restores_a_ledger_whole_and_pruned() {
+    let dir = data_dir();
+    let (store, ledger, entries) = with_snapshot(&dir);
+    let network = ledger.network();
+    for (pruned, first) in [(0, 1), (12, 12), (15, 15)] {
+        store.prune(&network, pruned).expect("prunes");
+        let bytes = backup_of(&store, &network);
+        let elsewhere = data_dir();
+        restored(&elsewhere, &bytes).expect("restores");
+        let other = open(&elsewhere);
+        assert_eq!(other.ledger(&network).expect("replays"), Some(ledger.clone()));
+        assert_eq!(other.first_held(&network).expect("reads") == 1, first == 1);
+        let last = |store: &Store| store.last_checkpoint(&network).expect("reads");
+        assert_eq!(last(&other), last(&store));
+        let path = other.path(&network, 18, 20).expect("stored");
+        let leaf = tlog::leaf_hash(&encode(&entries[18]));
+        let root = store.log(&network, 20).expect("stored").root();
+        assert_eq!(tlog::verify_inclusion(leaf, 18, 20, root, &path), Ok(()));
+        drop(other);
+        assert_eq!(restored(&elsewhere, &bytes).expect("once more"), 0);
+    }
+}
+
+#[test]
+fn a_backup_adds_what_is_missing_and_refuses_another_history() {
+    let dir = data_dir();
+    let (store, ledger, entries) = with_snapshot(&dir);
+    let network = ledger.network();
+    let bytes = backup_of(&store, &network);
+    let behind = data_dir();
+    open(&behind).append(&network, &entries[..7]).expect("appends");
+    assert_eq!(restored(&behind, &bytes).expect("restores"), 13);
+    assert_eq!(open(&behind).ledger(&network).expect("replays"), Some(ledger));
+
+    let forked = data_dir();
+    let mut early = Ledger::replay(entries[..6].to_vec()).expect("replays");
+    let other = early.propose(&keys(0), Tick(9), entries[7].claimed_value().event.clone());
+    let other = other.expect("joins earlier");
+    early.apply(&other).expect("follows");
+    let own = open(&forked);
+    own.append(&network, &entries[..6]).expect("appends");
+    own.append(&network, &[other]).expect("appends");
+    drop(own);
+    let error = restored(&forked, &bytes).expect_err("two histories");
+    assert!(matches!(error, BackupError::Forked { height: 6, .. }), "{error}");
+    assert_eq!(open(&forked).ledger(&network).expect("replays"), Some(early));
+}
+
+/// Goal: nothing is believed of a backup that was cut short or altered. Method: every length, and each byte flipped.
+#[test]
+fn every_altered_backup_is_refused() {
+    let dir = data_dir();
+    let (store, ledger, _) = with_snapshot(&dir);
+    store.prune(&ledger.network(), 15).expect("prunes");
+    let bytes = backup_of(&store, &ledger.network());
+    assert!(Check::all(bytes.as_slice()).is_ok());
+    for length in (0..bytes.len()).step_by(7) {
+        Check::all(&bytes[..length]).expect_err("is cut short");
+    }
+    for at in (0..bytes.len()).step_by(5) {
+        let mut altered = bytes.clone();
+        altered[at] ^= 1 << (at % 8);
+        Check::all(altered.as_slice()).expect_err("is altered");
+    }
 }

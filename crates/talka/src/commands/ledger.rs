@@ -1,16 +1,24 @@
-//! `talka ledger`: shows, checks, proves and exports what the network agreed on.
+//! `talka ledger`: shows, checks, proves, exports and keeps what the network agreed on.
 
 use crate::{
-    cli::{LEDGER_SHOWN, LedgerAction, LedgerArgs, VerifyArgs},
+    cli::{LEDGER_SHOWN, LedgerAction, LedgerArgs, NodeAt, RestoreArgs, VerifyArgs},
     client::Client,
     exit::Exit,
+    files,
     output::{self, Table},
-    quantity::signed_gft,
+    quantity::{Size, signed_gft},
 };
 use anyhow::{Context, Result, ensure};
-use std::{fs, path::Path};
+use std::{
+    fs::{self, File},
+    io::BufWriter,
+    path::Path,
+};
 use talka_node::{
-    api::{EntryReport, PostingReport, ProvedReport, VerifyReport, check_proof},
+    api::{
+        BackupReport, EntryReport, PostingReport, ProvedReport, PruneReport, RestoreReport,
+        RestoredIdentity, VerifyReport, check_backup, check_proof, restore_backup,
+    },
     base::{MemberId, NodeId},
 };
 
@@ -21,10 +29,17 @@ pub async fn run(args: LedgerArgs) -> Result<Exit> {
         check(proof, checkpoint.as_deref(), *founder, json)?;
         return Ok(Exit::Done);
     }
+    if let LedgerAction::Restore(RestoreArgs { file, check }) = &action {
+        restore(file, *check, &args.at)?;
+        return Ok(Exit::Done);
+    }
     let client = Client::find(&args.at)?;
     match action {
         LedgerAction::Show { last } => show(&client, last, json).await?,
         LedgerAction::Verify(_) => verify(&client, json).await?,
+        LedgerAction::Backup { file } => backup(&client, &file, json).await?,
+        LedgerAction::Restore(_) => unreachable!("needs no node, and was done"),
+        LedgerAction::Prune { keep_days } => prune(&client, keep_days, json).await?,
         LedgerAction::Export => export(&client, json).await?,
         LedgerAction::Proof { member: Some(member), out, .. } => {
             balance_proof(&client, member, out.as_deref(), json).await?;
@@ -65,7 +80,13 @@ async fn verify(client: &Client, json: bool) -> Result<()> {
     if json {
         return Ok(output::json(&report)?);
     }
-    let VerifyReport { entries, signatures, postings, members, .. } = &report;
+    let VerifyReport { since, entries, signatures, postings, members, .. } = &report;
+    if *since > 0 {
+        output::line(format!(
+            "a snapshot that the founder signed stands for entries 0 to {}",
+            since - 1
+        ))?;
+    }
     output::line(format!(
         "verified {entries} entries: {signatures} signatures hold, {postings} postings derived \
          anew and equal, {members} members"
@@ -142,6 +163,82 @@ async fn checkpoint(client: &Client, out: Option<&Path>, json: bool) -> Result<(
             ))?;
         }
     }
+    Ok(())
+}
+
+/// Keeps the ledger in `file`, which appears only once all of it is there and was replayed.
+async fn backup(client: &Client, file: &Path, json: bool) -> Result<()> {
+    let unfinished = file.with_added_extension("part");
+    let shown = || format!("cannot write {}", unfinished.display());
+    let mut out = BufWriter::new(File::create(&unfinished).with_context(shown)?);
+    let bytes = client.ledger_backup(&mut out).await?;
+    out.into_inner()
+        .map_err(|error| error.into_error())
+        .and_then(|f| f.sync_all())
+        .with_context(shown)?;
+    let report = check_backup(&unfinished)?;
+    fs::rename(&unfinished, file).with_context(|| format!("cannot write {}", file.display()))?;
+    if json {
+        return Ok(output::json(&report)?);
+    }
+    output::line(format!("{}: {} in {}", file.display(), contents(&report), Size(bytes)))?;
+    output::line("keep the node's identity.key as well: it is secret, and no backup holds it")?;
+    Ok(())
+}
+
+/// Puts a backup into a data directory, or only looks at it.
+fn restore(file: &Path, check: bool, at: &NodeAt) -> Result<()> {
+    if check {
+        let report = check_backup(file)?;
+        return Ok(match at.json {
+            true => output::json(&report)?,
+            false => output::line(format!("{}: {}", file.display(), contents(&report)))?,
+        });
+    }
+    let data_dir = files::data_dir(at.data_dir.as_deref())?;
+    let report = restore_backup(&data_dir, file)?;
+    if at.json {
+        return Ok(output::json(&report)?);
+    }
+    let RestoreReport { backup, new_entries, identity } = &report;
+    let place = data_dir.display();
+    output::line(format!("{place}: {}, {new_entries} new here", contents(backup)))?;
+    output::line(match identity {
+        RestoredIdentity::Founder => {
+            "this directory's key is the founder's: entries that came after this backup must not be \
+             lost, so restore the newest one that any member has before you start the node"
+        }
+        RestoredIdentity::Member => "this directory's key is a member's: start the node",
+        RestoredIdentity::MembershipMissing => {
+            "this directory's key is a member's, but its membership is among the removed entries: \
+             restore from a node that keeps all, or ask to be invited again"
+        }
+        RestoredIdentity::Stranger => {
+            "this directory's key is not in that network: put the identity.key of before in its place, \
+             or join by an invitation"
+        }
+        RestoredIdentity::Missing => {
+            "this directory has no key: put the identity.key of before into it, or join by an invitation"
+        }
+    })?;
+    Ok(())
+}
+
+fn contents(backup: &BackupReport) -> String {
+    let BackupReport { name, entries, blocks, .. } = backup;
+    format!("{name:?}, {entries} entries and {blocks} blocks, all replayed")
+}
+
+async fn prune(client: &Client, keep_days: u32, json: bool) -> Result<()> {
+    let report = client.ledger_prune(keep_days).await?;
+    if json {
+        return Ok(output::json(&report)?);
+    }
+    let PruneReport { removed, first, snapshot } = report;
+    output::line(format!(
+        "removed {removed} entries; the first after the founding is now {first}, a snapshot of the \
+         state after {snapshot} stands for those before"
+    ))?;
     Ok(())
 }
 

@@ -5,6 +5,7 @@
 
 mod alone;
 mod asking;
+mod backup;
 mod beside;
 mod clients;
 mod collector;

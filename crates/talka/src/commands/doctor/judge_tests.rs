@@ -65,6 +65,7 @@ fn running() -> Running {
     .expect("a status");
     let ledger = VerifyReport {
         network: NetworkId([9; 32]),
+        since: 0,
         entries: 4,
         signatures: 4,
         postings: 4,

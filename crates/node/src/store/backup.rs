@@ -1,0 +1,387 @@
+//! A network's ledger as one file, to be kept elsewhere and restored from.
+//!
+//! The file begins with [`MAGIC`]; then come pieces, each a letter, the length (4 bytes, little endian) and as many
+//! bytes; the last piece is the BLAKE3 hash of all bytes before it, so that a file cut short or altered shows:
+//!
+//! | letter | bytes |
+//! |---|---|
+//! | `E` | a signed entry; the first piece is the founding |
+//! | `C` | a signed block's text, right after the last entry that it holds |
+//! | `H` | with a snapshot only, after its block: the root of a complete subtree of the log, from the left |
+//! | `S` | after those: a record of the state, in order |
+//! | `Z` | the hash |
+//!
+//! Everything in it is public within the network: no key is. What is read is believed only as far as the founder signed
+//! it: [`Check`] replays all of it before anything is stored.
+
+use super::{Store, StoreError, snapshot::Snapshot};
+use crate::store::snapshot::SnapshotRefused;
+use std::{
+    io::{self, Read, Write},
+    iter::Peekable,
+};
+use talka_base::{CodecError, Encoded, NetworkId, Signed, TreeHash, decode, encode};
+use talka_ledger::{
+    Block, BlockError, Entry, Ledger, LedgerError, StateRecord,
+    note::SignedNote,
+    tlog::{CompactRange, leaf_hash},
+};
+
+/// What every backup begins with; the number counts layouts.
+pub const MAGIC: &[u8] = b"talka-backup 1\n";
+/// The longest signed block: a few signatures of witnesses for each of many.
+const CHECKPOINT_BYTES_MAX: usize = 1 << 16;
+/// Entries stored in one transaction while restoring.
+const BATCH: usize = 256;
+
+/// What a file holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Piece {
+    /// An entry.
+    Entry(Box<Signed<Entry>>),
+    /// A signed block.
+    Checkpoint(SignedNote),
+    /// The root of a complete subtree of the log.
+    Subtree(TreeHash),
+    /// A record of the state.
+    Record(Box<StateRecord>),
+}
+
+/// Why a backup cannot be written, read or believed.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say what the fields are")]
+pub enum BackupError {
+    #[error("it cannot be read or written")]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(
+        "it does not begin as a backup of a ledger does; expected a file of `talka ledger backup`"
+    )]
+    Magic,
+    #[error("it ends in the middle: take another copy")]
+    Short,
+    #[error("it is not as it was written: take another copy")]
+    Digest,
+    #[error("piece {place} has the letter {found:?} and {bytes} bytes, which no backup has")]
+    Piece { place: u64, found: char, bytes: usize },
+    #[error("piece {place} cannot be decoded")]
+    Encoding { place: u64, source: CodecError },
+    #[error("it holds {found} where {expected} should come")]
+    Order { expected: &'static str, found: &'static str },
+    #[error("entry {height} does not follow")]
+    Entry { height: u64, source: LedgerError },
+    #[error("its snapshot is not believed")]
+    Snapshot(#[from] SnapshotRefused),
+    #[error("a block of it is not the founder's")]
+    Block(#[from] BlockError),
+    #[error("block {number} is not about the entries before it")]
+    Differs { number: u64 },
+    #[error(
+        "the ledger of network {network} here has another entry {height}: two histories of one network; \
+         keep both folders and show them to the other members"
+    )]
+    Forked { network: NetworkId, height: u64 },
+}
+
+/// Writes what `store` has of a network's ledger.
+///
+/// # Errors
+/// [`BackupError`].
+pub fn write(store: &Store, network: &NetworkId, out: impl Write) -> Result<(), BackupError> {
+    let mut writer = Writer { out, hasher: blake3::Hasher::new() };
+    writer.put(MAGIC)?;
+    let founding = store.entries(network, 0).next();
+    let founding = founding.ok_or(StoreError::Height { expected: 1, found: 0 })??;
+    writer.piece(b'E', &encode(&founding))?;
+    let is_pruned = store.first_held(network)? > 1;
+    let start = if is_pruned { writer.snapshot(store, network)? } else { 0 };
+    // Entries may come meanwhile; blocks that hold those are left out.
+    let notes = store.checkpoints(network)?.into_iter();
+    let blocks = notes.filter_map(|note| Some((note.text().parse::<Block>().ok()?.size, note)));
+    let mut blocks = blocks.filter(|&(size, _)| size > start).peekable();
+    let mut next = start.max(1);
+    writer.blocks(&mut blocks, next)?;
+    for entry in store.entries(network, next) {
+        writer.piece(b'E', &encode(&entry?))?;
+        next += 1;
+        writer.blocks(&mut blocks, next)?;
+    }
+    let digest = *writer.hasher.finalize().as_bytes();
+    writer.piece(b'Z', &digest)?;
+    Ok(writer.out.flush()?)
+}
+
+struct Writer<W> {
+    out: W,
+    hasher: blake3::Hasher,
+}
+
+impl<W: Write> Writer<W> {
+    fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.hasher.update(bytes);
+        self.out.write_all(bytes)
+    }
+
+    fn piece(&mut self, letter: u8, bytes: &[u8]) -> io::Result<()> {
+        let length = u32::try_from(bytes.len()).map_err(io::Error::other)?;
+        self.put(&[letter])?;
+        self.put(&length.to_le_bytes())?;
+        self.put(bytes)
+    }
+
+    /// Writes the blocks that end with the last of `size` entries.
+    fn blocks(
+        &mut self,
+        blocks: &mut Peekable<impl Iterator<Item = (u64, SignedNote)>>,
+        size: u64,
+    ) -> io::Result<()> {
+        while let Some((_, note)) = blocks.next_if(|&(of, _)| of <= size) {
+            self.piece(b'C', note.to_string().as_bytes())?;
+        }
+        Ok(())
+    }
+
+    /// Writes the snapshot, and says for how many entries it stands.
+    fn snapshot(&mut self, store: &Store, network: &NetworkId) -> Result<u64, BackupError> {
+        let size = store.snapshot_size(network)?;
+        let Some(snapshot) = store.snapshot(network)? else { return Ok(1) };
+        self.piece(b'C', snapshot.checkpoint.to_string().as_bytes())?;
+        for hash in store.subtrees(network, size)? {
+            self.piece(b'H', &hash.0)?;
+        }
+        for record in &snapshot.records {
+            self.piece(b'S', &encode(record))?;
+        }
+        Ok(size)
+    }
+}
+
+/// The pieces of a backup, in order. Ends after the hash, or after an error.
+pub struct Pieces<R> {
+    input: R,
+    hasher: blake3::Hasher,
+    place: u64,
+    ended: bool,
+}
+
+impl<R: Read> Pieces<R> {
+    /// Reads the beginning.
+    ///
+    /// # Errors
+    /// [`BackupError::Magic`] if it is another.
+    pub fn open(input: R) -> Result<Self, BackupError> {
+        let mut pieces = Self { input, hasher: blake3::Hasher::new(), place: 0, ended: false };
+        let mut magic = [0; MAGIC.len()];
+        match pieces.fill(&mut magic) {
+            Ok(()) if magic == *MAGIC => Ok(pieces),
+            Ok(()) | Err(BackupError::Short) => Err(BackupError::Magic),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn fill(&mut self, bytes: &mut [u8]) -> Result<(), BackupError> {
+        self.input.read_exact(bytes).map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => BackupError::Short,
+            _ => BackupError::Io(error),
+        })?;
+        self.hasher.update(bytes);
+        Ok(())
+    }
+
+    fn read(&mut self) -> Result<Option<Piece>, BackupError> {
+        let before = self.hasher.finalize();
+        let mut head = [0; 5];
+        self.fill(&mut head)?;
+        let [letter, length @ ..] = head;
+        let bytes = u32::from_le_bytes(length) as usize;
+        let most = match letter {
+            b'E' => Signed::<Entry>::SIZE_MAX,
+            b'S' => StateRecord::SIZE_MAX,
+            b'C' => CHECKPOINT_BYTES_MAX,
+            b'H' | b'Z' => 32,
+            _ => 0,
+        };
+        let place = self.place;
+        if bytes == 0 || bytes > most {
+            return Err(BackupError::Piece { place, found: letter.into(), bytes });
+        }
+        let mut content = vec![0; bytes];
+        self.fill(&mut content)?;
+        self.place += 1;
+        let encoding = |source| BackupError::Encoding { place, source };
+        let hash = || <[u8; 32]>::try_from(content.as_slice()).map_err(|_| BackupError::Digest);
+        Ok(Some(match letter {
+            b'E' => Piece::Entry(Box::new(decode(&content).map_err(encoding)?)),
+            b'S' => Piece::Record(Box::new(decode(&content).map_err(encoding)?)),
+            b'C' => Piece::Checkpoint(SignedNote::parse(&content).map_err(BlockError::from)?),
+            b'H' => Piece::Subtree(TreeHash(hash()?)),
+            _ if hash()? == *before.as_bytes() => return Ok(None),
+            _ => return Err(BackupError::Digest),
+        }))
+    }
+}
+
+impl<R: Read> Iterator for Pieces<R> {
+    type Item = Result<Piece, BackupError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.ended {
+            return None;
+        }
+        let piece = self.read().transpose();
+        self.ended = !matches!(piece, Some(Ok(_)));
+        piece
+    }
+}
+
+/// A snapshot at the beginning of a backup, and the tree over the entries that it stands for.
+#[derive(Debug)]
+struct Start {
+    block: Block,
+    snapshot: Snapshot,
+    log: CompactRange,
+}
+
+/// The ledger that a backup holds, every piece of it checked.
+#[derive(Debug)]
+pub struct Check {
+    founding: Signed<Entry>,
+    start: Option<Start>,
+    /// After the last entry.
+    pub ledger: Ledger,
+    /// Signed blocks.
+    pub blocks: u64,
+}
+
+impl Check {
+    /// Replays a backup.
+    ///
+    /// # Errors
+    /// [`BackupError`] says what does not follow.
+    pub fn all(input: impl Read) -> Result<Self, BackupError> {
+        let mut pieces = Pieces::open(input)?.peekable();
+        let order = |expected, found| BackupError::Order { expected, found };
+        let founding = match pieces.next().transpose()? {
+            Some(Piece::Entry(entry)) => *entry,
+            _ => return Err(order("the founding", "another piece")),
+        };
+        let begun = Ledger::begin(&founding);
+        let mut ledger = begun.map_err(|source| BackupError::Entry { height: 0, source })?;
+        let mut log = CompactRange::default();
+        log.append(leaf_hash(&encode(&founding)), |_, _| ());
+        let (mut start, mut blocks) = (None, 0);
+        while let Some(piece) = pieces.next().transpose()? {
+            match piece {
+                Piece::Entry(entry) => {
+                    let height = ledger.height() + 1;
+                    let applied = ledger.apply(&entry);
+                    applied.map_err(|source| BackupError::Entry { height, source })?;
+                    log.append(leaf_hash(&encode(&*entry)), |_, _| ());
+                }
+                Piece::Checkpoint(note) => {
+                    let is_start = matches!(pieces.peek(), Some(Ok(Piece::Subtree(_))));
+                    if is_start && ledger.height() == 0 {
+                        let found: Start = read_start(note, &ledger, &mut pieces)?;
+                        ledger = found.snapshot.clone().restore(ledger.founder())?;
+                        log = found.log.clone();
+                        start = Some(found);
+                    } else {
+                        check_block(&note, &ledger, &log)?;
+                    }
+                    blocks += 1;
+                }
+                Piece::Subtree(_) => return Err(order("an entry", "a hash of the log")),
+                Piece::Record(_) => return Err(order("an entry", "a record of the state")),
+            }
+        }
+        Ok(Self { founding, start, ledger, blocks })
+    }
+
+    /// Stores what `input` holds, the same bytes again, beside what `store` has of that network already. Says how many
+    /// entries were new.
+    ///
+    /// # Errors
+    /// [`BackupError::Forked`] if what is there contradicts it; nothing is changed then.
+    pub fn store(self, store: &Store, input: impl Read) -> Result<u64, BackupError> {
+        let network = self.ledger.network();
+        let held = store.entry_count(&network)?;
+        let mut next = held;
+        if let Some(start) = self.start
+            && held < start.block.size
+        {
+            store.begin_from(&self.founding, &start.block, &start.snapshot, &start.log)?;
+            next = start.block.size;
+        }
+        let known = store.last_checkpoint(&network)?;
+        let known = known.and_then(|note| note.text().parse::<Block>().ok());
+        let mut batch = Vec::new();
+        for piece in Pieces::open(input)? {
+            match piece? {
+                Piece::Entry(entry) => {
+                    let height = entry.claimed_value().height;
+                    if height + 1 == held
+                        && store.entries_from(&network, height, 1)? != [*entry.clone()]
+                    {
+                        return Err(BackupError::Forked { network, height });
+                    }
+                    if height == next {
+                        batch.push(*entry);
+                        next += 1;
+                    }
+                    if batch.len() == BATCH {
+                        store.append(&network, &std::mem::take(&mut batch))?;
+                    }
+                }
+                Piece::Checkpoint(note) => {
+                    let block: Block = note.text().parse().map_err(BlockError::from)?;
+                    if known.as_ref().is_none_or(|known| known.number < block.number) {
+                        store.append(&network, &std::mem::take(&mut batch))?;
+                        store.put_checkpoint(&block, &note)?;
+                    }
+                }
+                Piece::Subtree(_) | Piece::Record(_) => {}
+            }
+        }
+        store.append(&network, &batch)?;
+        Ok(next - held)
+    }
+}
+
+/// The snapshot that begins with the block `note`.
+fn read_start<R: Read>(
+    note: SignedNote,
+    ledger: &Ledger,
+    pieces: &mut Peekable<Pieces<R>>,
+) -> Result<Start, BackupError> {
+    let block = Block::open(&note, ledger.founder().0)?;
+    let differs = BackupError::Differs { number: block.number };
+    let (mut hashes, mut records) = (Vec::new(), Vec::new());
+    while let Some(piece) =
+        pieces.next_if(|piece| matches!(piece, Ok(Piece::Subtree(_) | Piece::Record(_))))
+    {
+        match piece? {
+            Piece::Subtree(hash) if records.is_empty() => hashes.push(hash),
+            Piece::Record(record) => records.push(*record),
+            _ => {
+                return Err(BackupError::Order { expected: "records", found: "a hash of the log" });
+            }
+        }
+    }
+    let log = CompactRange::of_subtrees(block.size, hashes);
+    match log.filter(|log| log.root() == block.root && ledger.network() == block.network) {
+        Some(log) => Ok(Start { block, snapshot: Snapshot { checkpoint: note, records }, log }),
+        None => Err(differs),
+    }
+}
+
+/// That the founder signed `note`, and that it is about these entries.
+fn check_block(note: &SignedNote, ledger: &Ledger, log: &CompactRange) -> Result<(), BackupError> {
+    let block = Block::open(note, ledger.founder().0)?;
+    let ours = (ledger.network(), log.size(), log.root(), ledger.at());
+    if (block.network, block.size, block.root, block.at) == ours {
+        Ok(())
+    } else {
+        Err(BackupError::Differs { number: block.number })
+    }
+}

@@ -1,0 +1,86 @@
+//! Backups of the ledger, what comes back from them, and networks whose old entries were removed.
+
+use crate::harness::{Node, finish, folder, join, talka, up, wait_for};
+use serde_json::{Value, json};
+use std::{fs, path::Path};
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("a plain path")
+}
+
+/// Goal: a founder whose disk died goes on where it was, from the backup that another member took.
+/// Method: a founder and a guest; the guest takes the backup; the founder's folder is removed but its key.
+#[test]
+fn a_network_survives_its_founder_s_disk() {
+    let place = folder();
+    let (data, kept) = (place.path().join("a"), place.path().join("identity.key"));
+    let file = place.path().join("village.talka-backup");
+    let founder = up(&data, &["--name", "barn"]);
+    let guest = join(&founder.invite(&[]), &place.path().join("b"), &[]);
+    wait_for("both rated in the guest's copy", || (guest.ledger().len() == 4).then_some(()));
+    let report = guest.cli(&["ledger", "backup", text(&file), "--json"]).json();
+    assert_eq!((&report["entries"], &report["name"]), (&json!(4), &json!("barn's network")));
+    let before = founder.cli(&["ledger", "verify", "--json"]).json();
+    fs::copy(data.join("identity.key"), &kept).expect("copied");
+    founder.terminate();
+    fs::remove_dir_all(&data).expect("removed");
+
+    let restore = |args: &[&str]| {
+        let args = [&["ledger", "restore", text(&file), "--data-dir", text(&data)], args].concat();
+        finish(&mut talka(&args), "")
+    };
+    let report = restore(&["--json"]).json();
+    assert_eq!((&report["identity"], &report["new_entries"]), (&json!("missing"), &json!(4)));
+    fs::copy(&kept, data.join("identity.key")).expect("copied");
+    let said = restore(&[]).done();
+    assert!(said.contains("0 new here") && said.contains("the founder's"), "{said}");
+    let again = up(&data, &["--name", "barn"]);
+    let after = again.cli(&["ledger", "verify", "--json"]).json();
+    assert_eq!((&after["head"], &after["state"]), (&before["head"], &before["state"]));
+    let other = join(&again.invite(&[]), &place.path().join("c"), &[]);
+    assert!(other.ledger().len() >= 5, "it goes on ordering");
+
+    let bytes = fs::read(&file).expect("the backup");
+    fs::write(&file, &bytes[..bytes.len() - 9]).expect("written");
+    restore(&["--check"]).refused(1, &["cannot be used", "ends in the middle"]);
+    let busy =
+        finish(&mut talka(&["ledger", "restore", "/nowhere/x", "--data-dir", text(&data)]), "");
+    busy.refused(1, &["/nowhere/x"]);
+}
+
+/// Goal: who removes old entries still serves, proves and lets others in.
+/// Method: a founder removes all that it can; a guest joins with nothing but its snapshot, and joins, serves and proves.
+#[test]
+fn a_guest_begins_with_the_snapshot_of_a_founder_that_removed_entries() {
+    let place = folder();
+    let founder = up(&place.path().join("a"), &["--name", "barn"]);
+    let first = join(&founder.invite(&[]), &place.path().join("b"), &[]);
+    wait_for("both rated", || (founder.ledger().len() == 4).then_some(()));
+    founder.cli(&["run", "--max-tokens", "4", "O"]).done();
+    let before = founder.cli(&["credits", "--json"]).json();
+    let pruned = founder.cli(&["ledger", "prune", "--keep-days", "0", "--json"]).json();
+    assert!(pruned["removed"].as_u64().is_some_and(|n| n >= 4), "{pruned}");
+    assert_eq!(founder.cli(&["credits", "--json"]).json()["members"], before["members"]);
+
+    let guest = join(&founder.invite(&[]), &place.path().join("c"), &[]);
+    wait_for("the guest has all that came since", || {
+        let heads =
+            [&founder, &guest].map(|node| node.get("/api/status").done()["ledger_head"].clone());
+        (heads[0] == heads[1]).then_some(())
+    });
+    let verified = guest.cli(&["ledger", "verify", "--json"]).json();
+    assert_eq!(verified["since"], pruned["snapshot"]);
+    let state = |node: &crate::harness::Node| -> Value {
+        node.cli(&["ledger", "verify", "--json"]).json()["state"].clone()
+    };
+    assert_eq!(state(&guest), state(&first), "the one that has all entries agrees");
+    assert!(guest.ledger().iter().all(|entry| entry["height"] == json!(0)
+        || entry["height"].as_u64() >= verified["since"].as_u64()));
+    let last = guest.ledger().len();
+    assert!(last > 1);
+    let height = guest.ledger()[last - 1]["height"].to_string();
+    wait_for("a block that holds it", || {
+        (guest.get(&format!("/api/ledger/{height}/proof")).status == 200).then_some(())
+    });
+    founder.get("/api/ledger/2/proof").refused(410, "pruned", &["removed"]);
+}

@@ -4,7 +4,8 @@
 use libfuzzer_sys::fuzz_target;
 use talka_base::{Credits, Encoded, Membership, NodeId, Receipt, Signed, Tick, decode, encode};
 use talka_ledger::{
-    Cancellation, Delivery, Entry, Event, Forwarding, Founding, Reservation, Settlement, Voucher,
+    Cancellation, Delivery, Entry, Event, Forwarding, Founding, Reservation, Settlement, StateRecord,
+    Voucher,
     epoch::Paper,
     lane::{Terms, WorkerLane},
 };
@@ -50,5 +51,6 @@ fuzz_target!(|bytes: &[u8]| {
     check::<Voucher>(bytes);
     check::<Signed<Voucher>>(bytes);
     check::<Paper>(bytes);
+    check::<StateRecord>(bytes);
     accept(bytes);
 });

@@ -1,4 +1,4 @@
-//! Any bytes as what a peer sends: frames of each lane, the messages in them, and an invite as text.
+//! Any bytes as what a peer sends: frames of each lane, the messages in them, an invite as text, and a backup.
 #![no_main]
 
 use bytes::Bytes;
@@ -6,7 +6,10 @@ use libfuzzer_sys::fuzz_target;
 use talka_net::{
     Invite, Lane, activation::read_best, decode_activation, frame::Decoder, read_tokens, read_values,
 };
-use talka_node::wire::{Control, Flow, fetch};
+use talka_node::{
+    store::backup,
+    wire::{Control, Flow, fetch},
+};
 
 /// What the lane's frames hold, or nothing more after the first that is wrong.
 fn frames(lane: Lane, mut bytes: &[u8]) -> Vec<Bytes> {
@@ -45,6 +48,7 @@ fn messages(bytes: &Bytes) {
 }
 
 fuzz_target!(|bytes: &[u8]| {
+    let _ = backup::Check::all(bytes);
     for lane in Lane::ALL {
         frames(lane, bytes).iter().for_each(messages);
     }

@@ -2,10 +2,23 @@
 
 use crate::harness::{Node, folder, try_post, up};
 use serde_json::{Value, json};
-use std::{collections::BTreeSet, path::Path, thread, time::Duration};
+use std::{
+    collections::BTreeSet,
+    env,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
 
-/// Times the node is killed.
+/// Times the node is killed, and how long it lives each time.
 const KILLS: u32 = 6;
+const LIFE: Duration = Duration::from_millis(400);
+
+/// Seconds of a long run, in which the node lives longer each time; `cargo xtask bench ledger` makes one.
+const CAMPAIGN: &str = "TALKA_KILL_SECONDS";
+const CAMPAIGN_LIFE: Duration = Duration::from_secs(2);
+/// After so many kills of a long run all entries are compared: there are ever more of them.
+const CAMPAIGN_CHECK: u32 = 25;
 
 /// Requests under way at any time.
 const CALLERS: usize = 3;
@@ -17,29 +30,47 @@ const CALLERS: usize = 3;
 fn nothing_acknowledged_is_lost_when_the_node_is_killed() {
     let place = folder();
     let dir = place.path().join("data");
+    let seconds: Option<u64> =
+        env::var(CAMPAIGN).ok().map(|text| text.parse().expect("TALKA_KILL_SECONDS is a number"));
+    let begun = Instant::now();
+    let is_over = |kill| match seconds {
+        Some(seconds) => begun.elapsed().as_secs() >= seconds,
+        None => kill == KILLS,
+    };
+    let life = if seconds.is_some() { CAMPAIGN_LIFE } else { LIFE };
     let mut acknowledged = BTreeSet::new();
-    for kill in 0..KILLS {
-        acknowledged.extend(run_until_killed(&dir, kill));
-        let node = up(&dir, &[]);
-        let settled = settled(&node);
-        let lost: Vec<_> = acknowledged.difference(&settled).collect();
-        assert!(lost.is_empty(), "kill {kill}: acknowledged, but not in the ledger: {lost:?}");
-        let verified = node.cli(&["ledger", "verify", "--json"]).json();
-        let sum = verified["balances"].as_u64().zip(verified["reserved"].as_u64());
-        assert_eq!(verified["minted"].as_u64(), sum.map(|(b, r)| b + r), "{verified}");
+    let mut kill = 0;
+    while !is_over(kill) {
+        acknowledged.extend(run_until_killed(&dir, kill, life));
+        kill += 1;
+        if seconds.is_none() || kill.is_multiple_of(CAMPAIGN_CHECK) || is_over(kill) {
+            check(&up(&dir, &[]), &acknowledged, kill);
+        }
     }
     assert!(!acknowledged.is_empty(), "some requests were answered");
+    println!("{kill} kills, {} answers acknowledged and none lost", acknowledged.len());
+}
+
+/// Compares what callers were told with what the ledger says.
+fn check(node: &Node, acknowledged: &BTreeSet<String>, kill: u32) {
+    let settled = settled(node);
+    let lost: Vec<_> = acknowledged.difference(&settled).collect();
+    assert!(lost.is_empty(), "kill {kill}: acknowledged, but not in the ledger: {lost:?}");
+    let verified = node.cli(&["ledger", "verify", "--json"]).json();
+    let sum = verified["balances"].as_u64().zip(verified["reserved"].as_u64());
+    assert_eq!(verified["minted"].as_u64(), sum.map(|(b, r)| b + r), "{verified}");
 }
 
 /// The requests that were answered before the end.
-fn run_until_killed(dir: &Path, kill: u32) -> BTreeSet<String> {
-    let mut node = up(dir, &[]);
+fn run_until_killed(dir: &Path, kill: u32, life: Duration) -> BTreeSet<String> {
+    // More than all answers of a long run cost.
+    let mut node = up(dir, &["--grant", "1000000"]);
     let address = &node.http.clone();
     thread::scope(|scope| {
         let callers: Vec<_> =
             (0..CALLERS).map(|caller| scope.spawn(move || answered(address, caller))).collect();
         // Primes apart, so that the kills fall into different parts of a request of a few ms.
-        thread::sleep(Duration::from_millis(400) + Duration::from_micros(u64::from(kill) * 1_709));
+        thread::sleep(life + Duration::from_micros(u64::from(kill % 97) * 1_709));
         node.kill();
         callers.into_iter().flat_map(|caller| caller.join().expect("a caller")).collect()
     })
@@ -60,7 +91,13 @@ fn answered(address: &str, caller: usize) -> Vec<String> {
     requests
 }
 
+/// The requests that were paid, each of them once.
 fn settled(node: &Node) -> BTreeSet<String> {
     let request = |entry: &Value| entry["request"].as_str().map(String::from);
-    node.ledger().iter().filter(|entry| entry["kind"] == "settled").filter_map(request).collect()
+    let entries = node.ledger();
+    let settled = entries.iter().filter(|entry| entry["kind"] == "settled").filter_map(request);
+    let settled: Vec<_> = settled.collect();
+    let distinct: BTreeSet<_> = settled.iter().cloned().collect();
+    assert_eq!(settled.len(), distinct.len(), "a request was paid twice");
+    distinct
 }

@@ -4,8 +4,7 @@
 use talka_base::{
     Blame, Credits, DeviceKind, Factor, HardwareId, Keypair, LayerSpan, MemberId, Membership,
     ModelId, ModelShape, NetworkId, NodeId, Precision, ProposalId, Receipt, RequestId, Scores,
-    Signed, Tick, TreeHash,
-    VoucherHash,
+    Signed, Tick, TreeHash, VoucherHash,
 };
 use talka_ledger::{
     Block, Bucket, Cancellation, Delivery, Entry, Event, Forwarding, Founding, Ledger, LedgerError,

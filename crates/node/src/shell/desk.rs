@@ -106,34 +106,32 @@ impl Desk {
     /// Takes in entries from another node: those held already are skipped, a gap ends the run.
     /// Blocks on the disk. Says how many were new.
     ///
-    /// Here memory runs ahead of the disk for a moment: a follower acknowledges nothing, and after
-    /// a crash it asks for what it lacks.
+    /// Who asks meanwhile waits: what is seen of the ledger is on the disk.
     pub(crate) fn follow(&self, entries: &[Signed<Entry>]) -> Result<usize, DeskError> {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ledger = self.ledger.write().unwrap_or_else(PoisonError::into_inner);
         let mut new = Vec::new();
         let mut outcome = Ok(());
+        for entry in entries {
+            if entry.claimed_value().height == ledger.height() + 1 {
+                outcome = ledger.apply(entry);
+                if outcome.is_err() {
+                    break;
+                }
+                new.push(entry.clone());
+            }
+        }
+        let network = ledger.network();
+        if !new.is_empty()
+            && let Err(error) = self.store.append(&network, &new)
         {
-            let mut ledger = self.ledger.write().unwrap_or_else(PoisonError::into_inner);
-            for entry in entries {
-                if entry.claimed_value().height == ledger.height() + 1 {
-                    outcome = ledger.apply(entry);
-                    if outcome.is_err() {
-                        break;
-                    }
-                    new.push(entry.clone());
-                }
+            // Back to what the disk holds, so that the entries are asked for again.
+            if let Ok(Some(stored)) = self.store.ledger(&network) {
+                *ledger = stored;
             }
+            return Err(error.into());
         }
-        if !new.is_empty() {
-            let network = self.network();
-            if let Err(error) = self.store.append(&network, &new) {
-                // Back to what the disk holds, so that the entries are asked for again.
-                if let Ok(Some(stored)) = self.store.ledger(&network) {
-                    *self.ledger.write().unwrap_or_else(PoisonError::into_inner) = stored;
-                }
-                return Err(error.into());
-            }
-        }
+        drop(ledger);
         outcome?;
         Ok(new.len())
     }

@@ -97,9 +97,11 @@ pub fn write(store: &Store, network: &NetworkId, out: impl Write) -> Result<(), 
     let is_pruned = store.first_held(network)? > 1;
     let start = if is_pruned { writer.snapshot(store, network)? } else { 0 };
     // Entries may come meanwhile; blocks that hold those are left out.
-    let notes = store.checkpoints(network)?.into_iter();
-    let blocks = notes.filter_map(|note| Some((note.text().parse::<Block>().ok()?.size, note)));
-    let mut blocks = blocks.filter(|&(size, _)| size > start).peekable();
+    let mut blocks = Vec::new();
+    for note in store.checkpoints(network)? {
+        blocks.push((note.text().parse::<Block>().map_err(BlockError::from)?.size, note));
+    }
+    let mut blocks = blocks.into_iter().filter(|&(size, _)| size > start).peekable();
     let mut next = start.max(1);
     writer.blocks(&mut blocks, next)?;
     for entry in store.entries(network, next) {

@@ -368,11 +368,12 @@ fn checkpoints_are_kept_by_number() {
     assert_eq!(store.checkpoint(&network, 3).expect("reads"), None);
 }
 
-/// The block of a chain, signed by its founder, after putting `entries` into `store`.
-fn closed(store: &Store, ledger: &Ledger, number: u64) -> (Block, SignedNote) {
+/// The block of the entries from `first` on, signed by the founder and stored.
+fn closed(store: &Store, ledger: &Ledger, number: u64, first: u64) -> (Block, SignedNote) {
     let (network, size) = (ledger.network(), ledger.height() + 1);
     let log = store.log(&network, size).expect("stored");
-    let block = Block::close(ledger, &log, &log, number);
+    let batch = store.batch(&network, first, size).expect("stored");
+    let block = Block::close(ledger, &log, &batch, number);
     let note = block.sign(&keys(0));
     store.put_checkpoint(&block, &note).expect("stored");
     (block, note)
@@ -385,11 +386,11 @@ fn with_snapshot(dir: &TempDir) -> (Store, Ledger, Vec<Signed<Entry>>) {
     let network = ledger.network();
     store.append(&network, &entries[..15]).expect("appends");
     let early = Ledger::replay(entries[..15].to_vec()).expect("replays");
-    let (block, checkpoint) = closed(&store, &early, 0);
+    let (block, checkpoint) = closed(&store, &early, 0, 0);
     let snapshot = Snapshot { checkpoint, records: early.records().collect() };
     store.put_snapshot(&network, block.size, &snapshot).expect("kept");
     store.append(&network, &entries[15..]).expect("appends");
-    closed(&store, &ledger, 1);
+    closed(&store, &ledger, 1, 15);
     (store, ledger, entries)
 }
 

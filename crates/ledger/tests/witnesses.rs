@@ -164,7 +164,7 @@ fn with_witnesses_only_a_quorum_makes_a_block_final() {
         assert_eq!(sequencer.chain().number(), 3);
         sequencer.step(NOW, Input::Message(node(who), vote), &mut effects);
     }
-    assert_eq!((sequencer.chain().number(), sequencer.last_final()), (4, &batch.note));
+    assert_eq!((sequencer.chain().number(), sequencer.last_final()), (4, Some(&batch.note)));
     follower.step(NOW, Input::Message(node(2), Message::Final(batch)), &mut effects);
     assert_eq!(follower.chain().number(), 4);
 }
@@ -234,7 +234,7 @@ fn a_rewritten_entry_is_evidence_and_convinces_without_the_log() {
         let (sequencer, signed, _) = ordered(&world, &joins(&world, [who]));
         let entry = signed[0].entries[0].clone();
         let path = vec![leaf_hash(&encode(&world.entries[0]))];
-        let checkpoint = sequencer.last_final().clone();
+        let checkpoint = sequencer.last_final().expect("final").clone();
         Proof { claim: Claim::Entry(Box::new(entry)), index: 1, path, checkpoint }
     });
     let [first, second] = logs.map(Box::new);
@@ -257,8 +257,9 @@ fn a_witness_who_cosigned_both_of_two_stories_is_convicted_too() {
     let world = World::new();
     let story = |who| -> SignedNote {
         let (sequencer, _, _) = ordered(&world, &joins(&world, [who]));
-        let mut note = sequencer.last_final().clone();
-        note.add(Witnesses::cosign(sequencer.chain().block(), &keys(4), 7));
+        let mut note = sequencer.last_final().expect("final").clone();
+        let block = sequencer.chain().block().expect("known");
+        note.add(Witnesses::cosign(block, &keys(4), 7));
         note
     };
     let evidence = Evidence::between(&story(2), &story(3)).expect("contradict each other");

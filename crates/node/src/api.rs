@@ -6,6 +6,7 @@ mod errors;
 mod forecast;
 mod govern;
 mod hardware;
+mod order;
 mod proofs;
 mod routes;
 mod settings;
@@ -24,6 +25,7 @@ pub use errors::*;
 pub use forecast::*;
 pub use govern::*;
 pub use hardware::*;
+pub use order::*;
 pub use proofs::*;
 pub use routes::*;
 pub use settings::*;
@@ -452,11 +454,17 @@ impl Api {
     /// # Errors
     /// [`AdminError::Ledger`] names the first entry that does not follow.
     pub async fn ledger_verify(&self) -> Result<VerifyReport, AdminError> {
-        let entries = self.entries(0, usize::MAX).await?;
-        let report = tokio::task::spawn_blocking(move || talka_ledger::verify(entries))
-            .await
-            .expect("verifying does not panic")
-            .map_err(|e| AdminError::Ledger { reason: format!("{e}: {}", e.source) })?;
+        let (desk, entries) = (self.shared.desk(), self.entries(0, usize::MAX).await?);
+        let witnesses = desk.read(|ledger| ledger.witnesses().nodes().count());
+        let report = tokio::task::spawn_blocking(move || {
+            if witnesses > 0 {
+                let invalid = |error| AdminError::Ledger { reason: join::whole(&error) };
+                join::checked(&entries, &join::needed_notes(&desk, &entries)?).map_err(invalid)?;
+            }
+            talka_ledger::verify(entries)
+                .map_err(|e| AdminError::Ledger { reason: format!("{e}: {}", e.source) })
+        });
+        let report = report.await.expect("verifying does not panic")?;
         let balances = self.shared.desk().read(sum_of_balances);
         Ok(VerifyReport {
             network: report.network,
@@ -469,6 +477,7 @@ impl Api {
             reserved: report.reserved,
             head: report.head,
             state: report.state_root,
+            witnesses: witnesses as u64,
         })
     }
 

@@ -5,12 +5,13 @@
 //! in: what the invitation names is the hash of the founding, so a wrong ledger is found out.
 
 use super::{
-    Shared, links, now,
+    Shared, desk::Desk, links, now,
     orders::{describe, order},
 };
 use crate::{
     api::AdminError,
     core::invites::InviteBook,
+    store::StoreError,
     wire::{Admission, Control, JoinRequest, Refusal},
 };
 use std::{
@@ -18,7 +19,11 @@ use std::{
     time::Duration,
 };
 use talka_base::{Membership, NetworkId, NodeId, Signed, encode};
-use talka_ledger::{Entry, Event, Ledger};
+use talka_ledger::{
+    Block, Entry, Event, Ledger, LedgerError,
+    note::SignedNote,
+    order::{BATCH_BYTES_MAX, FinalityError, Newcomer},
+};
 use talka_net::{Invite, Lane, LinkReceiver, LinkSender};
 use tokio::time::timeout;
 
@@ -31,6 +36,9 @@ const ANSWER_TIME_MAX: Duration = Duration::from_secs(15);
 /// Entries of one message at most, and their bytes.
 const PAGE_ENTRIES: usize = 512;
 const PAGE_BYTES: usize = 1 << 20;
+
+/// More entries than any block has: none has fewer bytes than its signature.
+const BLOCK_ENTRIES_MAX: u64 = BATCH_BYTES_MAX as u64 / 64;
 
 /// The invitations this node gave.
 pub(crate) fn invites(shared: &Shared) -> Result<InviteBook, AdminError> {
@@ -62,14 +70,26 @@ pub(crate) async fn host(
             return links::refuse(sender, &reason).await;
         }
     }
-    while let Ok(Ok(Control::EntriesWanted { from })) =
-        timeout(ANSWER_TIME_MAX, links::next_control(receiver)).await
-    {
-        let page = page(shared, from);
-        if sender.send(Lane::Control, Control::Entries(page).to_bytes()).await.is_err() {
+    while let Ok(Ok(wanted)) = timeout(ANSWER_TIME_MAX, links::next_control(receiver)).await {
+        let answer = match wanted {
+            Control::EntriesWanted { from } => Control::Entries(page(shared, from)),
+            Control::BlockWanted(height) => Control::Block(block(shared, height)),
+            _ => break,
+        };
+        if sender.send(Lane::Control, answer.to_bytes()).await.is_err() {
             break;
         }
     }
+}
+
+/// The text of the signed block that holds the entry at `height`; empty if there is none.
+fn block(shared: &Shared, height: u64) -> String {
+    let found = shared.store.checkpoint_of(&shared.desk().network(), height);
+    let found = found.unwrap_or_else(|error| {
+        tracing::error!(%error, "cannot read the ledger's blocks");
+        None
+    });
+    found.map(|(_, note)| note.to_string()).unwrap_or_default()
 }
 
 async fn admit(
@@ -139,6 +159,8 @@ pub(crate) fn page(shared: &Shared, from: u64) -> Vec<Signed<Entry>> {
 pub(crate) struct Joined {
     pub(crate) membership: Signed<Membership>,
     pub(crate) entries: Vec<Signed<Entry>>,
+    /// Blocks that show witnesses to have agreed, where there are any.
+    pub(crate) notes: Vec<SignedNote>,
     pub(crate) peers: Vec<(NodeId, Vec<std::net::SocketAddr>)>,
 }
 
@@ -164,24 +186,108 @@ pub(crate) async fn ask(
         Control::Refused { reason } => return Err(refused(reason)),
         _ => return Err(unreachable("it answered with something else".into())),
     };
-    let mut entries: Vec<Signed<Entry>> = Vec::new();
-    while (entries.len() as u64) < admission.ledger_height {
-        let wanted = Control::EntriesWanted { from: entries.len() as u64 };
-        match exchange(&sender, &mut receiver, &wanted).await.map_err(unreachable)? {
-            Control::Entries(page) if !page.is_empty() => entries.extend(page),
-            _ => return Err(unreachable("it did not send the whole ledger".into())),
-        }
-    }
+    let mut host = Host { sender: &sender, receiver: &mut receiver };
+    let (mut entries, mut notes) = (Vec::new(), Vec::new());
+    host.entries(&mut entries, admission.ledger_height).await.map_err(unreachable)?;
+    host.blocks(&mut entries, &mut notes).await.map_err(unreachable)?;
     sender.close("joined");
-    let ledger = Ledger::replay(entries.iter().cloned())
-        .map_err(|e| AdminError::Ledger { reason: format!("{e}: {}", e.source) })?;
+    let invalid = |error| AdminError::Ledger { reason: whole(&error) };
+    let ledger = checked(&entries, &notes).map_err(invalid)?;
     if ledger.network() != invite.network {
         return Err(refused("the inviter sent the ledger of another network".into()));
     }
     let mut peers = admission.peers;
     peers.push((inviter, invite.addresses.clone()));
-    Ok(Joined { membership: admission.membership, entries, peers })
+    Ok(Joined { membership: admission.membership, entries, notes, peers })
 }
+
+/// An error with what it came from.
+pub(crate) fn whole(error: &FinalityError) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
+
+/// The heights of the entries whose blocks show that witnesses agreed: those that name witnesses, and the last one; none
+/// where there are no witnesses.
+fn witnessed_heights(entries: &[Signed<Entry>]) -> Vec<u64> {
+    let names = |entry: &Signed<Entry>| {
+        let entry = entry.claimed_value();
+        matches!(entry.event, Event::Appointed { .. }).then_some(entry.height)
+    };
+    let mut heights: Vec<u64> = entries.iter().filter_map(names).collect();
+    if !heights.is_empty() {
+        heights.push(entries.len() as u64 - 1);
+    }
+    heights
+}
+
+/// The stored blocks that show witnesses to have agreed to `entries`.
+pub(crate) fn needed_notes(
+    desk: &Desk,
+    entries: &[Signed<Entry>],
+) -> Result<Vec<SignedNote>, StoreError> {
+    let of = |height| desk.store.checkpoint_of(&desk.network(), height);
+    let found = witnessed_heights(entries).into_iter().map(of);
+    found.filter_map(|found| found.map(|found| found.map(|(_, note)| note)).transpose()).collect()
+}
+
+/// The ledger of these entries, each executed. Where it names witnesses, these blocks have to show that they agreed.
+pub(crate) fn checked(: &[Signed<Entry>], notes: &[SignedNote]) -> Result<Ledger, FinalityError> {
+    let [founding, others @ ..] = entries else {
+        return Err(FinalityError::Entry { height: 0, source: LedgerError::Empty });
+    };
+    let mut newcomer = Newcomer::begin(founding, notes.iter().cloned())?;
+    others.iter().try_for_each(|entry| newcomer.take(entry))?;
+    newcomer.end()
+}
+
+/// The inviter, asked for the network's ledger.
+struct Host<'a> {
+    sender: &'a LinkSender,
+    receiver: &'a mut LinkReceiver,
+}
+
+impl Host<'_> {
+    /// Asks for entries until there are `count`.
+    async fn entries(
+        &mut self,
+        entries: &mut Vec<Signed<Entry>>,
+        count: u64,
+    ) -> Result<(), String> {
+        while (entries.len() as u64) < count {
+            let wanted = Control::EntriesWanted { from: entries.len() as u64 };
+            match exchange(self.sender, self.receiver, &wanted).await? {
+                Control::Entries(page) if !page.is_empty() => entries.extend(page),
+                _ => return Err("it did not send the whole ledger".into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks for the blocks that name witnesses, and for the last one; none where the ledger has no witnesses.
+    async fn blocks(
+        &mut self,
+        entries: &mut Vec<Signed<Entry>>,
+        notes: &mut Vec<SignedNote>,
+    ) -> Result<(), String> {
+        for height in witnessed_heights(entries) {
+            let answer = exchange(self.sender, self.receiver, &Control::BlockWanted(height)).await?;
+            let Control::Block(text) = answer else {
+                return Err("it did not send a block of the ledger".into());
+            };
+            // Without it, or with a wrong one, the ledger is not believed.
+            let Ok(note) = SignedNote::parse(text.as_bytes()) else { continue };
+            let block = note.text().parse::<Block>().map_err(|error| error.to_string())?;
+            notes.push(note);
+            // It may have come since.
+            self.entries(entries, block.size.min(height.saturating_add(BLOCK_ENTRIES_MAX))).await?;
+        }
+        Ok(())
+    }
+}
+
 
 /// One question and its answer.
 ///

@@ -13,7 +13,7 @@ use super::{
     machine,
     meter::{self, Meter},
     models::KnownModel,
-    now,
+    now, ordering,
     owner::Watcher,
     probe::Probes,
     random,
@@ -41,7 +41,7 @@ use talka_engine::{
     PagePool,
     kernels::{Kernels, ThreadPool},
 };
-use talka_ledger::{Founding, Policy};
+use talka_ledger::{Block, BlockError, Founding, Policy};
 use talka_net::{BindOptions, Endpoint, Identity, Invite};
 use tokio::sync::{Semaphore, mpsc, watch};
 
@@ -122,6 +122,7 @@ pub(super) async fn open(
     }
     let (view_sender, view) = watch::channel(View::default());
     let (hub, inputs) = mpsc::channel(HUB_QUEUE);
+    let (ordering, to_order) = mpsc::channel(ordering::QUEUE);
     let pages = PagePool::new(memory.caches);
     let shared = Arc::new_cyclic(|weak| Shared {
         me: NodeId(keys.public()),
@@ -136,6 +137,7 @@ pub(super) async fn open(
         endpoint,
         links: Links::default(),
         hub,
+        ordering,
         view,
         stages: StageThread::start(weak.clone(), pages.clone()),
         pages,
@@ -165,7 +167,11 @@ pub(super) async fn open(
         outlines: config.data_dir.join("outlines"),
         takers: Semaphore::new(TAKERS_MAX),
     });
-    rating::tell(&shared).await;
+    tokio::spawn(ordering::run(Arc::downgrade(&shared), to_order));
+    // Witnesses cannot be reached yet.
+    if shared.desk().is_solo() {
+        rating::tell(&shared).await;
+    }
     let watcher = watches.then_some(watcher);
     Ok((shared, Hub { core, kernels, watcher, view: view_sender }, inputs))
 }
@@ -356,6 +362,10 @@ pub(crate) async fn join_network(
     let ledger = |error: DeskError| AdminError::Ledger { reason: error.to_string() };
     let held = usize::try_from(store.entry_count(&invite.network)?).unwrap_or(usize::MAX);
     store.append(&invite.network, joined.entries.get(held..).unwrap_or_default())?;
+    for note in &joined.notes {
+        let block = note.text().parse::<Block>().map_err(|e| ledger(BlockError::from(e).into()))?;
+        store.put_checkpoint(&block, note)?;
+    }
     let desk = Desk::open(Arc::clone(store), keys.clone(), invite.network).map_err(ledger)?;
     let desk = desk.expect("the ledger just stored is there");
     store.put(MEMBERSHIP_KEY, &encode(&joined.membership))?;

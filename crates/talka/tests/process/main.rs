@@ -41,3 +41,4 @@ mod terminal;
 mod together;
 mod tools;
 mod upstream;
+mod witnesses;

@@ -114,10 +114,9 @@ impl Api {
                 named.len()
             ));
         }
-        let appointment: Signed<Appointment> = shared.keys.sign(Appointment {
-            network: desk.network(),
-            witnesses: named.into_iter().collect(),
-        });
+        let appointment: Signed<Appointment> = shared
+            .keys
+            .sign(Appointment { network: desk.network(), witnesses: named.into_iter().collect() });
         match orders::order(shared, Event::Appointed { appointment }).await {
             Ok(_) | Err(Refusal::Duplicate { .. }) => self.ledger_order().await,
             Err(refusal) => refused(orders::describe(&refusal)),

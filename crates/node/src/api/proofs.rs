@@ -154,7 +154,9 @@ pub enum ProofRefused {
     )]
     OtherSize { expected: u64, found: u64 },
     /// The founder alone makes nothing final here.
-    #[error("{found} of the {of} witnesses cosigned the checkpoint, expected {expected}: it is not final")]
+    #[error(
+        "{found} of the {of} witnesses cosigned the checkpoint, expected {expected}: it is not final"
+    )]
     NotFinal { of: usize, expected: usize, found: usize },
     #[error("the proof is about network {found}, the older checkpoint about {expected}")]
     OtherNetwork { expected: NetworkId, found: NetworkId },

@@ -26,7 +26,9 @@ pub enum NotReady {
     #[error("the network's founder, who holds the ledger, is not linked")]
     NoFounder,
     /// The founder is dishonest, or its data is older than what it signed.
-    #[error("the ledger stands still, because what its founder orders cannot be believed: see `talka ledger witness`")]
+    #[error(
+        "the ledger stands still, because what its founder orders cannot be believed: see `talka ledger witness`"
+    )]
     Halted,
     /// It passes by itself.
     #[error("as many requests run as this node admits")]

@@ -11,10 +11,8 @@ use crate::store::StoreError;
 use std::sync::{PoisonError, atomic::Ordering};
 use talka_base::{MemberId, NetworkId, Signed};
 use talka_ledger::{
-    Account, Block, BlockError, Claim, Entry, Proof, StateRecord,
-    note::SignedNote,
-    consistency::Consistency,
-    order::Chain,
+    Account, Block, BlockError, Claim, Entry, Proof, StateRecord, consistency::Consistency,
+    note::SignedNote, order::Chain,
 };
 
 /// How often a balance is looked up again because an entry came between block and look.

@@ -454,9 +454,9 @@ impl Hub {
                 checkpoint(shared, Some(peer));
             }
             // Dropped if too many wait: whoever sent it sends it again.
-            Control::Order(message) => drop(
-                shared.ordering.try_send(OrderInput::Message(peer, message)),
-            ),
+            Control::Order(message) => {
+                drop(shared.ordering.try_send(OrderInput::Message(peer, message)))
+            }
             Control::Entries(entries) => {
                 let desk = shared.desk();
                 let followed = spawn_blocking(move || desk.follow(&entries)).await;

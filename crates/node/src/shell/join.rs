@@ -5,7 +5,9 @@
 //! in: what the invitation names is the hash of the founding, so a wrong ledger is found out.
 
 use super::{
-    Shared, desk::Desk, links, now,
+    Shared,
+    desk::Desk,
+    links, now,
     orders::{describe, order},
 };
 use crate::{
@@ -234,7 +236,10 @@ pub(crate) fn needed_notes(
 }
 
 /// The ledger of these entries, each executed. Where it names witnesses, these blocks have to show that they agreed.
-pub(crate) fn checked(: &[Signed<Entry>], notes: &[SignedNote]) -> Result<Ledger, FinalityError> {
+pub(crate) fn checked(
+    entries: &[Signed<Entry>],
+    notes: &[SignedNote],
+) -> Result<Ledger, FinalityError> {
     let [founding, others @ ..] = entries else {
         return Err(FinalityError::Entry { height: 0, source: LedgerError::Empty });
     };
@@ -273,7 +278,8 @@ impl Host<'_> {
         notes: &mut Vec<SignedNote>,
     ) -> Result<(), String> {
         for height in witnessed_heights(entries) {
-            let answer = exchange(self.sender, self.receiver, &Control::BlockWanted(height)).await?;
+            let answer =
+                exchange(self.sender, self.receiver, &Control::BlockWanted(height)).await?;
             let Control::Block(text) = answer else {
                 return Err("it did not send a block of the ledger".into());
             };
@@ -287,7 +293,6 @@ impl Host<'_> {
         Ok(())
     }
 }
-
 
 /// One question and its answer.
 ///

@@ -214,12 +214,7 @@ impl Desk {
     }
 
     /// While the ledger has no witnesses.
-    fn alone(
-        &self,
-        now: Tick,
-        input: Input,
-        tell: &mut dyn FnMut(Tell),
-    ) -> Result<(), DeskError> {
+    fn alone(&self, now: Tick, input: Input, tell: &mut dyn FnMut(Tell)) -> Result<(), DeskError> {
         match input {
             Input::Submit(event) => {
                 let id = event.id();
@@ -273,7 +268,8 @@ impl Desk {
         }
         for (event, error) in refused {
             // One that stands in a block under way is told when that is final.
-            let is_under_way = matches!(error, LedgerError::Duplicate { height } if height >= self.entries_held());
+            let is_under_way =
+                matches!(error, LedgerError::Duplicate { height } if height >= self.entries_held());
             if !is_under_way {
                 self.answer(event, &Err(DeskError::from(error).into()));
             }
@@ -372,9 +368,7 @@ impl Desk {
         }
         let (keys, records) = (self.keys.clone(), pending.into_iter().map(Record::Signed));
         Ok(Some(match note {
-            Some(note) if self.orders() => {
-                Box::new(Sequencer::resume(keys, chain, note, records)?)
-            }
+            Some(note) if self.orders() => Box::new(Sequencer::resume(keys, chain, note, records)?),
             note => Box::new(Replica::resume(keys, chain, note, records)?),
         }))
     }

@@ -29,7 +29,9 @@ use crate::{
         frames::frame_type,
         head::{HeadError, Step as HeadStep, chunk_rows},
     },
-    wire::{Answer, Best, Finality, Flow, Grade, Leg, Open, Payload, Refusal, RouteHop, Step, Wanted},
+    wire::{
+        Answer, Best, Finality, Flow, Grade, Leg, Open, Payload, Refusal, RouteHop, Step, Wanted,
+    },
 };
 use dues::Dues;
 use std::{cmp::Ordering, collections::BTreeSet, sync::Arc, time::Duration};

@@ -73,7 +73,11 @@ pub(super) fn insert_checkpoint(
     Ok(())
 }
 
-pub(super) fn open_checkpoint(network: &NetworkId, number: u64, sealed: &[u8]) -> Result<SignedNote, Failure> {
+pub(super) fn open_checkpoint(
+    network: &NetworkId,
+    number: u64,
+    sealed: &[u8],
+) -> Result<SignedNote, Failure> {
     let damage = || Damage::Digest { record: format!("checkpoint {number}") };
     let text = seal::open(&checkpoint_key(network, number), sealed).ok_or_else(damage)?;
     Ok(SignedNote::parse(text).map_err(|_| damage())?)
@@ -184,7 +188,10 @@ impl Store {
             let below = table.range((&network.0, 0)..=(&network.0, number))?.next_back();
             let above = table.range((&network.0, number)..=(&network.0, u64::MAX))?.next();
             let open = |row: Result<(redb::AccessGuard<'_, _>, redb::AccessGuard<'_, _>), _>| {
-                let (key, value): (redb::AccessGuard<'_, (&[u8; 32], u64)>, redb::AccessGuard<'_, &[u8]>) = row?;
+                let (key, value): (
+                    redb::AccessGuard<'_, (&[u8; 32], u64)>,
+                    redb::AccessGuard<'_, &[u8]>,
+                ) = row?;
                 open_checkpoint(network, key.value().1, value.value())
             };
             below.into_iter().chain(above).map(open).collect()

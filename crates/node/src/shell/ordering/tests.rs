@@ -186,7 +186,8 @@ impl Town {
     fn copy(&self, node: usize) -> TempDir {
         let copy = tempfile::tempdir().expect("a folder");
         let file = "talka.redb";
-        std::fs::copy(self.folders[node].path().join(file), copy.path().join(file)).expect("copies");
+        std::fs::copy(self.folders[node].path().join(file), copy.path().join(file))
+            .expect("copies");
         copy
     }
 }

@@ -456,7 +456,7 @@ impl Api {
     pub async fn ledger_verify(&self) -> Result<VerifyReport, AdminError> {
         let (desk, entries) = (self.shared.desk(), self.entries(0, usize::MAX).await?);
         let witnesses = desk.read(|ledger| ledger.witnesses().nodes().count());
-        let report = tokio::task::spawn_blocking(move || {
+        let report = tokio::task::spawn_blocking(move || -> Result<_, AdminError> {
             if witnesses > 0 {
                 let invalid = |error| AdminError::Ledger { reason: join::whole(&error) };
                 join::checked(&entries, &join::needed_notes(&desk, &entries)?).map_err(invalid)?;

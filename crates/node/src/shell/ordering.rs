@@ -367,10 +367,11 @@ impl Desk {
             return Err(FinalityError::Uncovered { height: held - 1 }.into());
         }
         let (keys, records) = (self.keys.clone(), pending.into_iter().map(Record::Signed));
-        Ok(Some(match note {
+        let order: Box<dyn Order + Send> = match note {
             Some(note) if self.orders() => Box::new(Sequencer::resume(keys, chain, note, records)?),
             note => Box::new(Replica::resume(keys, chain, note, records)?),
-        }))
+        };
+        Ok(Some(order))
     }
 
     /// Who witnessed before the entry at `height`.

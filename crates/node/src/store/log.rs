@@ -187,14 +187,12 @@ impl Store {
             let table = database.begin_read()?.open_table(CHECKPOINTS)?;
             let below = table.range((&network.0, 0)..=(&network.0, number))?.next_back();
             let above = table.range((&network.0, number)..=(&network.0, u64::MAX))?.next();
-            let open = |row: Result<(redb::AccessGuard<'_, _>, redb::AccessGuard<'_, _>), _>| {
-                let (key, value): (
-                    redb::AccessGuard<'_, (&[u8; 32], u64)>,
-                    redb::AccessGuard<'_, &[u8]>,
-                ) = row?;
-                open_checkpoint(network, key.value().1, value.value())
-            };
-            below.into_iter().chain(above).map(open).collect()
+            let mut notes = Vec::new();
+            for row in below.into_iter().chain(above) {
+                let (key, value) = row?;
+                notes.push(open_checkpoint(network, key.value().1, value.value())?);
+            }
+            Ok(notes)
         })
     }
 

@@ -14,6 +14,9 @@ use talka_ledger::{
     order::{Appointment, Witnesses},
 };
 
+/// The change is waited for as long as so many entries are, one after the other: half a minute.
+const APPOINTMENT_TRIES: usize = 6;
+
 /// How entries become final.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OrderReport {
@@ -117,10 +120,17 @@ impl Api {
         let appointment: Signed<Appointment> = shared
             .keys
             .sign(Appointment { network: desk.network(), witnesses: named.into_iter().collect() });
-        match orders::order(shared, Event::Appointed { appointment }).await {
-            Ok(_) | Err(Refusal::Duplicate { .. }) => self.ledger_order().await,
-            Err(refusal) => refused(orders::describe(&refusal)),
+        let mut waited = String::new();
+        for _ in 0..APPOINTMENT_TRIES {
+            let event = Event::Appointed { appointment: appointment.clone() };
+            waited = match orders::order(shared, event).await {
+                Ok(_) | Err(Refusal::Duplicate { .. }) => return self.ledger_order().await,
+                // It is signed, and final as soon as enough answer.
+                Err(Refusal::Unreachable { reason }) => reason,
+                Err(refusal) => return refused(orders::describe(&refusal)),
+            };
         }
+        refused(waited)
     }
 
     /// What proves the founder to be dishonest.

@@ -128,12 +128,12 @@ impl Desk {
         self.halted().map_or(Ok(()), Err)
     }
 
-    /// Has `sender` told what becomes of the event of this id.
-    pub(crate) fn wait_for(&self, event: EventId, sender: oneshot::Sender<OrderResult>) {
+    /// Has `sender` told what becomes of the event of this id. Says whether nobody waits for it yet.
+    pub(crate) fn wait_for(&self, event: EventId, sender: oneshot::Sender<OrderResult>) -> bool {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let senders = waiting.entry(event).or_default();
-        senders.retain(|sender| !sender.is_closed());
         senders.push(sender);
+        senders.len() == 1
     }
 
     /// Forgets those who wait for the event no more.

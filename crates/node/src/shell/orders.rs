@@ -91,9 +91,10 @@ async fn record(shared: &Arc<Shared>, event: Event) -> OrderResult {
         }
     }
     let (id, (sender, answer)) = (event.id(), oneshot::channel());
-    desk.wait_for(id, sender);
-    // Fails only when the node stops, and then no answer comes.
-    let _ = shared.ordering.send(OrderInput::Submit(event)).await;
+    if desk.wait_for(id, sender) {
+        // Fails only when the node stops, and then no answer comes.
+        let _ = shared.ordering.send(OrderInput::Submit(event)).await;
+    }
     let answer = timeout(ORDER_TIME_MAX, answer).await;
     desk.waited_for(id);
     match answer {

@@ -1,6 +1,8 @@
 //! A ledger whose entries count once witnesses agreed, on real nodes.
 
-use crate::harness::{Node, Said, finish, folder, join, talka, try_post, up, wait_for};
+use crate::harness::{
+    Node, Said, finish, folder, join, lasting_address, talka, try_post, up, wait_for,
+};
 use serde_json::{Value, json};
 use std::{
     fs,
@@ -21,9 +23,9 @@ fn ask(node: &Node) {
     node.post("/v1/completions", &body()).done();
 }
 
-/// A founder and three who joined, each with the whole model.
-fn four(place: &Path) -> [Node; 4] {
-    let founder = up(&place.join("a"), &["--name", "a"]);
+/// A founder at `address` and three who joined, each with the whole model.
+fn four(place: &Path, address: &str) -> [Node; 4] {
+    let founder = founder(place, address);
     let invite = founder.invite(&["--reusable", "--valid", "1h"]);
     let [b, c, d] = ["b", "c", "d"].map(|name| join(&invite, &place.join(name), &["--name", name]));
     let nodes = [founder, b, c, d];
@@ -36,6 +38,11 @@ fn four(place: &Path) -> [Node; 4] {
         });
     }
     nodes
+}
+
+/// The founder, whom the others find again where it was.
+fn founder(place: &Path, address: &str) -> Node {
+    up(&place.join("a"), &["--name", "a", "--p2p", address])
 }
 
 fn order(node: &Node) -> Value {
@@ -68,7 +75,8 @@ fn check(args: &[&str]) -> Said {
 #[test]
 fn entries_stay_final_while_a_witness_and_the_founder_die_and_come_back() {
     let place = folder();
-    let mut nodes = four(place.path());
+    let address = lasting_address([127, 0, 0, 1]).to_string();
+    let mut nodes = four(place.path(), &address);
     let path = |name: &str| place.path().join(name).to_str().expect("a plain path").to_owned();
     let older = path("older.checkpoint");
     nodes[0].cli(&["ledger", "checkpoint", "--out", &older]).done();
@@ -110,7 +118,7 @@ fn entries_stay_final_while_a_witness_and_the_founder_die_and_come_back() {
     nodes[3] = up(&place.path().join("d"), &["--name", "d"]);
     assert_eq!(one_final_ledger(&nodes.each_ref())["witnesses"], 4);
     nodes[0].kill();
-    nodes[0] = up(&place.path().join("a"), &["--name", "a"]);
+    nodes[0] = founder(place.path(), &address);
     wait_for("a founder whom witnesses answer", || {
         let reply = try_post(&nodes[0].http, "/v1/completions", &body()).expect("it runs");
         (reply.status == 200).then_some(())
@@ -176,12 +184,12 @@ fn copied(from: &Path, to: PathBuf) -> PathBuf {
 #[test]
 fn a_founder_who_went_on_from_an_old_copy_is_found_out() {
     let place = folder();
-    let dir = place.path().join("a");
-    let mut nodes = four(place.path());
+    let (dir, address) = (place.path().join("a"), lasting_address([127, 0, 0, 1]).to_string());
+    let mut nodes = four(place.path(), &address);
     nodes[0].get("/api/ledger/checkpoint").done();
     nodes[0].kill();
     let old = copied(&dir, place.path().join("old"));
-    nodes[0] = up(&dir, &["--name", "a"]);
+    nodes[0] = founder(place.path(), &address);
     wait_for("witnesses to be named", || {
         let [a, b, c, d] = ids(&nodes);
         let said = nodes[0].cli(&["ledger", "witness", "appoint", a, b, c, d]);
@@ -193,7 +201,7 @@ fn a_founder_who_went_on_from_an_old_copy_is_found_out() {
 
     fs::remove_dir_all(&dir).expect("removed");
     copied(&old, dir.clone());
-    let founder = up(&dir, &["--name", "a"]);
+    let founder = founder(place.path(), &address);
     // Alone it cannot know, and signs what it signed otherwise before.
     ask(&founder);
     founder.get("/api/ledger/checkpoint").done();

@@ -161,7 +161,7 @@ mod tests {
     use crate::store::Store;
     use std::sync::Arc;
     use talka_base::{Keypair, Membership, NodeId, Tick};
-    use talka_ledger::{Event, Founding, Policy};
+    use talka_ledger::{Event, Founding, Ledger, Policy};
 
     fn keys(n: u8) -> Keypair {
         Keypair::from_secret(&[n; 32])

@@ -10,7 +10,7 @@ use super::{
     log::{insert_checkpoint, open_checkpoint},
     seal,
 };
-use redb::{ReadableDatabase, ReadableTable, TableDefinition, TableError, WriteTransaction};
+use redb::{ReadableDatabase, TableDefinition, TableError, WriteTransaction};
 use talka_base::{NetworkId, decode, encode};
 use talka_ledger::{
     Block,

@@ -264,7 +264,9 @@ mod tests {
 
         let by_other = block.sign(&keys(2));
         assert!(matches!(desk.follow_checkpoint(&by_other), Err(CheckpointRefused::Block(_))));
-        let next = Block { number: 2, root: block.state_root, ..block };
+        desk.follow(&[joins(&founder, 3)]).expect("follows");
+        let (next, _) = founder.checkpoint().expect("closes").expect("orders");
+        let next = Block { root: block.root, ..next };
         let differs = desk.follow_checkpoint(&next.sign(&keys(1)));
         assert!(matches!(differs, Err(CheckpointRefused::Differs { number: 2 })), "{differs:?}");
     }

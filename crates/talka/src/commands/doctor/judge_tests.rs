@@ -140,7 +140,7 @@ fn where_all_is_well_nothing_is_to_be_done() {
     facts.node = NodeFact::Runs(Box::new(running()));
     let names = [
         "data dir", "disk", "memory", "models", "hub", "node", "ports", "time", "nat", "peers",
-        "layers", "ledger",
+        "layers", "ledger", "finality",
     ];
     assert_eq!(grades(&facts), ok(&names));
 }

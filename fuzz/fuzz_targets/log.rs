@@ -7,6 +7,7 @@ use std::{fmt::Display, str::FromStr};
 use talka_base::{Encoded, NodeId, decode, encode};
 use talka_ledger::{
     Block, Checkpoint, Proof,
+    consistency::Consistency,
     note::{NoteKey, NoteSignature, SignedNote},
     order::{Evidence, Message, Record},
 };
@@ -38,6 +39,7 @@ fuzz_target!(|bytes: &[u8]| {
     check(str::from_utf8(bytes).ok().and_then(|line| NoteSignature::parse(line).ok()), bytes);
     check(SignedNote::parse(bytes).ok(), bytes);
     check(Evidence::parse(bytes).ok(), bytes);
+    check(Consistency::parse(bytes).ok(), bytes);
     if let Ok(proof) = Proof::parse(bytes) {
         assert_eq!(proof.to_string().as_bytes(), bytes);
         if let Ok(block) = Block::open(&proof.checkpoint, NodeId([1; 32]).0) {

@@ -15,9 +15,10 @@ use futures_util::stream;
 use serde::Deserialize;
 use talka_node::{
     api::{
-        Api, BalanceProofReport, CheckpointReport, CreditsReport, EntryReport, InviteOptions,
-        InviteReport, JoinReport, LimitsChange, ModelReport, PeerReport, ProofReport, PruneReport,
-        RouteReport, SettingsReport, Status, VerifyReport,
+        Api, BalanceProofReport, CheckpointReport, ConsistencyReport, CreditsReport, EntryReport,
+        EvidenceReport, InviteOptions, InviteReport, JoinReport, LimitsChange, ModelReport,
+        OrderReport, PeerReport, ProofReport, PruneReport, RouteReport, SettingsReport, Status,
+        VerifyReport,
     },
     base::{MemberId, NodeId},
 };
@@ -49,6 +50,9 @@ pub fn routes() -> Router<Api> {
         .route("/api/ledger/checkpoint", get(ledger_checkpoint))
         .route("/api/ledger/backup", get(ledger_backup))
         .route("/api/ledger/prune", post(ledger_prune))
+        .route("/api/ledger/consistency", get(ledger_consistency))
+        .route("/api/ledger/evidence", get(ledger_evidence))
+        .route("/api/ledger/witnesses", get(ledger_witnesses).post(appoint))
         .route("/api/ledger/{height}/proof", get(ledger_proof))
 }
 
@@ -150,8 +154,12 @@ async fn clear(State(api): State<Api>, body: Fields) -> Result<Json<Vec<PeerRepo
 fn named_node(mut body: Fields) -> Result<NodeId, ApiError> {
     let text: String = body.required("node")?;
     body.finish()?;
+    read_node("node", &text)
+}
+
+fn read_node(param: &str, text: &str) -> Result<NodeId, ApiError> {
     text.parse().map_err(|_| ApiError::Value {
-        param: "node".into(),
+        param: param.into(),
         found: format!("{:?}", text.chars().take(80).collect::<String>()),
         expected: "a node's id, 64 hexadecimal digits".into(),
     })
@@ -232,6 +240,39 @@ async fn ledger_checkpoint(State(api): State<Api>) -> Result<Json<CheckpointRepo
     Ok(Json(api.ledger_checkpoint().await?))
 }
 
+/// Which older log to compare with.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OldQuery {
+    old: u64,
+}
+
+async fn ledger_consistency(
+    State(api): State<Api>,
+    query: Result<Query<OldQuery>, QueryRejection>,
+) -> Result<Json<ConsistencyReport>, ApiError> {
+    let Query(OldQuery { old }) = query.map_err(|e| ApiError::Query { reason: e.body_text() })?;
+    Ok(Json(api.ledger_consistency(old).await?))
+}
+
+async fn ledger_evidence(State(api): State<Api>) -> Result<Json<EvidenceReport>, ApiError> {
+    Ok(Json(api.ledger_evidence()?))
+}
+
+async fn ledger_witnesses(State(api): State<Api>) -> Result<Json<OrderReport>, ApiError> {
+    Ok(Json(api.ledger_order().await?))
+}
+
+async fn appoint(State(api): State<Api>, body: Fields) -> Result<Json<OrderReport>, ApiError> {
+    Ok(Json(api.appoint(named_nodes(body)?).await?))
+}
+
+pub(crate) fn named_nodes(mut body: Fields) -> Result<Vec<NodeId>, ApiError> {
+    let texts: Vec<String> = body.required("nodes")?;
+    body.finish()?;
+    texts.iter().map(|text| read_node("nodes", text)).collect()
+}
+
 /// The height is read here rather than by the path, so that a wrong one gets our error shape.
 async fn ledger_proof(
     State(api): State<Api>,
@@ -289,6 +330,11 @@ mod tests {
         assert!(invitation(fields(json!({"invite": 5}))).is_err());
         let id = "0f".repeat(32);
         assert_eq!(named_node(fields(json!({"node": id}))).expect("valid").to_string(), id);
+        assert_eq!(named_nodes(fields(json!({"nodes": [id]}))).expect("valid").len(), 1);
+        for body in [json!({"nodes": ["kitchen"]}), json!({"nodes": id}), json!({})] {
+            let error = named_nodes(fields(body)).expect_err("no ids");
+            assert_eq!((error.param(), error.row().status.as_u16()), (Some("nodes"), 400));
+        }
         assert_eq!(
             named_node(fields(json!({"node": "kitchen"}))).expect_err("a name").param(),
             Some("node")

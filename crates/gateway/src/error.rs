@@ -292,6 +292,8 @@ fn admin_row(error: &AdminError) -> Row {
         E::NoModel { .. } => row(S::NOT_FOUND, CALLER, "model_not_found"),
         E::NoEntry { .. } => row(S::NOT_FOUND, CALLER, "no_entry"),
         E::NoMember { .. } => row(S::NOT_FOUND, CALLER, "no_member"),
+        E::NoEvidence => row(S::NOT_FOUND, CALLER, "no_evidence"),
+        E::NoSize { .. } => row(S::NOT_FOUND, CALLER, "no_size"),
         E::NoCheckpoint => row(S::SERVICE_UNAVAILABLE, UNAVAILABLE, "no_checkpoint"),
         E::Pruned { .. } => row(S::GONE, CALLER, "pruned"),
         E::Store(_) => row(S::INTERNAL_SERVER_ERROR, SERVER, "store_failed"),

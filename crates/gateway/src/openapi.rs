@@ -22,6 +22,7 @@ const PARTS: [&str; 12] = [
     include_str!("../openapi/models.json"),
     include_str!("../openapi/messages.json"),
     include_str!("../openapi/node.json"),
+    include_str!("../openapi/order.json"),
     include_str!("../openapi/keys.json"),
     include_str!("../openapi/dashboard.json"),
     include_str!("../openapi/govern.json"),

@@ -130,6 +130,8 @@ fn fields_of_requests_are_those_that_are_read() {
     check("MessageRequest", "", message.clone(), anthropic::request::message);
     check("InviteRequest", "", json!({"valid_ms": 1}), admin::invite_options);
     check("JoinRequest", "", json!({"invite": "x"}), admin::invitation);
+    let witnesses = json!({"nodes": ["0f".repeat(32)]});
+    check("AppointRequest", "", witnesses, admin::named_nodes);
     check("KeyRequest", "", json!({"name": "x"}), keys::order);
     let model = json!({"model": "00".repeat(32), "is_allowed": true});
     let proposal = json!({"title": "x", "action": {"model": model}});

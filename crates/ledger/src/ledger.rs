@@ -286,6 +286,11 @@ impl Ledger {
         &self.book.witnesses
     }
 
+    /// The height of the entry that named them; 0 while nobody was named.
+    pub const fn appointed_at(&self) -> u64 {
+        self.book.appointed
+    }
+
     /// Whose node it is.
     pub fn member_of(&self, node: &NodeId) -> Option<MemberId> {
         self.book.nodes.get(node).map(|record| record.member)

@@ -30,6 +30,7 @@ mod book;
 mod checkpoint;
 mod claim;
 pub mod common_work;
+pub mod consistency;
 mod entry;
 pub mod epoch;
 mod error;

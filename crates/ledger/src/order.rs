@@ -12,6 +12,8 @@
 //! Naming witnesses is an entry. Its block needs the quorum of the new ones as well as that of the old ones, so
 //! the change never forks the log.
 //!
+//! A node that joins later executes all entries at once and needs few blocks only ([`Newcomer`]).
+//!
 //! Whoever sees two blocks that a key signed and that cannot both be true keeps them as [`Evidence`], which
 //! convinces anybody, and votes no more.
 //!
@@ -22,12 +24,14 @@
 
 mod chain;
 mod evidence;
+mod newcomer;
 mod replica;
 mod sequencer;
 pub(crate) mod witnesses;
 
-pub use chain::Chain;
+pub use chain::{Chain, needed};
 pub use evidence::{Evidence, EvidenceError};
+pub use newcomer::{FinalityError, Newcomer};
 pub use replica::{CLOCK_SKEW_MS_MAX, Replica};
 pub use sequencer::{EVENTS_WAITING_MAX, Sequencer};
 pub use witnesses::{Appointment, WITNESSES_MAX, Witnesses};
@@ -55,8 +59,17 @@ pub trait Order {
     /// Takes one input at this node's time `now`. Same state and inputs give the same effects.
     fn step(&mut self, now: Tick, input: Input, out: &mut Vec<Effect>);
 
-    /// The last block that is final here, as it was signed.
-    fn last_final(&self) -> &SignedNote;
+    /// The ledger as far as this part has it: final, or, on a witness, as far as it voted.
+    fn chain(&self) -> &Chain;
+
+    /// The ledger up to the last final block; nothing if that is behind what this node voted for.
+    fn final_chain(&self) -> Option<&Chain>;
+
+    /// Whether nothing here waits to be final.
+    fn is_settled(&self) -> bool;
+
+    /// The last block that is final here, as it was signed; nothing if none was.
+    fn last_final(&self) -> Option<&SignedNote>;
 
     /// The proof that somebody signed what cannot be true, if one was seen.
     fn evidence(&self) -> Option<&Evidence>;
@@ -84,7 +97,7 @@ pub enum Message {
     Vote(u64, NoteSignature),
     /// A block with all signatures that make it final.
     Final(Batch),
-    /// The block of this number is wanted, which the asker has to have next.
+    /// The block that begins at this height is wanted, which the asker has to have next.
     Want(u64),
     /// The latest block that the sender knows, so that split views meet.
     Seen(SignedNote),
@@ -115,7 +128,7 @@ pub enum Effect {
     Send(NodeId, Message),
     /// Send to all nodes that are linked. May be lost.
     Publish(Message),
-    /// Send a node the stored [`Batch`] of a final block, as [`Message::Final`].
+    /// Send a node the stored [`Batch`] of the final block that begins at this height, as [`Message::Final`].
     SendStored(NodeId, u64),
     /// These entries and all before are final: whoever waits for them may be told.
     Finalised(Batch),

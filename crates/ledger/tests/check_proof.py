@@ -1,14 +1,15 @@
 """Checks proofs of the ledger, written from docs/ledger-format.md and not from the Rust sources.
 
-    python3 check_proof.py SEQUENCER_KEY_HEX PROOF_FILE...
+    python3 check_proof.py [--witness KEY_HEX]... [--old CHECKPOINT_FILE] SEQUENCER_KEY_HEX PROOF_FILE...
 
-Prints a line for each proof that holds; ends with an error at the first that does not. Needs nothing
-but the standard library. Ed25519 follows RFC 8032, section 6, and is slow.
+Prints a line for each proof that holds; ends with an error at the first that does not. With witnesses a
+checkpoint needs the cosignatures of 2f+1 of the 3f+1. A proof of consistency is compared with the older
+checkpoint. Needs nothing but the standard library. Ed25519 follows RFC 8032, section 6, and is slow.
 """
 
+import argparse
 import base64
 import hashlib
-import sys
 
 P = 2**255 - 19
 Q = 2**252 + 27742317777372353535851937790883648493
@@ -86,27 +87,93 @@ def root_of(leaf, index, size, path):
     return found
 
 
-def check_checkpoint(text, key):
-    """The lines of the block in a checkpoint that `key` signed."""
-    body, signatures = text.rsplit("\n\n", 1)
-    body += "\n"
-    lines = body.split("\n")
-    assert len(lines) == 8, "a block has seven lines"
-    name = lines[0]
-    key_id = sha256(name.encode(), b"\n\x01", key)[:4]
+def consistent(old, old_root, new, new_root, path):
+    """RFC 9162, section 2.1.4.2."""
+    assert 0 < old <= new, "the older log is not shorter"
+    if old == new:
+        assert old_root == new_root and not path, "logs of one size differ"
+        return
+    if old & (old - 1) == 0:
+        path = [old_root] + path
+    node, last = old - 1, new - 1
+    while node & 1:
+        node, last = node >> 1, last >> 1
+    assert path, "the path is too short"
+    found_old = found_new = path[0]
+    for sibling in path[1:]:
+        assert last > 0, "the path is too long"
+        if node & 1 or node == last:
+            found_old = sha256(b"\x01", sibling, found_old)
+            found_new = sha256(b"\x01", sibling, found_new)
+            while node & 1 == 0 and node != 0:
+                node, last = node >> 1, last >> 1
+        else:
+            found_new = sha256(b"\x01", found_new, sibling)
+        node, last = node >> 1, last >> 1
+    assert last == 0, "the path is too short"
+    assert (found_old, found_new) == (old_root, new_root), "the newer log does not begin with the older"
+
+
+def signature_of(signatures, name, kind, key):
+    """What `key` signed under `name`, without the key's id; nothing if it did not."""
+    key_id = sha256(name.encode(), b"\n", kind, key)[:4]
     for line in signatures.strip("\n").split("\n"):
         dash, signer, signature = line.split(" ")
         signature = base64.b64decode(signature, validate=True)
         if (dash, signer, signature[:4]) == ("\u2014", name, key_id):
-            check_signature(key, body.encode(), signature[4:])
-            return lines
-    raise AssertionError("the sequencer did not sign")
+            return signature[4:]
+    return None
 
 
-def check_proof(text, key):
+def is_cosigned(body, signatures, witness):
+    signature = signature_of(signatures, "talka/" + witness.hex()[:10], b"\x04", witness)
+    if signature is None:
+        return False
+    seconds = int.from_bytes(signature[:8], "big")
+    text = f"cosignature/v1\ntime {seconds}\n{body}"
+    check_signature(witness, text.encode(), signature[8:])
+    return True
+
+
+def check_checkpoint(text, key, witnesses):
+    """The lines of the block in a checkpoint that `key` signed, and enough of the witnesses."""
+    body, signatures = text.rsplit("\n\n", 1)
+    body += "\n"
+    lines = body.split("\n")
+    assert len(lines) == 8, "a block has seven lines"
+    signature = signature_of(signatures, lines[0], b"\x01", key)
+    assert signature is not None, "the sequencer did not sign"
+    check_signature(key, body.encode(), signature)
+    cosigned = sum(is_cosigned(body, signatures, witness) for witness in witnesses)
+    quorum = len(witnesses) - len(witnesses) // 3
+    assert cosigned >= quorum, f"{cosigned} of {len(witnesses)} witnesses cosigned, not {quorum}"
+    return lines
+
+
+def size_and_root(lines):
+    return int(lines[1]), base64.b64decode(lines[2], validate=True)
+
+
+def check_consistency(text, key, witnesses, older):
+    head, checkpoint = text.split("\n\n", 1)
+    old, *path = head.split("\n")
+    path = [base64.b64decode(line, validate=True) for line in path]
+    lines = check_checkpoint(checkpoint, key, witnesses)
+    older = older.rsplit("\n\n", 1)[0].split("\n")
+    assert older[0] == lines[0], "two networks"
+    (old_size, old_root), (size, root) = size_and_root(older), size_and_root(lines)
+    assert old == f"old {old_size}", "made for another checkpoint"
+    consistent(old_size, old_root, size, root, path)
+    return f"consistency: {size} entries begin with {old_size} under {lines[0]}"
+
+
+def check_proof(text, key, witnesses=(), older=None):
+    if text.startswith("old "):
+        assert older is not None, "consistency with what? name the older checkpoint with --old"
+        return check_consistency(text, key, witnesses, older)
     head, checkpoint = text.split("\n\n", 1)
     kind, extra, index, *path = head.split("\n")
-    lines = check_checkpoint(checkpoint, key)
+    lines = check_checkpoint(checkpoint, key, witnesses)
     if kind == "c2sp.org/tlog-proof@v1":
         size, root = lines[1], lines[2]
     else:
@@ -121,7 +188,17 @@ def check_proof(text, key):
     return f"{kind}: leaf {index[6:]} of {size} under {lines[0]}"
 
 
+def read(file):
+    with open(file, encoding="utf-8", newline="") as opened:
+        return opened.read()
+
+
 if __name__ == "__main__":
-    for file in sys.argv[2:]:
-        with open(file, encoding="utf-8", newline="") as opened:
-            print(check_proof(opened.read(), bytes.fromhex(sys.argv[1])))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--witness", type=bytes.fromhex, action="append", default=[])
+    parser.add_argument("--old", type=read)
+    parser.add_argument("sequencer", type=bytes.fromhex)
+    parser.add_argument("proofs", nargs="+")
+    asked = parser.parse_args()
+    for file in asked.proofs:
+        print(check_proof(read(file), asked.sequencer, asked.witness, asked.old))

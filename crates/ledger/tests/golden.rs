@@ -189,6 +189,7 @@ fn what_nodes_say_and_keep_of_order_keeps_its_encoding() {
     sequencer.step(Tick(1_000_000), Input::Close, &mut effects);
     let Effect::Persist(record) = &effects[0] else { panic!("{effects:?}") };
     check("order-record-signed", record);
-    let vote = Witnesses::cosign(sequencer.chain().block(), &keys(2), 1_700_000_000);
+    let vote =
+        Witnesses::cosign(sequencer.chain().block().expect("known"), &keys(2), 1_700_000_000);
     check("order-message-vote", &Message::Vote(1, vote));
 }

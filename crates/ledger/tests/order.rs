@@ -140,8 +140,8 @@ impl Sim {
                 let me = self.machines[at].who;
                 self.send(at, |who| who != me, &message);
             }
-            Effect::SendStored(to, number) => {
-                if let Some(batch) = stored(&records(&self.machines[at].disk), number) {
+            Effect::SendStored(to, first) => {
+                if let Some(batch) = stored(&records(&self.machines[at].disk), first) {
                     self.send(at, |who| node(who) == to, &Message::Final(batch));
                 }
             }
@@ -284,9 +284,10 @@ impl Sim {
     fn is_witnessed(&self) -> bool {
         self.machines.iter().all(|machine| {
             let part = machine.part.as_ref().expect("runs");
-            let cosigned = WITNESSES
-                .iter()
-                .filter(|&&w| part.last_final().verify(&Witnesses::key(node(w))).is_ok());
+            let cosigned = WITNESSES.iter().filter(|&&w| {
+                let note = part.last_final();
+                note.is_some_and(|note| note.verify(&Witnesses::key(node(w))).is_ok())
+            });
             cosigned.count() >= 3
         })
     }
@@ -306,7 +307,7 @@ impl Sim {
 
     fn last_finals(&self) -> BTreeSet<&str> {
         let parts = self.machines.iter().filter_map(|machine| machine.part.as_ref());
-        parts.map(|part| part.last_final().text()).collect()
+        parts.map(|part| part.last_final().map_or("", SignedNote::text)).collect()
     }
 }
 
@@ -334,15 +335,18 @@ fn appointment(world: &World, witnesses: &[u8]) -> Event {
     Event::Appointed { appointment: keys(FOUNDER).sign(appointment) }
 }
 
-/// The final block of a number, as a disk has it.
-fn stored(disk: &[Record], number: u64) -> Option<Batch> {
-    let of = |note: &SignedNote| note.text().parse::<Block>().is_ok_and(|b| b.number == number);
+/// The final block that begins at a height, as a disk has it.
+fn stored(disk: &[Record], first: u64) -> Option<Batch> {
+    let of = |note: &SignedNote| note.text().parse::<Block>().is_ok_and(|b| b.first == first);
     let entries = disk.iter().find_map(|record| match record {
-        Record::Signed(batch) if of(&batch.note) => Some(batch.entries.clone()),
+        Record::Signed(batch) | Record::Taken(batch) if of(&batch.note) => {
+            Some(batch.entries.clone())
+        }
         _ => None,
     })?;
     let note = disk.iter().find_map(|record| match record {
         Record::Final(note) if of(note) => Some(note.clone()),
+        Record::Taken(batch) if of(&batch.note) => Some(batch.note.clone()),
         _ => None,
     })?;
     Some(Batch { note, entries })

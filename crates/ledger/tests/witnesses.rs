@@ -3,13 +3,13 @@
 mod common;
 
 use common::{FOUNDER, World, keys, node};
-use talka_base::{Keypair, Membership, NetworkId, NodeId, Tick, decode, encode};
+use talka_base::{Keypair, Membership, NetworkId, NodeId, Signed, Tick, decode, encode};
 use talka_ledger::{
-    Block, Claim, Event, LedgerError, Proof,
+    Block, Claim, Entry, Event, LedgerError, Proof,
     note::SignedNote,
     order::{
-        Appointment, BATCH_BYTES_MAX, Batch, Effect, Evidence, EvidenceError, Input, Message,
-        Order, Record, Replica, Sequencer, Witnesses,
+        Appointment, BATCH_BYTES_MAX, Batch, Effect, Evidence, EvidenceError, FinalityError, Input,
+        Message, Newcomer, Order, Record, Replica, Sequencer, Witnesses,
     },
     tlog::leaf_hash,
 };
@@ -164,7 +164,7 @@ fn with_witnesses_only_a_quorum_makes_a_block_final() {
         assert_eq!(sequencer.chain().number(), 3);
         sequencer.step(NOW, Input::Message(node(who), vote), &mut effects);
     }
-    assert_eq!((sequencer.chain().number(), sequencer.last_final()), (4, &batch.note));
+    assert_eq!((sequencer.chain().number(), sequencer.last_final()), (4, Some(&batch.note)));
     follower.step(NOW, Input::Message(node(2), Message::Final(batch)), &mut effects);
     assert_eq!(follower.chain().number(), 4);
 }
@@ -234,7 +234,7 @@ fn a_rewritten_entry_is_evidence_and_convinces_without_the_log() {
         let (sequencer, signed, _) = ordered(&world, &joins(&world, [who]));
         let entry = signed[0].entries[0].clone();
         let path = vec![leaf_hash(&encode(&world.entries[0]))];
-        let checkpoint = sequencer.last_final().clone();
+        let checkpoint = sequencer.last_final().expect("final").clone();
         Proof { claim: Claim::Entry(Box::new(entry)), index: 1, path, checkpoint }
     });
     let [first, second] = logs.map(Box::new);
@@ -257,8 +257,9 @@ fn a_witness_who_cosigned_both_of_two_stories_is_convicted_too() {
     let world = World::new();
     let story = |who| -> SignedNote {
         let (sequencer, _, _) = ordered(&world, &joins(&world, [who]));
-        let mut note = sequencer.last_final().clone();
-        note.add(Witnesses::cosign(sequencer.chain().block(), &keys(4), 7));
+        let mut note = sequencer.last_final().expect("final").clone();
+        let block = sequencer.chain().block().expect("known");
+        note.add(Witnesses::cosign(block, &keys(4), 7));
         note
     };
     let evidence = Evidence::between(&story(2), &story(3)).expect("contradict each other");
@@ -274,6 +275,96 @@ fn a_witness_is_not_removed_before_others_are_appointed() {
     assert!(matches!(refused, LedgerError::Witnesses { .. }), "{refused}");
     world.record(appoints(&world, &[1, 2, 5, 4])).expect("appoints");
     world.record(world.removes(3, FOUNDER)).expect("removes");
+}
+
+/// A log in which witnesses are named, and others after them; each block is cosigned by members 1 to 5.
+fn witnessed_log() -> (Vec<Signed<Entry>>, Vec<SignedNote>) {
+    let world = World::new();
+    let mut sequencer = Sequencer::recover(keys(FOUNDER), &world.entries[0], []).expect("founds");
+    let (mut entries, mut notes) = (world.entries.clone(), Vec::new());
+    let blocks = [
+        joins(&world, 2..=5),
+        vec![appoints(&world, &[1, 2, 3, 4])],
+        joins(&world, [9]),
+        vec![appoints(&world, &[1, 2, 3, 5])],
+        joins(&world, [10]),
+    ];
+    for events in blocks {
+        let mut effects = Vec::new();
+        for event in events {
+            sequencer.step(NOW, Input::Submit(Box::new(event)), &mut effects);
+        }
+        sequencer.step(NOW, Input::Close, &mut effects);
+        let signed = effects.iter().find_map(|effect| match effect {
+            Effect::Persist(Record::Signed(batch)) => Some(batch.clone()),
+            _ => None,
+        });
+        let Batch { mut note, entries: more } = signed.expect("a block");
+        let block = Block::open(&note, node(FOUNDER).0).expect("signed");
+        for who in 2..=5 {
+            let signature = Witnesses::cosign(&block, &keys(who), 7);
+            note.add(signature.clone());
+            let vote = Input::Message(node(who), Message::Vote(block.number, signature));
+            sequencer.step(NOW, vote, &mut Vec::new());
+        }
+        entries.extend(more);
+        notes.push(note);
+    }
+    (entries, notes)
+}
+
+fn believes(entries: &[Signed<Entry>], notes: &[SignedNote]) -> Result<(), FinalityError> {
+    let mut newcomer = Newcomer::begin(&entries[0], notes.iter().cloned())?;
+    entries[1..].iter().try_for_each(|entry| newcomer.take(entry))?;
+    newcomer.end().map(|_| ())
+}
+
+/// The same block with the cosignatures of these only.
+fn cosigned_by(note: &SignedNote, members: &[u8]) -> SignedNote {
+    let block = Block::open(note, node(FOUNDER).0).expect("signed");
+    let mut fewer = block.sign(&keys(FOUNDER));
+    members.iter().for_each(|&who| fewer.add(Witnesses::cosign(&block, &keys(who), 7)));
+    fewer
+}
+
+/// Goal: whoever was not there believes what the witnesses agreed to, by as few blocks as possible, and nothing else.
+#[test]
+fn a_newcomer_needs_the_blocks_that_name_witnesses_and_the_last() {
+    let (entries, notes) = witnessed_log();
+    assert_eq!(believes(&entries, &notes), Ok(()));
+    let [_, first, _, second, last] = notes.as_slice() else { panic!("five blocks") };
+    let few = [first.clone(), second.clone(), last.clone()];
+    assert_eq!(believes(&entries, &few), Ok(()));
+    for (missing, height) in [(0, 5), (1, 7), (2, 8)] {
+        let mut fewer = few.to_vec();
+        fewer.remove(missing);
+        assert_eq!(believes(&entries, &fewer), Err(FinalityError::Uncovered { height }));
+    }
+    // Those of before have to agree to those of after.
+    for (at, members, found) in
+        [(0, &[2, 3][..], 2), (1, &[1, 2, 5], 2), (1, &[1, 2, 4], 2), (2, &[1, 2, 4], 2)]
+    {
+        let mut fewer = few.to_vec();
+        fewer[at] = cosigned_by(&few[at], members);
+        let error = believes(&entries, &fewer).expect_err("too few");
+        let expected = 3;
+        assert!(
+            matches!(error, FinalityError::NotCosigned { expected: e, found: f, .. } if (e, f) == (expected, found)),
+            "{error}"
+        );
+    }
+    let block = Block::open(last, node(FOUNDER).0).expect("signed");
+    let number = block.number;
+    let other = Block { state_root: block.root, ..block }.sign(&keys(FOUNDER));
+    let wrong = [first.clone(), second.clone(), other];
+    assert_eq!(believes(&entries, &wrong), Err(FinalityError::Differs { number }));
+    let stranger = [first.clone(), second.clone(), block_by_stranger(last)];
+    assert!(matches!(believes(&entries, &stranger), Err(FinalityError::Block(_))));
+    assert_eq!(believes(&entries[..5], &[]), Ok(()), "before, the founder's word is enough");
+}
+
+fn block_by_stranger(note: &SignedNote) -> SignedNote {
+    Block::open(note, node(FOUNDER).0).expect("signed").sign(&keys(2))
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod errors;
 mod forecast;
 mod govern;
 mod hardware;
+mod order;
 mod proofs;
 mod routes;
 mod settings;
@@ -26,6 +27,7 @@ pub use errors::*;
 pub use forecast::*;
 pub use govern::*;
 pub use hardware::*;
+pub use order::*;
 pub use proofs::*;
 pub use routes::*;
 pub use settings::*;
@@ -474,6 +476,7 @@ impl Api {
             reserved: report.reserved,
             head: report.head,
             state: report.state_root,
+            witnesses: witnesses as u64,
         })
     }
 
@@ -515,7 +518,13 @@ fn replay(shared: &Shared) -> Result<(u64, talka_ledger::VerifyReport), AdminErr
     });
     let report = match start {
         Some(ledger) => talka_ledger::verify_since(ledger, entries),
-        None => talka_ledger::verify(entries),
+        None if desk.read(|ledger| ledger.witnesses().is_solo()) => talka_ledger::verify(entries),
+        None => {
+            let entries: Vec<_> = entries.collect();
+            let agreed = join::checked(&entries, &join::needed_notes(&desk, &entries)?);
+            agreed.map_err(|error| broken(join::whole(&error)))?;
+            talka_ledger::verify(entries)
+        }
     };
     if let Some(error) = unreadable {
         return Err(error.into());

@@ -31,6 +31,7 @@ pub(crate) mod machine;
 pub(crate) mod meter;
 pub(crate) mod models;
 pub(crate) mod open;
+pub(crate) mod ordering;
 pub(crate) mod orders;
 mod owner;
 pub(crate) mod probe;
@@ -99,6 +100,8 @@ pub(crate) struct Shared {
     pub(crate) endpoint: Endpoint,
     pub(crate) links: Links,
     pub(crate) hub: mpsc::Sender<HubInput>,
+    /// What has to do with the order of entries, once there are witnesses.
+    pub(crate) ordering: mpsc::Sender<ordering::OrderInput>,
     pub(crate) view: watch::Receiver<View>,
     pub(crate) stages: StageThread,
     /// The memory of all sequences' caches, those of draft models included.

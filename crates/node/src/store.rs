@@ -25,6 +25,7 @@ mod error;
 mod file;
 pub mod journal;
 mod log;
+mod pending;
 mod seal;
 pub mod snapshot;
 #[cfg(test)]
@@ -85,19 +86,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Height`] unless the entries continue the ledger one by one.
     pub fn append(&self, network: &NetworkId, entries: &[Signed<Entry>]) -> Result<(), StoreError> {
-        self.write(|transaction| {
-            let mut table = transaction.open_table(ENTRIES)?;
-            let next = next_height(&table, network)?.max(snapshot::size_in(transaction, network)?);
-            for (expected, signed) in (next..).zip(entries) {
-                let found = signed.claimed_value().height;
-                if found != expected {
-                    return Err(StoreError::Height { expected, found }.into());
-                }
-                let sealed = seal::seal(&entry_key(network, found), &encode(signed));
-                table.insert((&network.0, found), sealed.as_slice())?;
-            }
-            log::append(transaction, network, next, entries)
-        })
+        self.write(|transaction| append_entries(transaction, network, entries))
     }
 
     /// Entries of a network's ledger on disk: the height of the next one.
@@ -305,6 +294,24 @@ impl Iterator for Entries<'_> {
             Err(error) => Some(Err(error)),
         }
     }
+}
+
+fn append_entries(
+    transaction: &WriteTransaction,
+    network: &NetworkId,
+    entries: &[Signed<Entry>],
+) -> Result<(), error::Failure> {
+    let mut table = transaction.open_table(ENTRIES)?;
+    let next = next_height(&table, network)?.max(snapshot::size_in(transaction, network)?);
+    for (expected, signed) in (next..).zip(entries) {
+        let found = signed.claimed_value().height;
+        if found != expected {
+            return Err(StoreError::Height { expected, found }.into());
+        }
+        let sealed = seal::seal(&entry_key(network, found), &encode(signed));
+        table.insert((&network.0, found), sealed.as_slice())?;
+    }
+    log::append(transaction, network, next, entries)
 }
 
 fn next_height(

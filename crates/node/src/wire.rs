@@ -5,9 +5,11 @@
 //! for weights have words of their own: [`fetch`]. Judges nothing: who may say what is decided elsewhere.
 
 pub mod fetch;
+mod finality;
 pub mod outlook;
 mod step;
 
+pub use finality::Finality;
 pub use step::{Answer, Payload, Step, Wanted};
 
 use crate::core::owner::Closed;
@@ -19,7 +21,7 @@ use talka_base::{
     Receipt, RequestId, Signed, Tick, TreeHash, decode, encode, model::ShapeError,
 };
 use talka_engine::{LogitsWanted, Pooling, quant::Encoding};
-use talka_ledger::{Entry, Event, StateRecord, Voucher};
+use talka_ledger::{Entry, Event, StateRecord, Voucher, note::NOTE_BYTES_MAX, order::Message};
 use talka_net::{ActivationError, WireType, decode_activation};
 
 /// Most addresses of one node.
@@ -271,8 +273,12 @@ pub enum Control {
     Look(outlook::OutlookRequest),
     /// The answer to a good one.
     Outlook(Box<outlook::Outlook>),
-    /// The text of a block that the founder signed.
-    Checkpoint(String),
+    /// About the order of entries: blocks, votes, evidence.
+    Order(Box<Message>),
+    /// From a guest who has the entries: the text of the block is wanted that holds the one at this height.
+    BlockWanted(u64),
+    /// The answer: the text of a signed block.
+    Block(String),
 }
 
 /// Records of a snapshot, as many as fit one message.
@@ -347,6 +353,8 @@ pub struct Open {
     pub best: Option<Best>,
     /// The founder's entry that reserves the credits: no stage works without it.
     pub ticket: Signed<Entry>,
+    /// What shows it to be final, where the ledger has witnesses.
+    pub finality: Option<Finality>,
 }
 
 /// What a head needs of each row of logits.
@@ -467,6 +475,7 @@ impl Control {
             Self::Admitted(admission) => check_peers(&admission.peers)?,
             Self::Bulk(bytes) => at_most("bytes of nothing", bytes.len(), BULK_BYTES_MAX)?,
             Self::Outlook(outlook) => outlook.check()?,
+            Self::Block(text) => at_most("bytes of a block", text.len(), NOTE_BYTES_MAX)?,
             _ => {}
         }
         Ok(message)
@@ -563,6 +572,7 @@ impl Flow {
             Notice::Open(open) => {
                 at_most("hops", open.route.len(), HOPS_MAX)?;
                 open.best.as_ref().map_or(Ok(()), Best::check)?;
+                open.finality.as_ref().map_or(Ok(()), Finality::check)?;
                 Self::Open { leg, open }
             }
             Notice::Close(session) => Self::Close { leg, session },

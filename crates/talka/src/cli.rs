@@ -402,7 +402,7 @@ pub enum LedgerAction {
         #[arg(long, value_name = "N", default_value_t = LEDGER_SHOWN)]
         last: u64,
     },
-    /// Replays the whole ledger and says what it checked; with --proof, checks a proof without any node
+    /// Replays the whole ledger and says what it checked; with --proof and the like, checks a file without any node
     #[command(after_help = "Example: talka ledger verify --json")]
     Verify(VerifyArgs),
     /// Prints every entry, one JSON object a line (with --json: one array)
@@ -421,7 +421,7 @@ pub enum LedgerAction {
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
     },
-    /// Prints the last checkpoint: size and root of the log, signed by its founder
+    /// Prints the last checkpoint: size and root of the log, signed by its founder and, where there are any, witnesses
     #[command(after_help = "Example: talka ledger checkpoint --out village.checkpoint")]
     Checkpoint {
         /// Where to write the checkpoint; standard output, if absent
@@ -447,6 +447,28 @@ pub enum LedgerAction {
         #[arg(long, value_name = "DAYS", default_value_t = PRUNE_KEEP_DAYS)]
         keep_days: u32,
     },
+    /// Proves that the last checkpoint only adds to an older one, in a file that needs no node to be checked
+    #[command(after_help = "Example: talka ledger consistency 120 --out since-120.consistency")]
+    Consistency {
+        /// Entries of the older checkpoint: its second line
+        old: u64,
+        /// Where to write the proof; standard output, if absent
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Shows or appoints the nodes that have to agree before an entry counts
+    #[command(after_help = "Example: talka ledger witness appoint barn mill kitchen attic")]
+    Witness {
+        #[command(subcommand)]
+        action: Option<WitnessAction>,
+    },
+    /// Prints the proof that the founder is dishonest, if this node has one
+    #[command(after_help = "Example: talka ledger evidence --out village.evidence")]
+    Evidence {
+        /// Where to write the proof; standard output, if absent
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
 }
 
 /// A backup and where it goes.
@@ -460,18 +482,49 @@ pub struct RestoreArgs {
     pub check: bool,
 }
 
-/// What to verify: the ledger of a node, or one proof.
+#[derive(Debug, Subcommand)]
+pub enum WitnessAction {
+    /// Lists them, and how far the ledger is final (the default)
+    #[command(after_help = "Example: talka ledger witness list --json")]
+    List,
+    /// As the founder, appoints witnesses in place of those before
+    #[command(after_help = "Example: talka ledger witness appoint barn mill kitchen attic")]
+    Appoint {
+        /// Names or ids of `talka peers`: 1, 4, 7 and so on up to 64 nodes, each of another member
+        #[arg(required = true, value_name = "NODE")]
+        nodes: Vec<String>,
+    },
+}
+
+/// What to verify: the ledger of a node, or one file.
 #[derive(Debug, Args)]
-pub struct VerifyArgs {
+#[group(id = "what", multiple = false)]
+pub struct VerifyWhat {
     /// A file that `talka ledger proof` wrote
     #[arg(long, value_name = "FILE")]
     pub proof: Option<PathBuf>,
-    /// A checkpoint to be believed, instead of the one in the proof
-    #[arg(long, value_name = "FILE", requires = "proof")]
+    /// A file that `talka ledger consistency` wrote, to be compared with --checkpoint
+    #[arg(long, value_name = "FILE", requires = "checkpoint")]
+    pub consistency: Option<PathBuf>,
+    /// A file that `talka ledger evidence` wrote
+    #[arg(long, value_name = "FILE", requires = "founder")]
+    pub evidence: Option<PathBuf>,
+}
+
+/// What to verify, and what to believe.
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    #[command(flatten)]
+    pub what: VerifyWhat,
+    /// A checkpoint to be believed: instead of the one in the proof, or as the older one
+    #[arg(long, value_name = "FILE", requires = "what")]
     pub checkpoint: Option<PathBuf>,
     /// The key of the network's founder, 64 hexadecimal digits: what it did not sign is not believed
-    #[arg(long, value_name = "KEY", requires = "proof")]
+    #[arg(long, value_name = "KEY", requires = "what")]
     pub founder: Option<NodeId>,
+    /// A witness, 64 hexadecimal digits, once for each: what too few of them cosigned is not believed
+    #[arg(long = "witness", value_name = "KEY", requires = "what")]
+    pub witnesses: Vec<NodeId>,
 }
 
 /// Days whose entries `talka ledger prune` leaves: as long as credits last.

@@ -23,9 +23,10 @@ use serde_json::Value;
 use std::{io::Write, path::Path, time::Duration};
 use talka_node::{
     api::{
-        BalanceProofReport, CheckpointReport, Choice, CreditsReport, EntryReport, InviteOptions,
-        InviteReport, JoinReport, LedgerPolicy, ModelReport, PeerReport, ProofReport,
-        ProposalOrder, ProposalReport, PruneReport, RouteReport, Status, VerifyReport,
+        BalanceProofReport, CheckpointReport, Choice, ConsistencyReport, CreditsReport,
+        EntryReport, EvidenceReport, InviteOptions, InviteReport, JoinReport, LedgerPolicy,
+        ModelReport, OrderReport, PeerReport, ProofReport, ProposalOrder, ProposalReport,
+        PruneReport, RouteReport, Status, VerifyReport,
     },
     base::{MemberId, NodeId, ProposalId},
 };
@@ -299,6 +300,26 @@ impl Client {
     /// The last signed block.
     pub async fn ledger_checkpoint(&self) -> Result<CheckpointReport, ClientError> {
         self.get("/api/ledger/checkpoint").await
+    }
+
+    /// The proof that the last signed block only adds to the log of `old` entries.
+    pub async fn ledger_consistency(&self, old: u64) -> Result<ConsistencyReport, ClientError> {
+        self.get(&format!("/api/ledger/consistency?old={old}")).await
+    }
+
+    /// Who makes entries final.
+    pub async fn ledger_order(&self) -> Result<OrderReport, ClientError> {
+        self.get("/api/ledger/witnesses").await
+    }
+
+    /// Appoints witnesses.
+    pub async fn appoint(&self, nodes: &[NodeId]) -> Result<OrderReport, ClientError> {
+        self.post("/api/ledger/witnesses", &serde_json::json!({ "nodes": nodes })).await
+    }
+
+    /// What proves the founder to be dishonest.
+    pub async fn ledger_evidence(&self) -> Result<EvidenceReport, ClientError> {
+        self.get("/api/ledger/evidence").await
     }
 
     /// The proof of what a member can spend.

@@ -9,14 +9,17 @@ use crate::{
     note::SignedNote,
     tlog::{CompactRange, leaf_hash},
 };
+use std::sync::Arc;
 use talka_base::{Keypair, Signed, Tick, encode};
 
 /// The ledger up to the end of a block.
 #[derive(Debug, Clone)]
 pub struct Chain {
-    ledger: Ledger,
+    ledger: Arc<Ledger>,
     log: CompactRange,
-    block: Block,
+    number: u64,
+    /// The last block; unknown where a follower of a solo ledger has the entries and was never told the block.
+    block: Option<Block>,
     /// Who has to cosign the last block.
     needed: Vec<Witnesses>,
 }
@@ -30,8 +33,25 @@ impl Chain {
         let ledger = Ledger::begin(founding)?;
         let mut log = CompactRange::default();
         log.append(leaf_hash(&encode(founding)), |_, _| ());
-        let block = Block::close(&ledger, &log, &log, 0);
-        Ok(Self { ledger, log, block, needed: Vec::new() })
+        let block = Some(Block::close(&ledger, &log, &log, 0));
+        Ok(Self { ledger: Arc::new(ledger), log, number: 0, block, needed: Vec::new() })
+    }
+
+    /// The chain of a ledger that was executed before, up to the end of its block `number`. `last` is that block, with
+    /// those who witnessed before its entries; it may be unknown while the ledger is solo.
+    ///
+    /// # Panics
+    /// If the log has other than the ledger's entries.
+    pub fn resume(
+        ledger: Arc<Ledger>,
+        log: CompactRange,
+        number: u64,
+        last: Option<(Block, Witnesses)>,
+    ) -> Self {
+        assert_eq!(log.size(), ledger.height() + 1, "the log holds the ledger's entries");
+        let (block, before) = last.unzip();
+        let needed = before.map_or_else(Vec::new, |before| needed(&before, ledger.witnesses()));
+        Self { ledger, log, number, block, needed }
     }
 
     /// The chain one block longer, with these entries in it. Executes each; copies the state.
@@ -75,29 +95,35 @@ impl Chain {
     }
 
     /// The ledger after the last block.
-    pub const fn ledger(&self) -> &Ledger {
+    pub const fn ledger(&self) -> &Arc<Ledger> {
         &self.ledger
     }
 
-    /// The last block.
-    pub const fn block(&self) -> &Block {
-        &self.block
+    /// The last block, if it is known.
+    pub const fn block(&self) -> Option<&Block> {
+        self.block.as_ref()
     }
 
     /// The last block's number.
     pub const fn number(&self) -> u64 {
-        self.block.number
+        self.number
+    }
+
+    /// The height at which the next block begins: the log's size.
+    pub const fn size(&self) -> u64 {
+        self.log.size()
     }
 
     /// Who has to cosign the last block: those named before it and, if it names others, those too.
-    pub(super) fn needed(&self) -> &[Witnesses] {
+    pub fn needed(&self) -> &[Witnesses] {
         &self.needed
     }
 
     /// Whether `note`, which has the last block's text, has the signatures that make it final.
     pub fn is_final(&self, note: &SignedNote) -> bool {
         let sequencer = self.ledger.founder().0;
-        Block::open(note, sequencer).as_ref() == Ok(&self.block)
+        Block::open(note, sequencer).ok() == self.block
+            && self.block.is_some()
             && self.needed.iter().all(|witnesses| witnesses.are_enough(&witnesses.cosigned(note)))
     }
 }
@@ -111,7 +137,7 @@ struct Batch {
 
 impl Batch {
     fn of(chain: &Chain) -> Self {
-        let (ledger, log) = (chain.ledger.clone(), chain.log.clone());
+        let (ledger, log) = (Ledger::clone(&chain.ledger), chain.log.clone());
         Self { ledger, log, batch: CompactRange::default() }
     }
 
@@ -129,9 +155,16 @@ impl Batch {
         if batch.size() == 0 {
             return Err(LedgerError::Empty);
         }
-        let block = Block::close(&ledger, &log, &batch, before.number() + 1);
-        let mut needed = vec![before.ledger.witnesses().clone(), ledger.witnesses().clone()];
-        needed.dedup();
-        Ok(Chain { ledger, log, block, needed })
+        let number = before.number + 1;
+        let block = Some(Block::close(&ledger, &log, &batch, number));
+        let needed = needed(before.ledger.witnesses(), ledger.witnesses());
+        Ok(Chain { ledger: Arc::new(ledger), log, number, block, needed })
     }
+}
+
+/// Who has to cosign a block before whose entries `before` witnessed, and `after` do from now on.
+pub fn needed(before: &Witnesses, after: &Witnesses) -> Vec<Witnesses> {
+    let mut needed = vec![before.clone(), after.clone()];
+    needed.dedup();
+    needed
 }

@@ -18,9 +18,8 @@ pub struct Replica {
     keys: Keypair,
     /// As far as this node voted or knows it to be final.
     chain: Chain,
-    last_final: SignedNote,
-    /// The number of that block: below the chain's while this node waits for the cosignatures of others. It may
-    /// miss those of some blocks; what makes a later one final makes them so.
+    last_final: Option<SignedNote>,
+    /// The number of that block: the chain's, or one less while this node waits for the cosignatures of others.
     final_number: u64,
     /// By number: what the sequencer signed and this node executed.
     recent: BTreeMap<u64, SignedNote>,
@@ -39,9 +38,23 @@ impl Replica {
     ) -> Result<Self, LedgerError> {
         let chain = Chain::found(founding)?;
         // Block 0 needs no signature: it follows from the founding, of which the network's id is the hash.
-        let last_final = chain.block().sign(&keys);
-        let (recent, evidence) = (BTreeMap::new(), None);
-        let mut replica = Self { keys, chain, last_final, final_number: 0, recent, evidence };
+        Self::resume(keys, chain, None, records)
+    }
+
+    /// A node of a ledger whose last final block is that of `chain`, signed as `last_final` as far as that is
+    /// known, with what it made durable since.
+    ///
+    /// # Errors
+    /// [`LedgerError`] if the records do not follow from it.
+    pub fn resume(
+        keys: Keypair,
+        chain: Chain,
+        last_final: Option<SignedNote>,
+        records: impl IntoIterator<Item = Record>,
+    ) -> Result<Self, LedgerError> {
+        let final_number = chain.number();
+        let recent = last_final.iter().map(|note| (final_number, note.clone())).collect();
+        let mut replica = Self { keys, chain, last_final, final_number, recent, evidence: None };
         for record in records {
             match record {
                 Record::Signed(batch) => {
@@ -58,11 +71,6 @@ impl Replica {
             }
         }
         Ok(replica)
-    }
-
-    /// The chain as far as this node voted or knows it to be final.
-    pub const fn chain(&self) -> &Chain {
-        &self.chain
     }
 
     fn sequencer(&self) -> NodeId {
@@ -82,7 +90,7 @@ impl Replica {
     }
 
     fn finish(&mut self, note: SignedNote) {
-        (self.last_final, self.final_number) = (note, self.chain.number());
+        (self.last_final, self.final_number) = (Some(note), self.chain.number());
     }
 
     /// The block in `note`, if the sequencer signed it and it contradicts nothing that it signed before. Else
@@ -113,17 +121,16 @@ impl Replica {
     /// The chain with `batch` as its next block, if its entries give exactly the block that was signed.
     fn executed(&self, block: &Block, batch: &Batch) -> Option<Chain> {
         let next = self.chain.extend(&batch.entries).ok()?;
-        (next.block() == block).then_some(next)
+        (next.block() == Some(block)).then_some(next)
     }
 
     fn consider(&mut self, now: Tick, batch: Batch, out: &mut Vec<Effect>) {
         let Some(block) = self.trusted(&batch.note, out) else { return };
-        if block.number == self.chain.number() && block == *self.chain.block() {
+        if self.chain.block() == Some(&block) {
             self.vote(now, out);
-        } else if block.number > self.chain.number() + 1 {
-            self.want(out);
-        } else if block.number == self.chain.number() + 1
-            && block.at.since_ms(now) <= CLOCK_SKEW_MS_MAX
+        } else if !self.follows(&block) {
+            self.want_before(&block, out);
+        } else if block.at.since_ms(now) <= CLOCK_SKEW_MS_MAX
             && let Some(next) = self.executed(&block, &batch)
             && next.needed().iter().any(|witnesses| witnesses.contains(&self.me()))
         {
@@ -136,8 +143,9 @@ impl Replica {
 
     /// Cosigns the last block, which is durable here.
     fn vote(&self, now: Tick, out: &mut Vec<Effect>) {
-        if self.chain.needed().iter().any(|witnesses| witnesses.contains(&self.me())) {
-            let signature = Witnesses::cosign(self.chain.block(), &self.keys, now.0 / 1000);
+        let is_asked = self.chain.needed().iter().any(|witnesses| witnesses.contains(&self.me()));
+        if let Some(block) = self.chain.block().filter(|_| is_asked) {
+            let signature = Witnesses::cosign(block, &self.keys, now.0 / 1000);
             let vote = Message::Vote(self.chain.number(), signature);
             out.push(Effect::Send(self.sequencer(), vote));
         }
@@ -146,15 +154,14 @@ impl Replica {
     fn take(&mut self, batch: Batch, out: &mut Vec<Effect>) {
         let Some(block) = self.trusted(&batch.note, out) else { return };
         if block.number == self.chain.number() {
-            if self.final_number < block.number && self.chain.is_final(&batch.note) {
+            if !self.is_settled() && self.chain.is_final(&batch.note) {
                 out.push(Effect::Persist(Record::Final(batch.note.clone())));
                 self.finish(batch.note.clone());
                 out.push(Effect::Finalised(batch));
             }
-        } else if block.number > self.chain.number() + 1 {
-            self.want(out);
-        } else if block.number == self.chain.number() + 1
-            && let Some(next) = self.executed(&block, &batch)
+        } else if !self.follows(&block) {
+            self.want_before(&block, out);
+        } else if let Some(next) = self.executed(&block, &batch)
             && next.is_final(&batch.note)
         {
             out.push(Effect::Persist(Record::Taken(batch.clone())));
@@ -165,11 +172,31 @@ impl Replica {
         }
     }
 
+    /// Whether `block` comes next. None does before this node knows the last one to be final, so that it has the
+    /// signatures of every block.
+    fn follows(&self, block: &Block) -> bool {
+        self.is_settled() && block.number == self.chain.number() + 1
+    }
+
+    /// Asks for what is missing before `block`; nothing, if it is an old one.
+    fn want_before(&self, block: &Block, out: &mut Vec<Effect>) {
+        if block.number > self.chain.number() {
+            self.want(out);
+        }
+    }
+
     /// Asks for the signatures of the last block, if it lacks them, or else for the next one.
     fn want(&self, out: &mut Vec<Effect>) {
-        let waits = self.final_number < self.chain.number();
-        let number = self.chain.number() + u64::from(!waits);
-        out.push(Effect::Send(self.sequencer(), Message::Want(number)));
+        let last = self.chain.block().filter(|_| !self.is_settled());
+        let first = last.map_or(self.chain.size(), |block| block.first);
+        out.push(Effect::Send(self.sequencer(), Message::Want(first)));
+    }
+
+    /// Whoever asks gets what is final here: signatures say whether to believe it.
+    fn serve(&self, node: NodeId, first: u64, out: &mut Vec<Effect>) {
+        if (1..self.chain.size()).contains(&first) {
+            out.push(Effect::SendStored(node, first));
+        }
     }
 }
 
@@ -185,6 +212,7 @@ impl Order for Replica {
             Input::Message(_, Message::Proposal(batch)) => self.consider(now, batch, out),
             Input::Message(_, Message::Final(batch)) => self.take(batch, out),
             Input::Message(_, Message::Seen(note)) => drop(self.trusted(&note, out)),
+            Input::Message(node, Message::Want(first)) => self.serve(node, first, out),
             Input::Again => {
                 self.want(out);
                 if let Some((_, note)) = self.recent.last_key_value() {
@@ -195,8 +223,20 @@ impl Order for Replica {
         }
     }
 
-    fn last_final(&self) -> &SignedNote {
-        &self.last_final
+    fn chain(&self) -> &Chain {
+        &self.chain
+    }
+
+    fn final_chain(&self) -> Option<&Chain> {
+        self.is_settled().then_some(&self.chain)
+    }
+
+    fn is_settled(&self) -> bool {
+        self.final_number == self.chain.number()
+    }
+
+    fn last_final(&self) -> Option<&SignedNote> {
+        self.last_final.as_ref()
     }
 
     fn evidence(&self) -> Option<&Evidence> {

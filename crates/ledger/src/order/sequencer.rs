@@ -35,7 +35,8 @@ struct Open {
 
 impl Open {
     fn new(chain: Chain, batch: Batch) -> Self {
-        Self { chain, batch, cosigned: BTreeSet::new() }
+        let cosigned = chain.needed().iter().flat_map(|w| w.cosigned(&batch.note)).collect();
+        Self { chain, batch, cosigned }
     }
 
     fn is_final(&self) -> bool {
@@ -58,7 +59,21 @@ impl Sequencer {
         if expected != found {
             return Err(LedgerError::NotSequencer { expected, found });
         }
-        let last_final = chain.block().sign(&keys);
+        let last_final = chain.block().expect("block 0 is known").sign(&keys);
+        Self::resume(keys, chain, last_final, records)
+    }
+
+    /// The sequencer of a ledger whose last final block is that of `chain`, signed as `last_final`, with what it made
+    /// durable since.
+    ///
+    /// # Errors
+    /// [`LedgerError`] if the records do not follow from it.
+    pub fn resume(
+        keys: Keypair,
+        chain: Chain,
+        last_final: SignedNote,
+        records: impl IntoIterator<Item = Record>,
+    ) -> Result<Self, LedgerError> {
         let mut sequencer = Self { keys, chain, last_final, waiting: VecDeque::new(), open: None };
         for record in records {
             match record {
@@ -77,11 +92,6 @@ impl Sequencer {
         Ok(sequencer)
     }
 
-    /// The chain as far as it is final.
-    pub const fn chain(&self) -> &Chain {
-        &self.chain
-    }
-
     fn submit(&mut self, event: Box<Event>, out: &mut Vec<Effect>) {
         let max = EVENTS_WAITING_MAX;
         if self.waiting.len() < max {
@@ -97,15 +107,30 @@ impl Sequencer {
             return;
         }
         let events = std::iter::from_fn(|| self.waiting.pop_front());
-        let refused = |event, error| out.push(Effect::Refused(event, error));
-        let Some((chain, entries)) = self.chain.order(&self.keys, now, events, refused) else {
-            return;
-        };
-        let batch = Batch { note: chain.block().sign(&self.keys), entries };
-        out.push(Effect::Persist(Record::Signed(batch.clone())));
-        self.open = Some(Open::new(chain, batch));
+        let mut refused = Vec::new();
+        let ordered = self.chain.order(&self.keys, now, events, |event, error| {
+            refused.push(Effect::Refused(event, error));
+        });
+        if let Some((chain, entries)) = ordered {
+            let batch = Batch { note: self.sign(&chain, now), entries };
+            out.push(Effect::Persist(Record::Signed(batch.clone())));
+            self.open = Some(Open::new(chain, batch));
+        }
+        // Some are refused for what stands in this very block.
+        out.append(&mut refused);
         self.propose(out);
         self.finish(now, out);
+    }
+
+    /// The signed block, cosigned if this node witnesses too: it executed every entry.
+    fn sign(&self, chain: &Chain, now: Tick) -> SignedNote {
+        let block = chain.block().expect("a block just closed is known");
+        let mut note = block.sign(&self.keys);
+        let me = NodeId(self.keys.public());
+        if chain.needed().iter().any(|witnesses| witnesses.contains(&me)) {
+            note.add(Witnesses::cosign(block, &self.keys, now.0 / 1000));
+        }
+        note
     }
 
     /// Asks those who have not cosigned yet.
@@ -139,10 +164,10 @@ impl Sequencer {
         self.close(now, out);
     }
 
-    fn serve(&self, node: NodeId, number: u64, out: &mut Vec<Effect>) {
-        if (1..=self.chain.number()).contains(&number) {
-            out.push(Effect::SendStored(node, number));
-        } else if let Some(open) = self.open.as_ref().filter(|open| open.chain.number() == number) {
+    fn serve(&self, node: NodeId, first: u64, out: &mut Vec<Effect>) {
+        if (1..self.chain.size()).contains(&first) {
+            out.push(Effect::SendStored(node, first));
+        } else if let Some(open) = self.open.as_ref().filter(|_| first == self.chain.size()) {
             out.push(Effect::Send(node, Message::Proposal(open.batch.clone())));
         }
     }
@@ -154,7 +179,7 @@ impl Order for Sequencer {
             Input::Submit(event) => self.submit(event, out),
             Input::Close => self.close(now, out),
             Input::Again => self.propose(out),
-            Input::Message(node, Message::Want(number)) => self.serve(node, number, out),
+            Input::Message(node, Message::Want(first)) => self.serve(node, first, out),
             Input::Message(node, Message::Vote(number, signature)) => {
                 self.count(node, number, signature);
             }
@@ -164,8 +189,20 @@ impl Order for Sequencer {
         self.finish(now, out);
     }
 
-    fn last_final(&self) -> &SignedNote {
-        &self.last_final
+    fn chain(&self) -> &Chain {
+        &self.chain
+    }
+
+    fn final_chain(&self) -> Option<&Chain> {
+        Some(&self.chain)
+    }
+
+    fn is_settled(&self) -> bool {
+        self.open.is_none() && self.waiting.is_empty()
+    }
+
+    fn last_final(&self) -> Option<&SignedNote> {
+        Some(&self.last_final)
     }
 
     /// It would have to accuse itself.

@@ -41,6 +41,13 @@ impl Encoded for Appointment {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Witnesses(BTreeSet<NodeId>);
 
+impl FromIterator<NodeId> for Witnesses {
+    /// Whoever somebody believes to witness: only [`Ledger::witnesses`](crate::Ledger::witnesses) knows.
+    fn from_iter<I: IntoIterator<Item = NodeId>>(nodes: I) -> Self {
+        Self(nodes.into_iter().collect())
+    }
+}
+
 impl Witnesses {
     /// Whether one signature, the sequencer's, is enough.
     pub fn is_solo(&self) -> bool {

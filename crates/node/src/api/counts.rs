@@ -73,6 +73,7 @@ impl Api {
         obstacles(Facts {
             has_route: !shared.upstreams.is_empty() || self.reports().iter().any(|m| m.complete),
             reaches_founder: founder == shared.me || is_linked(&shared.view.borrow()),
+            trusts_order: shared.desk().halted().is_none(),
             has_room: shared.places.have_room(),
         })
     }

@@ -138,6 +138,12 @@ pub enum AdminError {
         "no checkpoint of the founder that holds this has come yet: ask again in a moment, or ask the founder's node"
     )]
     NoCheckpoint,
+    /// Nobody was proved to be dishonest.
+    #[error("there is no evidence against the founder")]
+    NoEvidence,
+    /// The last signed block has fewer entries than the older one is said to have.
+    #[error("the last checkpoint has {size} entries, found {old}: expected 1 to {size}")]
+    NoSize { old: u64, size: u64 },
     /// The store failed.
     #[error(transparent)]
     Store(#[from] crate::store::StoreError),

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use talka_base::{Credits, EntryHash, MemberId, NetworkId, NodeId, Tick, TreeHash};
 use talka_ledger::{
     Account, Block, BlockError, Claim, Ledger, Proof, StateRecord,
+    consistency::{Consistency, ConsistencyFileError},
     note::{NoteError, SignedNote},
+    order::{Evidence, EvidenceError, Witnesses},
     proof::ProofFileError,
     tlog::ProofError,
 };
@@ -59,6 +61,58 @@ pub struct CheckpointReport {
     pub founder: NodeId,
     /// The checkpoint as C2SP signed note; see docs/ledger-format.md.
     pub checkpoint: String,
+    /// The nodes whose cosignatures make it final; none, if the founder's signature is enough.
+    pub witnesses: Vec<NodeId>,
+}
+
+/// The proof that the log only grew: checkable with the older checkpoint and the founder's public key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConsistencyReport {
+    /// Entries of the older log.
+    pub old: u64,
+    /// Entries of the newer one.
+    pub size: u64,
+    /// The founder's ed25519 public key, which signs checkpoints.
+    pub founder: NodeId,
+    /// The proof, with the newer checkpoint; see docs/ledger-format.md.
+    pub proof: String,
+}
+
+/// What somebody believes who checks without a node.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Trust<'a> {
+    /// A checkpoint that is right, or is to be compared with.
+    pub checkpoint: Option<&'a [u8]>,
+    /// Whose signature a checkpoint needs.
+    pub founder: Option<NodeId>,
+    /// 3f+1 nodes of which 2f+1 have to have cosigned it too; none, if nobody has to.
+    pub witnesses: &'a [NodeId],
+}
+
+/// Two checkpoints of one log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConsistentReport {
+    /// The network whose ledger it is about.
+    pub network: NetworkId,
+    /// Entries at the older checkpoint.
+    pub old: u64,
+    /// Entries at the newer one.
+    pub size: u64,
+    /// Whether the newer checkpoint's signature was checked.
+    pub signature_checked: bool,
+    /// Cosignatures of the named witnesses that hold.
+    pub cosignatures: usize,
+}
+
+/// What evidence shows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConvictedReport {
+    /// The network whose ledger it is about.
+    pub network: NetworkId,
+    /// Who signed both.
+    pub accused: NodeId,
+    /// What it signed, for people.
+    pub claim: String,
 }
 
 /// What a proof showed.
@@ -78,6 +132,8 @@ pub struct ProvedReport {
     pub at: Tick,
     /// Whether the checkpoint's signature was checked, or the checkpoint itself was given as right.
     pub signature_checked: bool,
+    /// Cosignatures of the named witnesses that hold.
+    pub cosignatures: usize,
 }
 
 /// Why a proof does not convince.
@@ -97,6 +153,17 @@ pub enum ProofRefused {
         "the proof is made for {found} entries, the checkpoint has {expected}: ask for both at once"
     )]
     OtherSize { expected: u64, found: u64 },
+    /// The founder alone makes nothing final here.
+    #[error(
+        "{found} of the {of} witnesses cosigned the checkpoint, expected {expected}: it is not final"
+    )]
+    NotFinal { of: usize, expected: usize, found: usize },
+    #[error("the proof is about network {found}, the older checkpoint about {expected}")]
+    OtherNetwork { expected: NetworkId, found: NetworkId },
+    #[error("the proof of consistency cannot be read")]
+    Consistency(#[from] ConsistencyFileError),
+    #[error("the evidence does not convict anybody")]
+    Evidence(#[from] EvidenceError),
 }
 
 impl Api {
@@ -112,7 +179,25 @@ impl Api {
         let (block, note) = found.ok_or(AdminError::NoCheckpoint)?;
         let Block { network, number, size, root, state_root: state, .. } = block;
         let checkpoint = note.to_string();
-        Ok(CheckpointReport { network, number, size, root, state, founder, checkpoint })
+        let witnesses = self.shared.desk().read(|ledger| ledger.witnesses().nodes().collect());
+        Ok(CheckpointReport { network, number, size, root, state, founder, checkpoint, witnesses })
+    }
+
+    /// The proof that the last signed block has all that the log of `old` entries had.
+    ///
+    /// # Errors
+    /// [`AdminError::NoSize`] if it has fewer, [`AdminError::NoCheckpoint`] if there is none.
+    pub async fn ledger_consistency(&self, old: u64) -> Result<ConsistencyReport, AdminError> {
+        let (desk, last) = (self.shared.desk(), self.ledger_checkpoint().await?);
+        let no_size = AdminError::NoSize { old, size: last.size };
+        if old == 0 {
+            return Err(no_size);
+        }
+        let founder = desk.founder();
+        let found = tokio::task::spawn_blocking(move || desk.prove_consistency(old)).await;
+        let proof = found.expect("proving does not panic").map_err(refused)?.ok_or(no_size)?;
+        let block = Block::open(&proof.checkpoint, founder.0).map_err(|e| refused(e.into()))?;
+        Ok(ConsistencyReport { old, size: block.size, founder, proof: proof.to_string() })
     }
 
     /// The proof of the entry at `height`.
@@ -176,29 +261,41 @@ fn refused(error: DeskError) -> AdminError {
     }
 }
 
-/// Checks a proof, without any node. Believed is what `founder` signed; or, if given, the `checkpoint`, whose
-/// signature is checked only if `founder` is given too.
+impl Trust<'_> {
+    /// The block in `note`, if it has the signatures that are asked for, and how many witnesses cosigned it.
+    fn open(&self, note: &SignedNote) -> Result<(Block, usize), ProofRefused> {
+        let block: Block = match self.founder {
+            Some(founder) => Block::open(note, founder.0)?,
+            None => note.text().parse::<Block>().map_err(BlockError::from)?,
+        };
+        let witnesses: Witnesses = self.witnesses.iter().copied().collect();
+        let cosigned = witnesses.cosigned(note);
+        if !witnesses.are_enough(&cosigned) {
+            let (of, expected, found) =
+                (witnesses.nodes().count(), witnesses.quorum(), cosigned.len());
+            return Err(ProofRefused::NotFinal { of, expected, found });
+        }
+        Ok((block, cosigned.len()))
+    }
+}
+
+/// Checks a proof, without any node. Believed is what the founder, and enough of the witnesses, signed; or the checkpoint
+/// given, if neither is named.
 ///
 /// # Errors
 /// [`ProofRefused`].
 ///
 /// # Panics
-/// If neither is given: then there is nothing to believe.
-pub fn check_proof(
-    proof: &[u8],
-    checkpoint: Option<&[u8]>,
-    founder: Option<NodeId>,
-) -> Result<ProvedReport, ProofRefused> {
-    assert!(checkpoint.is_some() || founder.is_some(), "a proof needs something to believe");
+/// If nothing is given: then there is nothing to believe.
+pub fn check_proof(proof: &[u8], trust: Trust<'_>) -> Result<ProvedReport, ProofRefused> {
+    let is_grounded = trust.checkpoint.is_some() || trust.founder.is_some();
+    assert!(is_grounded, "a proof needs something to believe");
     let proof = Proof::parse(proof)?;
-    let note = match checkpoint {
+    let note = match trust.checkpoint {
         Some(bytes) => SignedNote::parse(bytes)?,
         None => proof.checkpoint.clone(),
     };
-    let block: Block = match founder {
-        Some(founder) => Block::open(&note, founder.0)?,
-        None => note.text().parse::<Block>().map_err(BlockError::from)?,
-    };
+    let (block, cosignatures) = trust.open(&note)?;
     if let Ok(made_for) = proof.checkpoint.text().parse::<Block>()
         && made_for.size != block.size
     {
@@ -206,9 +303,53 @@ pub fn check_proof(
     }
     proof.verify(&block)?;
     let Block { network, number, size, at, .. } = block;
-    let (claim, index) = (described(&proof.claim), proof.index);
-    let signature_checked = founder.is_some();
-    Ok(ProvedReport { network, claim, index, size, block: number, at, signature_checked })
+    let (claim, index, block) = (described(&proof.claim), proof.index, number);
+    let signature_checked = trust.founder.is_some();
+    Ok(ProvedReport { network, claim, index, size, block, at, signature_checked, cosignatures })
+}
+
+/// Checks, without any node, that the newer checkpoint in `proof` only adds to the one given, which is believed.
+///
+/// # Errors
+/// [`ProofRefused`].
+pub fn check_consistency(
+    proof: &[u8],
+    old: &[u8],
+    trust: Trust<'_>,
+) -> Result<ConsistentReport, ProofRefused> {
+    let proof = Consistency::parse(proof)?;
+    let old: Block = SignedNote::parse(old)?.text().parse().map_err(BlockError::from)?;
+    let (new, cosignatures) = trust.open(&proof.checkpoint)?;
+    if old.network != new.network {
+        return Err(ProofRefused::OtherNetwork { expected: old.network, found: new.network });
+    }
+    proof.verify(&old, &new)?;
+    let (network, size, signature_checked) = (new.network, new.size, trust.founder.is_some());
+    Ok(ConsistentReport { network, old: old.size, size, signature_checked, cosignatures })
+}
+
+/// Checks, without any node, that `accused` signed what cannot be true.
+///
+/// # Errors
+/// [`ProofRefused`].
+pub fn check_evidence(evidence: &[u8], accused: NodeId) -> Result<ConvictedReport, ProofRefused> {
+    let evidence = Evidence::parse(evidence)?;
+    let (first, second, what) = match &evidence {
+        Evidence::Contradiction(a, b) => (a, b, "two blocks that no one log has"),
+        Evidence::Rewritten(a, b) => {
+            (&a.checkpoint, &b.checkpoint, "two different entries at one height")
+        }
+    };
+    let block = |note: &SignedNote| note.text().parse::<Block>().map_err(BlockError::from);
+    let (first, second) = (block(first)?, block(second)?);
+    let network = first.network;
+    evidence.verify(&Block::key(network, accused.0))?;
+    let shown = |block: &Block| {
+        let Block { number, first, size, root, .. } = block;
+        format!("block {number}, entries {first} to {}, root {root}", size - 1)
+    };
+    let claim = format!("{what}: {}; and {}", shown(&first), shown(&second));
+    Ok(ConvictedReport { network, accused, claim })
 }
 
 fn described(claim: &Claim) -> String {

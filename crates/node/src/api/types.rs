@@ -668,4 +668,7 @@ pub struct VerifyReport {
     pub head: EntryHash,
     /// Hash of the state reached.
     pub state: TreeHash,
+    /// Witnesses, of whom enough cosigned the end and every change of theirs; 0 where there are none.
+    #[serde(default)]
+    pub witnesses: u64,
 }

@@ -41,6 +41,8 @@ pub enum Fault {
     Key,
     /// A voucher that is for another session, breaks with the one before, or is not signed.
     Voucher,
+    /// A block that the founder did not sign, or does not follow, or evidence that proves nothing.
+    Order,
 }
 
 impl Fault {
@@ -60,6 +62,7 @@ impl Fault {
             Self::Silence => "silence",
             Self::Key => "key",
             Self::Voucher => "voucher",
+            Self::Order => "order",
         }
     }
 }

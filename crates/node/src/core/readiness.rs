@@ -10,6 +10,8 @@ pub struct Facts {
     pub has_route: bool,
     /// The founder, who has to hold the credits first, is this node or linked to it.
     pub reaches_founder: bool,
+    /// Whoever orders the ledger can be believed.
+    pub trusts_order: bool,
     /// Another request would be admitted.
     pub has_room: bool,
 }
@@ -23,6 +25,11 @@ pub enum NotReady {
     /// Without credits held no stage works.
     #[error("the network's founder, who holds the ledger, is not linked")]
     NoFounder,
+    /// The founder is dishonest, or its data is older than what it signed.
+    #[error(
+        "the ledger stands still, because what its founder orders cannot be believed: see `talka ledger witness`"
+    )]
+    Halted,
     /// It passes by itself.
     #[error("as many requests run as this node admits")]
     Full,
@@ -34,6 +41,7 @@ impl NotReady {
         match self {
             Self::NoRoute => "no_route",
             Self::NoFounder => "ledger_unreachable",
+            Self::Halted => "ledger_halted",
             Self::Full => "overloaded",
         }
     }
@@ -41,10 +49,11 @@ impl NotReady {
 
 /// All that keeps a node with these facts from answering: nothing, if it is ready.
 pub fn obstacles(facts: Facts) -> Vec<NotReady> {
-    let Facts { has_route, reaches_founder, has_room } = facts;
+    let Facts { has_route, reaches_founder, trusts_order, has_room } = facts;
     let found = [
         (has_route, NotReady::NoRoute),
         (reaches_founder, NotReady::NoFounder),
+        (trusts_order, NotReady::Halted),
         (has_room, NotReady::Full),
     ];
     found.into_iter().filter(|(is_well, _)| !is_well).map(|(_, what)| what).collect()
@@ -56,11 +65,13 @@ mod tests {
 
     #[test]
     fn every_obstacle_is_named() {
-        let ready = Facts { has_route: true, reaches_founder: true, has_room: true };
+        let ready =
+            Facts { has_route: true, reaches_founder: true, trusts_order: true, has_room: true };
         let check = |facts, expected: &[NotReady]| assert_eq!(obstacles(facts), expected);
         check(ready, &[]);
         check(Facts { has_route: false, ..ready }, &[NotReady::NoRoute]);
         check(Facts { reaches_founder: false, ..ready }, &[NotReady::NoFounder]);
+        check(Facts { trusts_order: false, ..ready }, &[NotReady::Halted]);
         check(
             Facts { has_room: false, has_route: false, ..ready },
             &[NotReady::NoRoute, NotReady::Full],

@@ -1,21 +1,19 @@
-//! Closes blocks on the founder's node, and checks them on every other.
+//! Closes blocks of a ledger without witnesses on the founder's node, checks them on every other, and proves what any block
+//! here holds.
 //!
 //! A block takes time in proportion to the state, so none is made for each entry: all that came since the
 //! last one make up the next, every few seconds and whenever a proof is asked for. A block is durable before
-//! anybody sees it, so that there is never another one of its number.
+//! anybody sees it, so that there is never another one of its number. With witnesses blocks come from
+//! [`ordering`](super::ordering), and every one here is final.
 
 use super::desk::{Desk, DeskError};
 use crate::store::StoreError;
-use std::sync::{PoisonError, atomic::Ordering};
+use std::sync::{Arc, PoisonError, atomic::Ordering};
 use talka_base::{MemberId, NetworkId, Signed};
 use talka_ledger::{
-    Account, Block, BlockError, Claim, Entry, Ledger, Proof, StateRecord,
-    note::SignedNote,
-    order::{Chain, Evidence},
+    Account, Block, BlockError, Claim, Entry, Ledger, Proof, StateRecord, consistency::Consistency,
+    note::SignedNote, order::Chain,
 };
-
-/// Where the proof of a founder who signed what cannot be true is kept: the network's id follows.
-const EVIDENCE_KEY: &str = "evidence/";
 
 /// How often a balance is looked up again because an entry came between block and look.
 const BALANCE_ATTEMPTS: usize = 3;
@@ -29,9 +27,6 @@ pub(crate) enum CheckpointRefused {
     Block(#[from] BlockError),
     #[error("it is a block of network {found}, expected {expected}")]
     Network { expected: NetworkId, found: NetworkId },
-    /// The proof is kept in the store, and convinces anybody.
-    #[error("the founder signed two blocks that cannot both be true: do not trust this ledger")]
-    Dishonest,
     #[error("block {number} does not follow from the entries here")]
     Differs { number: u64 },
 }
@@ -46,17 +41,20 @@ impl Desk {
             Some(note) => Some((Block::open(&note, self.founder().0)?, note)),
             None => None,
         };
-        if !self.orders() {
+        if !self.orders() || !self.is_solo() || self.halted().is_some() {
             return Ok(last);
         }
         let last = match last {
             Some(last) => last,
-            None => self.sign_block(Chain::found(&self.stored_entry(0)?)?.block().clone())?,
+            None => {
+                let chain = Chain::found(&self.stored_entry(0)?)?;
+                self.sign_block(chain.block().expect("block 0 is known").clone())?
+            }
         };
-        if last.0.size == self.entries_held() {
+        let ledger = self.ledger();
+        if last.0.size > ledger.height() {
             return Ok(Some(last));
         }
-        let ledger = self.read(Ledger::clone);
         let size = ledger.height() + 1;
         let log = self.store.log(&network, size)?;
         let batch = self.store.batch(&network, last.0.size, size)?;
@@ -72,10 +70,10 @@ impl Desk {
         Ok((block, note))
     }
 
-    /// Whether this block is to be told to the others: on the founder's node, once.
+    /// Whether this block is to be told to the others, who compare it with what they were told: once.
     pub(crate) fn is_news(&self, block: &Block) -> bool {
         let after = block.number + 1;
-        self.orders() && self.announced.fetch_max(after, Ordering::Relaxed) < after
+        self.announced.fetch_max(after, Ordering::Relaxed) < after
     }
 
     /// Keeps a block that the founder signed, if it follows from the entries here. One that goes beyond them is
@@ -86,19 +84,9 @@ impl Desk {
         if block.network != expected {
             return Err(CheckpointRefused::Network { expected, found: block.network });
         }
-        let known = [
-            self.store.last_checkpoint(&expected)?,
-            self.store.checkpoint(&expected, block.number)?,
-        ];
-        if known.iter().flatten().any(|known| known.text() == note.text()) {
+        let known = self.store.checkpoint(&expected, block.number)?;
+        if known.is_some_and(|known| known.text() == note.text()) {
             return Ok(());
-        }
-        for known in known.iter().flatten() {
-            if let Some(evidence) = Evidence::between(known, note) {
-                let key = format!("{EVIDENCE_KEY}{expected}");
-                self.store.put(&key, evidence.to_string().as_bytes())?;
-                return Err(CheckpointRefused::Dishonest);
-            }
         }
         if block.size > self.entries_held() {
             return Ok(());
@@ -112,11 +100,11 @@ impl Desk {
     }
 
     /// Compares a block with the log here and, if it is about now, with the state, which is returned then.
-    fn check_block(&self, block: &Block) -> Result<Option<Ledger>, CheckpointRefused> {
+    fn check_block(&self, block: &Block) -> Result<Option<Arc<Ledger>>, CheckpointRefused> {
         let network = block.network;
         let log = self.store.log(&network, block.size)?;
         let batch = self.store.batch(&network, block.first, block.size)?;
-        let ledger = self.read(Ledger::clone);
+        let ledger = self.ledger();
         let is_now = ledger.height() + 1 == block.size;
         let follows = if is_now {
             Block::close(&ledger, &log, &batch, block.number) == *block
@@ -147,7 +135,7 @@ impl Desk {
         let account = Account::spendable(member);
         for _ in 0..BALANCE_ATTEMPTS {
             let Some((block, checkpoint)) = self.checkpoint()? else { break };
-            let ledger = self.read(Ledger::clone);
+            let ledger = self.ledger();
             if ledger.height() + 1 == block.size {
                 let is_it = |record: &StateRecord| matches!(record, StateRecord::Balance(of, _) if *of == account);
                 let found = ledger.prove_record(is_it);
@@ -158,6 +146,17 @@ impl Desk {
             }
         }
         Ok(None)
+    }
+
+    /// The proof that the log of the last block begins with the first `old` entries; nothing if that block has fewer.
+    /// Blocks on the disk.
+    pub(crate) fn prove_consistency(&self, old: u64) -> Result<Option<Consistency>, DeskError> {
+        let Some((block, checkpoint)) = self.checkpoint()? else { return Ok(None) };
+        if old > block.size {
+            return Ok(None);
+        }
+        let path = self.store.consistency(&block.network, old, block.size)?;
+        Ok(Some(Consistency { old, path, checkpoint }))
     }
 
     fn stored_entry(&self, height: u64) -> Result<Signed<Entry>, StoreError> {
@@ -173,7 +172,7 @@ mod tests {
     use crate::store::Store;
     use std::sync::Arc;
     use talka_base::{Keypair, Membership, NodeId, Tick};
-    use talka_ledger::{Event, Founding, Policy};
+    use talka_ledger::{Event, Founding, Ledger, Policy};
 
     fn keys(n: u8) -> Keypair {
         Keypair::from_secret(&[n; 32])
@@ -276,11 +275,27 @@ mod tests {
 
         let by_other = block.sign(&keys(2));
         assert!(matches!(desk.follow_checkpoint(&by_other), Err(CheckpointRefused::Block(_))));
-        let other = Block { root: block.state_root, ..block.clone() }.sign(&keys(1));
-        assert!(matches!(desk.follow_checkpoint(&other), Err(CheckpointRefused::Dishonest)));
-        let kept = theirs.get(&format!("{EVIDENCE_KEY}{}", block.network)).expect("reads");
-        let evidence = Evidence::parse(&kept.expect("kept")).expect("evidence");
-        let accused = Block::key(block.network, founder.founder().0);
-        assert_eq!(evidence.verify(&accused), Ok(()));
+        desk.follow(&[joins(&founder, 3)]).expect("follows");
+        let (next, _) = founder.checkpoint().expect("closes").expect("orders");
+        let next = Block { root: block.root, ..next };
+        let differs = desk.follow_checkpoint(&next.sign(&keys(1)));
+        assert!(matches!(differs, Err(CheckpointRefused::Differs { number: 2 })), "{differs:?}");
+    }
+
+    #[test]
+    fn the_last_block_is_shown_to_begin_with_every_earlier_one() {
+        let (_dir, store) = store();
+        let desk = founded(&store);
+        let mut earlier = Vec::new();
+        for n in 2..=6 {
+            earlier.push(desk.checkpoint().expect("closes").expect("orders").0);
+            joins(&desk, n);
+        }
+        for old in earlier {
+            let proof = desk.prove_consistency(old.size).expect("reads").expect("it is longer");
+            let new = Block::open(&proof.checkpoint, desk.founder().0).expect("signed");
+            assert_eq!((proof.verify(&old, &new), new.size), (Ok(()), 6));
+        }
+        assert_eq!(desk.prove_consistency(7).expect("reads"), None);
     }
 }

@@ -1,18 +1,37 @@
 //! Keeps this node's copy of the ledger: in memory for questions, in the store for good.
 //!
 //! The founder's desk orders events; everybody else's follows. An entry counts, and is told to
-//! anybody, only after it is durable.
+//! anybody, only after it is durable. That is all while the ledger is solo; once it names witnesses, their part is in
+//! [`ordering`](super::ordering).
 
+use super::ordering::Halt;
 use crate::{
     store::{Store, StoreError},
     wire::Refusal,
 };
-use std::sync::{Arc, Mutex, PoisonError, RwLock, atomic::AtomicU64};
-use talka_base::{Keypair, NetworkId, NodeId, Signed, Tick};
-use talka_ledger::{BlockError, Entry, Event, Founding, Ledger, LedgerError};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use talka_base::{EventId, Keypair, NetworkId, NodeId, Signed, Tick};
+use talka_ledger::{
+    BlockError, Entry, Event, Founding, Ledger, LedgerError,
+    order::{FinalityError, Order},
+};
+use tokio::{
+    sync::{oneshot, watch},
+    time::timeout,
+};
 
 /// What becomes of an event sent to the founder.
 pub(crate) type OrderResult = Result<Signed<Entry>, Refusal>;
+
+/// This node's part in ordering, as long as there are witnesses.
+pub(super) type Part = Option<Box<dyn Order + Send>>;
 
 /// Why the ledger here could not be opened or go on.
 #[derive(Debug, thiserror::Error)]
@@ -26,18 +45,43 @@ pub(crate) enum DeskError {
     /// The last block is none that this network's founder signed.
     #[error("the last checkpoint here is not the founder's")]
     Checkpoint(#[from] BlockError),
+    /// What is here lacks the signatures that would make it final.
+    #[error("the ledger here is not to be believed")]
+    Finality(#[from] FinalityError),
+    /// Nothing is believed or ordered any more.
+    #[error(transparent)]
+    Halted(#[from] Halt),
+    /// Witnesses have to agree: the event comes back.
+    #[error("the ledger has witnesses")]
+    Witnessed(Box<Event>),
+}
+
+/// Which of the entries of others were taken in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Followed {
+    /// All that were new, or up to a gap.
+    New(usize),
+    /// What follows counts only as part of a final block: that one is to be asked for.
+    WantsBlock,
 }
 
 /// One network's ledger.
 pub(crate) struct Desk {
-    ledger: RwLock<Ledger>,
+    ledger: RwLock<Arc<Ledger>>,
     /// Held from judging an event to applying it, so that entries follow each other.
-    writing: Mutex<()>,
+    part: Mutex<Part>,
+    /// No entry is ordered or taken in alone.
+    pub(super) is_witnessed: AtomicBool,
     /// Held while a block is closed or checked, so that numbers follow each other.
     pub(super) closing: Mutex<()>,
     /// One more than the number of the last block that the others were told.
     pub(super) announced: AtomicU64,
-    pub(super) store: Arc<Store>,
+    /// Who waits for which event to be final.
+    pub(super) waiting: Mutex<HashMap<EventId, Vec<oneshot::Sender<OrderResult>>>>,
+    pub(super) halt: RwLock<Option<Halt>>,
+    /// Entries held.
+    held: watch::Sender<u64>,
+    pub(crate) store: Arc<Store>,
     pub(super) keys: Keypair,
 }
 
@@ -51,7 +95,7 @@ impl Desk {
     ) -> Result<Self, DeskError> {
         let (ledger, entry) = Ledger::found(&keys, founding, now)?;
         store.append(&ledger.network(), &[entry])?;
-        Ok(Self::new(store, keys, ledger))
+        Self::new(store, keys, ledger)
     }
 
     /// Opens the stored ledger of `network`, replaying all of it; nothing if there is none.
@@ -61,18 +105,48 @@ impl Desk {
         network: NetworkId,
     ) -> Result<Option<Self>, DeskError> {
         let ledger = store.ledger(&network)?;
-        Ok(ledger.map(|ledger| Self::new(store, keys, ledger)))
+        ledger.map(|ledger| Self::new(store, keys, ledger)).transpose()
     }
 
-    fn new(store: Arc<Store>, keys: Keypair, ledger: Ledger) -> Self {
-        let (writing, closing) = (Mutex::new(()), Mutex::new(()));
-        let announced = AtomicU64::new(0);
-        Self { ledger: RwLock::new(ledger), writing, closing, announced, store, keys }
+    fn new(store: Arc<Store>, keys: Keypair, ledger: Ledger) -> Result<Self, DeskError> {
+        let desk = Self {
+            held: watch::Sender::new(ledger.height() + 1),
+            ledger: RwLock::new(Arc::new(ledger)),
+            part: Mutex::default(),
+            is_witnessed: AtomicBool::new(false),
+            closing: Mutex::default(),
+            announced: AtomicU64::new(0),
+            waiting: Mutex::default(),
+            halt: RwLock::default(),
+            store,
+            keys,
+        };
+        desk.recall_evidence()?;
+        let part = desk.recover()?;
+        desk.is_witnessed.store(part.is_some(), Ordering::Relaxed);
+        *desk.lock_part() = part;
+        Ok(desk)
     }
 
     /// Answers a question.
     pub(crate) fn read<R>(&self, question: impl FnOnce(&Ledger) -> R) -> R {
         question(&self.ledger.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The ledger as it is now, whatever comes.
+    pub(crate) fn ledger(&self) -> Arc<Ledger> {
+        Arc::clone(&self.ledger.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Changes the ledger, of which everything is durable.
+    pub(super) fn replace(&self, change: impl FnOnce(&mut Arc<Ledger>)) {
+        let mut ledger = self.ledger.write().unwrap_or_else(PoisonError::into_inner);
+        change(&mut ledger);
+        self.held.send_replace(ledger.height() + 1);
+    }
+
+    pub(super) fn lock_part(&self) -> MutexGuard<'_, Part> {
+        self.part.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn network(&self) -> NetworkId {
@@ -93,47 +167,82 @@ impl Desk {
         self.read(Ledger::height) + 1
     }
 
-    /// Orders `event` as the founder. Blocks on the disk.
+    /// Waits until the entry at `height` is here, or `patience` ends.
+    pub(crate) async fn reached(&self, height: u64, patience: Duration) {
+        let mut held = self.held.subscribe();
+        let _ = timeout(patience, held.wait_for(|held| *held > height)).await;
+    }
+
+    /// Orders `event` as the founder of a ledger without witnesses. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`DeskError::Witnessed`] where others have to agree.
     pub(crate) fn order(&self, event: Event, now: Tick) -> Result<Signed<Entry>, DeskError> {
-        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _part = self.lock_part();
+        if !self.is_solo() {
+            return Err(DeskError::Witnessed(Box::new(event)));
+        }
+        self.order_alone(event, now)
+    }
+
+    /// The same, for whoever holds the part.
+    pub(super) fn order_alone(&self, event: Event, now: Tick) -> Result<Signed<Entry>, DeskError> {
+        self.check_halt()?;
         let entry = self.read(|ledger| ledger.propose(&self.keys, now, event))?;
         self.store.append(&self.network(), std::slice::from_ref(&entry))?;
-        let mut ledger = self.ledger.write().unwrap_or_else(PoisonError::into_inner);
-        ledger.apply(&entry).expect("an entry just proposed applies");
+        self.replace(|ledger| {
+            Arc::make_mut(ledger).apply(&entry).expect("an entry just proposed applies");
+        });
         Ok(entry)
     }
 
-    /// Takes in entries from another node: those held already are skipped, a gap ends the run.
-    /// Blocks on the disk. Says how many were new.
+    /// Takes in entries from another node: those held already are skipped, a gap ends the run, and so does what
+    /// needs witnesses. Blocks on the disk.
     ///
     /// Who asks meanwhile waits: what is seen of the ledger is on the disk.
-    pub(crate) fn follow(&self, entries: &[Signed<Entry>]) -> Result<usize, DeskError> {
-        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut ledger = self.ledger.write().unwrap_or_else(PoisonError::into_inner);
+    pub(crate) fn follow(&self, entries: &[Signed<Entry>]) -> Result<Followed, DeskError> {
+        let _part = self.lock_part();
+        self.check_halt()?;
+        if !self.is_solo() {
+            return Ok(Followed::WantsBlock);
+        }
+        let (mut outcome, mut stored) = (Ok(()), Ok(()));
+        let mut wants_block = false;
         let mut new = Vec::new();
-        let mut outcome = Ok(());
-        for entry in entries {
-            if entry.claimed_value().height == ledger.height() + 1 {
-                outcome = ledger.apply(entry);
+        self.replace(|ledger| {
+            for entry in entries {
+                if entry.claimed_value().height != ledger.height() + 1 {
+                    continue;
+                }
+                wants_block = matches!(entry.claimed_value().event, Event::Appointed { .. });
+                if wants_block {
+                    break;
+                }
+                outcome = Arc::make_mut(ledger).apply(entry);
                 if outcome.is_err() {
                     break;
                 }
                 new.push(entry.clone());
             }
+            stored = self.keep(ledger, &new);
+        });
+        stored?;
+        outcome?;
+        Ok(if wants_block { Followed::WantsBlock } else { Followed::New(new.len()) })
+    }
+
+    /// Stores the entries that `ledger` just took. If they cannot be, it goes back to what the disk holds, so that they
+    /// are asked for again.
+    fn keep(&self, ledger: &mut Arc<Ledger>, new: &[Signed<Entry>]) -> Result<(), StoreError> {
+        if new.is_empty() {
+            return Ok(());
         }
         let network = ledger.network();
-        if !new.is_empty()
-            && let Err(error) = self.store.append(&network, &new)
-        {
-            // Back to what the disk holds, so that the entries are asked for again.
+        self.store.append(&network, new).inspect_err(|_| {
             if let Ok(Some(stored)) = self.store.ledger(&network) {
-                *ledger = stored;
+                *ledger = Arc::new(stored);
             }
-            return Err(error.into());
-        }
-        drop(ledger);
-        outcome?;
-        Ok(new.len())
+        })
     }
 }
 

@@ -2,11 +2,12 @@
 
 use super::{
     Shared,
-    desk::Desk,
+    desk::{Desk, Followed},
     fetch, join, links,
     meter::try_out,
     models::KnownModel,
     now,
+    ordering::OrderInput,
     orders::{self, order},
     owner::Watcher,
     rating,
@@ -30,7 +31,7 @@ use std::{
 };
 use talka_base::{AdapterId, LayerSpan, ModelId, NodeId, Tick};
 use talka_engine::kernels::Kernels;
-use talka_ledger::{BlockError, note::SignedNote};
+use talka_ledger::order::Message;
 use talka_plan::Links;
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -42,6 +43,8 @@ use tokio::{
 const TICK: Duration = Duration::from_millis(250);
 /// Ticks between two looks for expired reservations, and between two sweeps of the stages.
 const TICKS_PER_SWEEP: u64 = 8;
+/// Ticks between two tries of what witnesses did not answer.
+const TICKS_PER_ASKING: u64 = 4;
 /// Ticks between two looks for answers that nobody goes on with any more: a minute. They are kept for ten.
 const TICKS_PER_FORGETTING: u64 = 240;
 /// Ticks between two looks at what was measured: as often as the others are told.
@@ -218,6 +221,9 @@ pub(crate) async fn run(shared: Arc<Shared>, mut hub: Hub, mut inputs: mpsc::Rec
                     orders::sweep(&shared);
                     checkpoint(&shared, None);
                 }
+                if count.is_multiple_of(TICKS_PER_ASKING) {
+                    again(&shared);
+                }
                 if count.is_multiple_of(TICKS_PER_FORGETTING) {
                     let shared = Arc::clone(&shared);
                     tokio::task::spawn_blocking(move || shared.answers.sweep());
@@ -230,6 +236,7 @@ pub(crate) async fn run(shared: Arc<Shared>, mut hub: Hub, mut inputs: mpsc::Rec
                 tracing::info!(peer = %peer.short(), "linked");
                 hub.step(&shared, Input::LinkUp { peer });
                 checkpoint(&shared, Some(peer));
+                again(&shared);
             }
             Some(HubInput::LinkDown { peer, reason }) => {
                 tracing::info!(peer = %peer.short(), reason, "link closed");
@@ -433,7 +440,12 @@ impl Hub {
                 if is_behind && now().since_ms(*caught_up_at) > CATCH_UP_MS {
                     *caught_up_at = now();
                     let from = shared.desk().entries_held();
-                    shared.links.send(peer, &Control::EntriesWanted { from });
+                    let wanted = if shared.desk().is_solo() {
+                        Control::EntriesWanted { from }
+                    } else {
+                        Control::Order(Box::new(Message::Want(from)))
+                    };
+                    shared.links.send(peer, &wanted);
                 }
                 self.step(shared, Input::Heard { peer, heartbeat });
             }
@@ -441,21 +453,22 @@ impl Hub {
                 shared.links.send(peer, &join::page(shared, from));
                 checkpoint(shared, Some(peer));
             }
-            Control::Checkpoint(text) => {
-                let desk = shared.desk();
-                let followed = spawn_blocking(move || {
-                    let note = SignedNote::parse(text.as_bytes()).map_err(BlockError::from)?;
-                    desk.follow_checkpoint(&note)
-                });
-                if let Err(error) = followed.await.expect("following does not panic") {
-                    tracing::error!(peer = %peer.short(), %error, "checkpoint refused");
-                }
+            // Dropped if too many wait: whoever sent it sends it again.
+            Control::Order(message) => {
+                drop(shared.ordering.try_send(OrderInput::Message(peer, message)))
             }
             Control::Entries(entries) => {
                 let desk = shared.desk();
                 let followed = spawn_blocking(move || desk.follow(&entries)).await;
-                if let Err(error) = followed.expect("following does not panic") {
-                    tracing::warn!(peer = %peer.short(), %error, "ledger entries refused");
+                match followed.expect("following does not panic") {
+                    Ok(Followed::New(_)) => {}
+                    Ok(Followed::WantsBlock) => {
+                        let wanted = Message::Want(shared.desk().entries_held());
+                        shared.links.send(peer, &Control::Order(Box::new(wanted)));
+                    }
+                    Err(error) => {
+                        tracing::warn!(peer = %peer.short(), %error, "ledger entries refused");
+                    }
                 }
             }
             Control::Pruned { first } => {
@@ -491,6 +504,8 @@ impl Hub {
             | Control::SnapshotWanted { .. }
             | Control::SnapshotPart(_)
             | Control::Admitted(_)
+            | Control::BlockWanted(_)
+            | Control::Block(_)
             | Control::Refused { .. } => {
                 tracing::warn!(peer = %peer.short(), "a message out of turn");
                 shared.links.close(peer, "a message out of turn");
@@ -545,15 +560,19 @@ fn remember_peers(shared: &Shared, peers: &[(NodeId, Vec<SocketAddr>)]) {
     }
 }
 
+/// What has to do with order and was not answered is sent again. Dropped if too much waits: the next time is soon.
+fn again(shared: &Shared) {
+    drop(shared.ordering.try_send(OrderInput::Again));
+}
+
 /// Sends the last signed block to `peer`, or, if it is a new one, to everybody.
 fn checkpoint(shared: &Arc<Shared>, peer: Option<NodeId>) {
     let shared = Arc::clone(shared);
+    let seen = |note| Control::Order(Box::new(Message::Seen(note)));
     tokio::task::spawn_blocking(move || match (shared.desk().checkpoint(), peer) {
-        (Ok(Some((_, note))), Some(peer)) => {
-            shared.links.send(peer, &Control::Checkpoint(note.to_string()));
-        }
+        (Ok(Some((_, note))), Some(peer)) => shared.links.send(peer, &seen(note)),
         (Ok(Some((block, note))), None) if shared.desk().is_news(&block) => {
-            shared.links.broadcast(&Control::Checkpoint(note.to_string()));
+            shared.links.broadcast(&seen(note));
         }
         (Ok(_), _) => {}
         (Err(error), _) => tracing::error!(%error, "no checkpoint"),

@@ -5,7 +5,9 @@
 //! in: what the invitation names is the hash of the founding, so a wrong ledger is found out.
 
 use super::{
-    Shared, links, now,
+    Shared,
+    desk::Desk,
+    links, now,
     orders::{describe, order},
     snapshots::{Incoming, Told},
 };
@@ -13,14 +15,18 @@ use crate::{
     api::AdminError,
     core::invites::InviteBook,
     store::StoreError,
-    wire::{Admission, Control, JoinRequest, Refusal},
+    wire::{Admission, Control, JoinRequest, Refusal, SnapshotPart},
 };
 use std::{
     sync::{Arc, PoisonError},
     time::Duration,
 };
 use talka_base::{Membership, NetworkId, NodeId, Signed, encode};
-use talka_ledger::{Entry, Event, Ledger};
+use talka_ledger::{
+    Block, Entry, Event, Ledger, LedgerError,
+    note::SignedNote,
+    order::{BATCH_BYTES_MAX, FinalityError, Newcomer},
+};
 use talka_net::{Invite, Lane, LinkReceiver, LinkSender};
 use tokio::time::timeout;
 
@@ -33,6 +39,9 @@ const ANSWER_TIME_MAX: Duration = Duration::from_secs(15);
 /// Entries of one message at most, and their bytes.
 const PAGE_ENTRIES: usize = 512;
 const PAGE_BYTES: usize = 1 << 20;
+
+/// More entries than any block has: none has fewer bytes than its signature.
+const BLOCK_ENTRIES_MAX: u64 = BATCH_BYTES_MAX as u64 / 64;
 
 /// The invitations this node gave.
 pub(crate) fn invites(shared: &Shared) -> Result<InviteBook, AdminError> {
@@ -68,12 +77,23 @@ pub(crate) async fn host(
         let answer = match wanted {
             Control::EntriesWanted { from } => page(shared, from),
             Control::SnapshotWanted { from } => part(shared, from),
+            Control::BlockWanted(height) => Control::Block(block(shared, height)),
             _ => break,
         };
         if sender.send(Lane::Control, answer.to_bytes()).await.is_err() {
             break;
         }
     }
+}
+
+/// The text of the signed block that holds the entry at `height`; empty if there is none.
+fn block(shared: &Shared, height: u64) -> String {
+    let found = shared.store.checkpoint_of(&shared.desk().network(), height);
+    let found = found.unwrap_or_else(|error| {
+        tracing::error!(%error, "cannot read the ledger's blocks");
+        None
+    });
+    found.map(|(_, note)| note.to_string()).unwrap_or_default()
 }
 
 async fn admit(
@@ -159,6 +179,8 @@ fn part(shared: &Shared, from: u64) -> Control {
 pub(crate) struct Joined {
     pub(crate) membership: Signed<Membership>,
     pub(crate) ledger: Told,
+    /// Blocks that show witnesses to have agreed, where there are any.
+    pub(crate) notes: Vec<SignedNote>,
     pub(crate) peers: Vec<(NodeId, Vec<std::net::SocketAddr>)>,
 }
 
@@ -184,8 +206,9 @@ pub(crate) async fn ask(
         Control::Refused { reason } => return Err(refused(reason)),
         _ => return Err(unreachable("it answered with something else".into())),
     };
-    let fetched = fetch(&sender, &mut receiver, admission.ledger_height).await;
-    let (told, ledger) = fetched.map_err(|reason| match reason {
+    let mut host = Host { sender: &sender, receiver: &mut receiver };
+    let fetched = host.ledger(admission.ledger_height).await;
+    let (told, notes, ledger) = fetched.map_err(|reason| match reason {
         NotFetched::Link(reason) => unreachable(reason),
         NotFetched::Wrong(reason) => AdminError::Ledger { reason },
     })?;
@@ -195,7 +218,7 @@ pub(crate) async fn ask(
     }
     let mut peers = admission.peers;
     peers.push((inviter, invite.addresses.clone()));
-    Ok(Joined { membership: admission.membership, ledger: told, peers })
+    Ok(Joined { membership: admission.membership, ledger: told, notes, peers })
 }
 
 /// Why the inviter's ledger is not here.
@@ -206,48 +229,130 @@ enum NotFetched {
     Wrong(String),
 }
 
-/// Fetches the inviter's ledger of `size` entries, from its snapshot on where it removed what was before.
-async fn fetch(
-    sender: &LinkSender,
-    receiver: &mut LinkReceiver,
-    size: u64,
-) -> Result<(Told, Ledger), NotFetched> {
-    let mut entries: Vec<Signed<Entry>> = Vec::new();
-    while (entries.len() as u64) < size {
-        let wanted = Control::EntriesWanted { from: entries.len() as u64 };
-        match exchange(sender, receiver, &wanted).await.map_err(NotFetched::Link)? {
-            Control::Entries(page) if !page.is_empty() => entries.extend(page),
-            Control::Pruned { .. } if entries.len() == 1 => {
-                let founding = entries.remove(0);
-                return fetch_snapshot(sender, receiver, founding).await;
-            }
-            _ => return Err(NotFetched::Link("it did not send the whole ledger".into())),
-        }
+/// An error with what it came from.
+pub(crate) fn whole(error: &FinalityError) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
     }
-    let ledger = Ledger::replay(entries.iter().cloned());
-    let ledger = ledger.map_err(|e| NotFetched::Wrong(format!("{e}: {}", e.source)))?;
-    Ok((Told::Entries(entries), ledger))
 }
 
-async fn fetch_snapshot(
-    sender: &LinkSender,
-    receiver: &mut LinkReceiver,
-    founding: Signed<Entry>,
-) -> Result<(Told, Ledger), NotFetched> {
-    let mut next = async |from| {
+/// The heights of the entries whose blocks show that witnesses agreed: those that name witnesses, and the last one; none
+/// where there are no witnesses.
+fn witnessed_heights(entries: &[Signed<Entry>]) -> Vec<u64> {
+    let names = |entry: &Signed<Entry>| {
+        let entry = entry.claimed_value();
+        matches!(entry.event, Event::Appointed { .. }).then_some(entry.height)
+    };
+    let mut heights: Vec<u64> = entries.iter().filter_map(names).collect();
+    if !heights.is_empty() {
+        heights.push(entries.len() as u64 - 1);
+    }
+    heights
+}
+
+/// The stored blocks that show witnesses to have agreed to `entries`.
+pub(crate) fn needed_notes(
+    desk: &Desk,
+    entries: &[Signed<Entry>],
+) -> Result<Vec<SignedNote>, StoreError> {
+    let of = |height| desk.store.checkpoint_of(&desk.network(), height);
+    let found = witnessed_heights(entries).into_iter().map(of);
+    found.filter_map(|found| found.map(|found| found.map(|(_, note)| note)).transpose()).collect()
+}
+
+/// The ledger of these entries, each executed. Where it names witnesses, these blocks have to show that they agreed.
+pub(crate) fn checked(
+    entries: &[Signed<Entry>],
+    notes: &[SignedNote],
+) -> Result<Ledger, FinalityError> {
+    let [founding, others @ ..] = entries else {
+        return Err(FinalityError::Entry { height: 0, source: LedgerError::Empty });
+    };
+    let mut newcomer = Newcomer::begin(founding, notes.iter().cloned())?;
+    others.iter().try_for_each(|entry| newcomer.take(entry))?;
+    newcomer.end()
+}
+
+/// The inviter, asked for the network's ledger.
+struct Host<'a> {
+    sender: &'a LinkSender,
+    receiver: &'a mut LinkReceiver,
+}
+
+impl Host<'_> {
+    /// Asks for a ledger of `size` entries, from its snapshot on where the inviter removed what was before, and for the
+    /// blocks that show witnesses to have agreed. What comes is checked.
+    async fn ledger(&mut self, size: u64) -> Result<(Told, Vec<SignedNote>, Ledger), NotFetched> {
+        let (mut entries, mut notes) = (Vec::new(), Vec::new());
+        let whole_ledger = self.entries(&mut entries, size).await.map_err(NotFetched::Link)?;
+        if !whole_ledger {
+            let (told, ledger) = self.snapshot(entries.remove(0)).await?;
+            return Ok((told, notes, ledger));
+        }
+        self.blocks(&mut entries, &mut notes).await.map_err(NotFetched::Link)?;
+        let ledger = checked(&entries, &notes).map_err(|error| NotFetched::Wrong(whole(&error)))?;
+        Ok((Told::Entries(entries), notes, ledger))
+    }
+
+    /// Asks for the snapshot of the ledger that `founding` began.
+    async fn snapshot(&mut self, founding: Signed<Entry>) -> Result<(Told, Ledger), NotFetched> {
+        let first = self.part(0).await?;
+        let mut incoming = Incoming::begin(founding, first).map_err(NotFetched::Wrong)?;
+        while let Some(from) = incoming.wanted() {
+            incoming.take(self.part(from).await?).map_err(NotFetched::Wrong)?;
+        }
+        incoming.finish().map_err(NotFetched::Wrong)
+    }
+
+    async fn part(&mut self, from: u64) -> Result<SnapshotPart, NotFetched> {
         let wanted = Control::SnapshotWanted { from };
-        match exchange(sender, receiver, &wanted).await.map_err(NotFetched::Link)? {
+        let answer = exchange(self.sender, self.receiver, &wanted).await;
+        match answer.map_err(NotFetched::Link)? {
             Control::SnapshotPart(part) if !part.records.is_empty() => Ok(*part),
             Control::Refused { reason } => Err(NotFetched::Link(reason)),
             _ => Err(NotFetched::Link("it did not send its whole snapshot".into())),
         }
-    };
-    let first = next(0).await?;
-    let mut incoming = Incoming::begin(founding, first).map_err(NotFetched::Wrong)?;
-    while let Some(from) = incoming.wanted() {
-        incoming.take(next(from).await?).map_err(NotFetched::Wrong)?;
     }
-    incoming.finish().map_err(NotFetched::Wrong)
+
+    /// Asks for entries until there are `count`. Says whether it has them: nothing but the founding may be left.
+    async fn entries(
+        &mut self,
+        entries: &mut Vec<Signed<Entry>>,
+        count: u64,
+    ) -> Result<bool, String> {
+        while (entries.len() as u64) < count {
+            let wanted = Control::EntriesWanted { from: entries.len() as u64 };
+            match exchange(self.sender, self.receiver, &wanted).await? {
+                Control::Entries(page) if !page.is_empty() => entries.extend(page),
+                Control::Pruned { .. } if entries.len() == 1 => return Ok(false),
+                _ => return Err("it did not send the whole ledger".into()),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Asks for the blocks that name witnesses, and for the last one; none where the ledger has no witnesses.
+    async fn blocks(
+        &mut self,
+        entries: &mut Vec<Signed<Entry>>,
+        notes: &mut Vec<SignedNote>,
+    ) -> Result<(), String> {
+        for height in witnessed_heights(entries) {
+            let answer =
+                exchange(self.sender, self.receiver, &Control::BlockWanted(height)).await?;
+            let Control::Block(text) = answer else {
+                return Err("it did not send a block of the ledger".into());
+            };
+            // Without it, or with a wrong one, the ledger is not believed.
+            let Ok(note) = SignedNote::parse(text.as_bytes()) else { continue };
+            let block = note.text().parse::<Block>().map_err(|error| error.to_string())?;
+            notes.push(note);
+            // It may have come since.
+            self.entries(entries, block.size.min(height.saturating_add(BLOCK_ENTRIES_MAX))).await?;
+        }
+        Ok(())
+    }
 }
 
 /// One question and its answer.

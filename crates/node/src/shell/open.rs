@@ -13,7 +13,7 @@ use super::{
     machine,
     meter::{self, Meter},
     models::KnownModel,
-    now,
+    now, ordering,
     owner::Watcher,
     probe::Probes,
     random,
@@ -42,7 +42,7 @@ use talka_engine::{
     PagePool,
     kernels::{Kernels, ThreadPool},
 };
-use talka_ledger::{Founding, Policy};
+use talka_ledger::{Block, BlockError, Founding, Policy};
 use talka_net::{BindOptions, Endpoint, Identity, Invite};
 use tokio::sync::{Semaphore, mpsc, watch};
 
@@ -125,6 +125,7 @@ pub(super) async fn open(
     }
     let (view_sender, view) = watch::channel(View::default());
     let (hub, inputs) = mpsc::channel(HUB_QUEUE);
+    let (ordering, to_order) = mpsc::channel(ordering::QUEUE);
     let pages = PagePool::new(memory.caches);
     let shared = Arc::new_cyclic(|weak| Shared {
         me: NodeId(keys.public()),
@@ -139,6 +140,7 @@ pub(super) async fn open(
         endpoint,
         links: Links::default(),
         hub,
+        ordering,
         view,
         stages: StageThread::start(weak.clone(), pages.clone()),
         pages,
@@ -168,7 +170,11 @@ pub(super) async fn open(
         outlines: config.data_dir.join("outlines"),
         takers: Semaphore::new(TAKERS_MAX),
     });
-    rating::tell(&shared).await;
+    tokio::spawn(ordering::run(Arc::downgrade(&shared), to_order));
+    // Witnesses cannot be reached yet.
+    if shared.desk().is_solo() {
+        rating::tell(&shared).await;
+    }
     let watcher = watches.then_some(watcher);
     Ok((shared, Hub { core, kernels, watcher, view: view_sender }, inputs))
 }
@@ -365,6 +371,10 @@ pub(crate) async fn join_network(
         Told::Since { founding, block, snapshot, log } => {
             store.begin_from(founding, block, snapshot, log)?;
         }
+    }
+    for note in &joined.notes {
+        let block = note.text().parse::<Block>().map_err(|e| ledger(BlockError::from(e).into()))?;
+        store.put_checkpoint(&block, note)?;
     }
     let desk = Desk::open(Arc::clone(store), keys.clone(), invite.network).map_err(ledger)?;
     let desk = desk.expect("the ledger just stored is there");

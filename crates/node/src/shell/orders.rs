@@ -1,9 +1,14 @@
 //! Asking the founder to order an event, here or over its link.
 
-use super::{Shared, desk::OrderResult, now};
+use super::{
+    Shared,
+    desk::{Desk, DeskError, OrderResult},
+    now,
+    ordering::{OrderInput, not_final},
+};
 use crate::{
     api::GenerateError,
-    wire::{Control, Refusal},
+    wire::{Control, Finality, Refusal},
 };
 use std::{
     sync::{
@@ -12,17 +17,23 @@ use std::{
     },
     time::Duration,
 };
-use talka_base::{Credits, RequestId};
-use talka_ledger::{Cancellation, Event, ReleaseReason};
+use talka_base::{Credits, RequestId, Signed};
+use talka_ledger::{Cancellation, Entry, Event, ReleaseReason};
 use tokio::{sync::oneshot, time::timeout};
 
-/// The founder answers within this time.
+/// The founder answers within this time, and witnesses too.
 const ORDER_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// Has the founder order `event`; returns the durable entry.
+/// An entry that is final is here within this time, on its way from the founder.
+const ARRIVAL_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// Has the founder order `event`; returns the durable entry: the final one, where there are witnesses.
 pub(crate) async fn order(shared: &Arc<Shared>, event: Event) -> OrderResult {
     let desk = shared.desk();
     let founder = desk.founder();
+    if let Some(halt) = desk.halted() {
+        return Err(DeskError::from(halt).into());
+    }
     if founder == shared.me {
         decide_due(shared).await;
         return record(shared, event).await;
@@ -40,7 +51,12 @@ pub(crate) async fn order(shared: &Arc<Shared>, event: Event) -> OrderResult {
     let answer = timeout(ORDER_TIME_MAX, answer).await;
     submissions().remove(&id);
     match answer {
-        Ok(Ok(result)) => result,
+        Ok(Ok(Ok(entry))) => {
+            // Whoever asks this node next is to see it.
+            desk.reached(entry.claimed_value().height, ARRIVAL_TIME_MAX).await;
+            Ok(entry)
+        }
+        Ok(Ok(refused)) => refused,
         _ => Err(Refusal::Unreachable { reason: "the founder did not answer within 5 s".into() }),
     }
 }
@@ -58,20 +74,56 @@ async fn decide_due(shared: &Arc<Shared>) {
     }
 }
 
-/// As the founder: orders `event`, and tells everybody.
+/// As the founder: orders `event`, and tells everybody. At once, or, where there are witnesses, as soon as they agreed.
 async fn record(shared: &Arc<Shared>, event: Event) -> OrderResult {
-    let desk = shared.desk();
-    let ordered = tokio::task::spawn_blocking(move || desk.order(event, now())).await;
-    let entry = ordered.expect("ordering does not panic")?;
-    shared.publish(vec![entry.clone()]);
-    Ok(entry)
+    let (desk, mut event) = (shared.desk(), Box::new(event));
+    if desk.is_solo() && !matches!(*event, Event::Appointed { .. }) {
+        let alone = Arc::clone(&desk);
+        let ordered = tokio::task::spawn_blocking(move || alone.order(*event, now())).await;
+        match ordered.expect("ordering does not panic") {
+            Ok(entry) => {
+                shared.publish(vec![entry.clone()]);
+                return Ok(entry);
+            }
+            // They were named a moment ago.
+            Err(DeskError::Witnessed(back)) => event = back,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let (id, (sender, answer)) = (event.id(), oneshot::channel());
+    if desk.wait_for(id, sender) {
+        // Fails only when the node stops, and then no answer comes.
+        let _ = shared.ordering.send(OrderInput::Submit(event)).await;
+    }
+    let answer = timeout(ORDER_TIME_MAX, answer).await;
+    desk.waited_for(id);
+    match answer {
+        Ok(Ok(result)) => result,
+        _ => Err(not_final()),
+    }
+}
+
+/// What shows others that `entry`, which is final here, is; nothing where there are no witnesses.
+pub(crate) async fn finality(shared: &Arc<Shared>, entry: &Signed<Entry>) -> Option<Finality> {
+    let (desk, height) = (shared.desk(), entry.claimed_value().height);
+    if desk.is_solo() {
+        return None;
+    }
+    let proved = tokio::task::spawn_blocking(move || desk.prove(height)).await;
+    match proved.expect("proving does not panic") {
+        Ok(proof) => proof.map(Finality::from),
+        Err(error) => {
+            tracing::error!(%error, "an entry cannot be proved");
+            None
+        }
+    }
 }
 
 /// As the founder: records what follows from time alone. What heads forgot returns to its payers, credits that nobody
 /// used expire, and proposals are decided.
 pub(crate) fn sweep(shared: &Arc<Shared>) {
     let desk = shared.desk();
-    if desk.founder() != shared.me {
+    if desk.founder() != shared.me || desk.halted().is_some() {
         return;
     }
     let (forgotten, unused) =

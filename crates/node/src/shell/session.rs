@@ -18,7 +18,7 @@ use super::{
     keys::KeyHold,
     models::{Chosen, KnownModel},
     now,
-    orders::{cancel, describe, order, refused_to_hold},
+    orders::{cancel, describe, finality, order, refused_to_hold},
     probe, random, rating, routes,
 };
 use crate::{
@@ -29,7 +29,9 @@ use crate::{
         frames::frame_type,
         head::{HeadError, Step as HeadStep, chunk_rows},
     },
-    wire::{Answer, Best, Flow, Grade, Leg, Open, Payload, Refusal, RouteHop, Step, Wanted},
+    wire::{
+        Answer, Best, Finality, Flow, Grade, Leg, Open, Payload, Refusal, RouteHop, Step, Wanted,
+    },
 };
 use dues::Dues;
 use std::{cmp::Ordering, collections::BTreeSet, sync::Arc, time::Duration};
@@ -114,6 +116,7 @@ pub(super) struct HeadSession {
     /// What the caller's key pays it from.
     held: Option<KeyHold>,
     ticket: Signed<Entry>,
+    finality: Option<Finality>,
     route: Vec<Hop>,
     /// The first node of the route, as it was when the session was opened over it.
     first_node: Party,
@@ -151,6 +154,7 @@ impl HeadSession {
         let id = RequestId(random());
         let held = admission.hold(quote(shared, &chosen.known, size))?;
         let ticket = reserve(shared, &chosen.known, id, size).await?;
+        let finality = finality(shared, &ticket).await;
         let dues = Dues::new(shared, &chosen.known, id, size.prompt_tokens, &ticket);
         let mut session = Self {
             inbox: shared.open_inbox(id),
@@ -163,6 +167,7 @@ impl HeadSession {
             best,
             held,
             ticket,
+            finality,
             first_node: shared.party(route[0].node),
             route,
             attempt: 0,
@@ -192,6 +197,7 @@ impl HeadSession {
             frames: self.frames(),
             best: self.best.clone(),
             ticket: self.ticket.clone(),
+            finality: self.finality.clone(),
         };
         self.send_first(Flow::Open { leg: self.first(), open: Box::new(open) });
     }

@@ -60,7 +60,7 @@ impl Desk {
     pub(crate) fn prune(&self, before: Tick) -> Result<Option<Removed>, DeskError> {
         for _ in 0..ATTEMPTS {
             let Some((block, note)) = self.checkpoint()? else { break };
-            let ledger = self.read(Ledger::clone);
+            let ledger = self.ledger();
             if ledger.height() + 1 != block.size {
                 continue;
             }
@@ -180,6 +180,13 @@ impl Incoming {
         let Self { founding, block, snapshot, log, .. } = self;
         let ledger = Ledger::restore(snapshot.records.iter().cloned(), &block);
         let ledger = ledger.map_err(|error| error.to_string())?;
+        if !ledger.witnesses().is_solo() {
+            return Err(
+                "its ledger has witnesses, and it removed the entries that show who they are: be \
+                        invited by a node that keeps all"
+                    .into(),
+            );
+        }
         let told =
             Told::Since { founding: Box::new(founding), block: Box::new(block), snapshot, log };
         Ok((told, ledger))

@@ -11,10 +11,12 @@ mod check;
 mod pass;
 mod pay;
 
-use super::{Party, REQUESTS_MAX, SESSIONS_REMEMBERED, Shared, models::KnownModel, now};
+use super::{
+    Party, REQUESTS_MAX, SESSIONS_REMEMBERED, Shared, desk::Desk, models::KnownModel, now,
+};
 use crate::{
     core::{faults::Fault, head::chunk_rows, recent::Recent},
-    wire::{Flow, Leg, Open, Payload, RouteHop, Step, Wanted},
+    wire::{Finality, Flow, Leg, Open, Payload, RouteHop, Step, Wanted},
 };
 use check::Wrong;
 use pass::Pending;
@@ -634,6 +636,18 @@ fn replay_to(shared: &Shared, to: Party, session: RequestId, leg: Leg, like: Row
     }
 }
 
+/// Whether the ledger's witnesses agreed that credits are held: the ledger here says so, or what the head shows.
+fn is_final(desk: &Desk, open: &Open) -> bool {
+    if desk.is_solo() || desk.read(|ledger| ledger.reservation(&open.session).is_some()) {
+        return true;
+    }
+    let ledger = desk.ledger();
+    let shows = |finality: &Finality| {
+        finality.shows(&open.ticket, ledger.network(), ledger.founder(), ledger.witnesses())
+    };
+    open.finality.as_ref().is_some_and(shows)
+}
+
 /// The model, if the founder holds credits for exactly this session, and for how much and how long.
 fn check_ticket(shared: &Shared, open: &Open) -> Result<(Arc<KnownModel>, Ticket), Wrong> {
     let desk = shared.desk();
@@ -660,6 +674,9 @@ fn check_ticket(shared: &Shared, open: &Open) -> Result<(Arc<KnownModel>, Ticket
     }
     if desk.read(|ledger| ledger.is_closed(&open.session)) {
         return Err("the reservation was settled or released already".into());
+    }
+    if !is_final(&desk, open) {
+        return Err("too few witnesses agreed to the reservation, as far as this node knows".into());
     }
     let ticket =
         Ticket { prompt_tokens: reserved.prompt_tokens, cap: entry.set_aside(), at: entry.at };

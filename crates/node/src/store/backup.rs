@@ -12,7 +12,7 @@
 //! | `Z` | the hash |
 //!
 //! Everything in it is public within the network: no key is. What is read is believed only as far as the founder signed
-//! it: [`Check`] replays all of it before anything is stored.
+//! it, and its witnesses cosigned it where there are any: [`Check`] replays all of it before anything is stored.
 
 use super::{Store, StoreError, snapshot::Snapshot};
 use crate::store::snapshot::SnapshotRefused;
@@ -22,8 +22,9 @@ use std::{
 };
 use talka_base::{CodecError, Encoded, NetworkId, Signed, TreeHash, decode, encode};
 use talka_ledger::{
-    Block, BlockError, Entry, Ledger, LedgerError, StateRecord,
+    Block, BlockError, Entry, Event, Ledger, LedgerError, StateRecord,
     note::SignedNote,
+    order::{Witnesses, needed},
     tlog::{CompactRange, leaf_hash},
 };
 
@@ -77,6 +78,10 @@ pub enum BackupError {
     Block(#[from] BlockError),
     #[error("block {number} is not about the entries before it")]
     Differs { number: u64 },
+    #[error("block {number} lacks cosignatures of the ledger's witnesses")]
+    NotCosigned { number: u64 },
+    #[error("the ledger names witnesses, and no block that they cosigned holds entry {height}")]
+    Uncovered { height: u64 },
     #[error(
         "the ledger of network {network} here has another entry {height}: two histories of one network; \
          keep both folders and show them to the other members"
@@ -272,6 +277,7 @@ impl Check {
         let mut ledger = begun.map_err(|source| BackupError::Entry { height: 0, source })?;
         let mut log = CompactRange::default();
         log.append(leaf_hash(&encode(&founding)), |_, _| ());
+        let mut finality = Finality { before: ledger.witnesses().clone(), size: 1, named: 0 };
         let (mut start, mut blocks) = (None, 0);
         while let Some(piece) = pieces.next().transpose()? {
             match piece {
@@ -280,16 +286,22 @@ impl Check {
                     let applied = ledger.apply(&entry);
                     applied.map_err(|source| BackupError::Entry { height, source })?;
                     log.append(leaf_hash(&encode(&*entry)), |_, _| ());
+                    finality.enter(&entry)?;
                 }
                 Piece::Checkpoint(note) => {
                     let is_start = matches!(pieces.peek(), Some(Ok(Piece::Subtree(_))));
                     if is_start && ledger.height() == 0 {
                         let found: Start = read_start(note, &ledger, &mut pieces)?;
                         ledger = found.snapshot.clone().restore(ledger.founder())?;
+                        if !ledger.witnesses().is_solo() {
+                            return Err(BackupError::Uncovered { height: ledger.height() });
+                        }
                         log = found.log.clone();
+                        finality.size = log.size();
                         start = Some(found);
                     } else {
-                        check_block(&note, &ledger, &log)?;
+                        let block = check_block(&note, &ledger, &log)?;
+                        finality.close(&block, &note, ledger.witnesses())?;
                     }
                     blocks += 1;
                 }
@@ -297,6 +309,7 @@ impl Check {
                 Piece::Record(_) => return Err(order("an entry", "a record of the state")),
             }
         }
+        finality.end(&ledger)?;
         Ok(Self { founding, start, ledger, blocks })
     }
 
@@ -350,6 +363,52 @@ impl Check {
     }
 }
 
+/// What witnesses have agreed to so far: as long as there are none, nothing needs them. A snapshot with witnesses is not
+/// believed, for nothing shows who they are.
+struct Finality {
+    /// Who witnessed when the last block ended.
+    before: Witnesses,
+    /// Entries up to there.
+    size: u64,
+    /// Entries since that name witnesses.
+    named: u32,
+}
+
+impl Finality {
+    fn enter(&mut self, entry: &Signed<Entry>) -> Result<(), BackupError> {
+        let entry = entry.claimed_value();
+        self.named += u32::from(matches!(entry.event, Event::Appointed { .. }));
+        // Those in the middle would agree to nothing.
+        if self.named > 1 { Err(BackupError::Uncovered { height: entry.height }) } else { Ok(()) }
+    }
+
+    fn close(
+        &mut self,
+        block: &Block,
+        note: &SignedNote,
+        after: &Witnesses,
+    ) -> Result<(), BackupError> {
+        let needed = needed(&self.before, after);
+        let is_cosigned = |witnesses: &Witnesses| witnesses.are_enough(&witnesses.cosigned(note));
+        let is_solo = needed.iter().all(Witnesses::is_solo);
+        if !is_solo && (block.first != self.size || !needed.iter().all(is_cosigned)) {
+            return Err(BackupError::NotCosigned { number: block.number });
+        }
+        *self = Self { before: after.clone(), size: block.size, named: 0 };
+        Ok(())
+    }
+
+    fn end(&self, ledger: &Ledger) -> Result<(), BackupError> {
+        let height = ledger.height();
+        let is_covered = self.named == 0 && self.size == height + 1;
+        if ledger.witnesses().is_solo() || is_covered && self.before == *ledger.witnesses() {
+            Ok(())
+        } else {
+            Err(BackupError::Uncovered { height })
+        }
+    }
+}
+
 /// The snapshot that begins with the block `note`.
 fn read_start<R: Read>(
     note: SignedNote,
@@ -377,12 +436,16 @@ fn read_start<R: Read>(
     }
 }
 
-/// That the founder signed `note`, and that it is about these entries.
-fn check_block(note: &SignedNote, ledger: &Ledger, log: &CompactRange) -> Result<(), BackupError> {
+/// The block in `note`, if the founder signed it and it is about these entries.
+fn check_block(
+    note: &SignedNote,
+    ledger: &Ledger,
+    log: &CompactRange,
+) -> Result<Block, BackupError> {
     let block = Block::open(note, ledger.founder().0)?;
     let ours = (ledger.network(), log.size(), log.root(), ledger.at());
     if (block.network, block.size, block.root, block.at) == ours {
-        Ok(())
+        Ok(block)
     } else {
         Err(BackupError::Differs { number: block.number })
     }

@@ -9,7 +9,7 @@ use talka_base::{NetworkId, Signed, TreeHash, encode};
 use talka_ledger::{
     Block, Entry,
     note::SignedNote,
-    tlog::{CompactRange, Node, inclusion_proof, leaf_hash},
+    tlog::{CompactRange, Node, consistency_proof, inclusion_proof, leaf_hash},
 };
 
 /// Network, level and index to the sealed hash of a complete subtree.
@@ -74,7 +74,24 @@ fn checkpoint_key(network: &NetworkId, number: u64) -> Vec<u8> {
     [b"checkpoint".as_slice(), &network.0, &number.to_be_bytes()].concat()
 }
 
-fn open_checkpoint(network: &NetworkId, number: u64, sealed: &[u8]) -> Result<SignedNote, Failure> {
+/// Writes a signed block.
+pub(super) fn insert_checkpoint(
+    transaction: &WriteTransaction,
+    block: &Block,
+    note: &SignedNote,
+) -> Result<(), Failure> {
+    let key = checkpoint_key(&block.network, block.number);
+    let sealed = seal::seal(&key, note.to_string().as_bytes());
+    let mut table = transaction.open_table(CHECKPOINTS)?;
+    table.insert((&block.network.0, block.number), sealed.as_slice())?;
+    Ok(())
+}
+
+pub(super) fn open_checkpoint(
+    network: &NetworkId,
+    number: u64,
+    sealed: &[u8],
+) -> Result<SignedNote, Failure> {
     let damage = || Damage::Digest { record: format!("checkpoint {number}") };
     let text = seal::open(&checkpoint_key(network, number), sealed).ok_or_else(damage)?;
     Ok(SignedNote::parse(text).map_err(|_| damage())?)
@@ -124,6 +141,22 @@ impl Store {
         self.read_tree(|read| inclusion_proof(height, size, |node| read(network, node)))
     }
 
+    /// What shows the tree of the first `new` entries to begin with that of the first `old`.
+    ///
+    /// # Errors
+    /// As [`Store::log`].
+    ///
+    /// # Panics
+    /// If `old` is more than `new`.
+    pub fn consistency(
+        &self,
+        network: &NetworkId,
+        old: u64,
+        new: u64,
+    ) -> Result<Vec<TreeHash>, StoreError> {
+        self.read_tree(|read| consistency_proof(old, new, |node| read(network, node)))
+    }
+
     fn read_tree<T>(
         &self,
         work: impl FnOnce(&dyn Fn(&NetworkId, Node) -> Result<TreeHash, Failure>) -> Result<T, Failure>,
@@ -139,13 +172,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] if the file cannot be written.
     pub fn put_checkpoint(&self, block: &Block, note: &SignedNote) -> Result<(), StoreError> {
-        let key = checkpoint_key(&block.network, block.number);
-        let sealed = seal::seal(&key, note.to_string().as_bytes());
-        self.write(|transaction| {
-            let mut table = transaction.open_table(CHECKPOINTS)?;
-            table.insert((&block.network.0, block.number), sealed.as_slice())?;
-            Ok(())
-        })
+        self.write(|transaction| insert_checkpoint(transaction, block, note))
     }
 
     /// The last signed block of a network that is here.
@@ -174,6 +201,28 @@ impl Store {
                 open_checkpoint(network, key.value().1, value.value())
             })
             .collect()
+        })
+    }
+
+    /// The signed blocks nearest to a number: at or below it, and at or above it.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] if one was altered on disk.
+    pub fn checkpoints_around(
+        &self,
+        network: &NetworkId,
+        number: u64,
+    ) -> Result<Vec<SignedNote>, StoreError> {
+        self.read(|database| {
+            let table = database.begin_read()?.open_table(CHECKPOINTS)?;
+            let below = table.range((&network.0, 0)..=(&network.0, number))?.next_back();
+            let above = table.range((&network.0, number)..=(&network.0, u64::MAX))?.next();
+            let mut notes = Vec::new();
+            for row in below.into_iter().chain(above) {
+                let (key, value) = row?;
+                notes.push(open_checkpoint(network, key.value().1, value.value())?);
+            }
+            Ok(notes)
         })
     }
 

@@ -355,7 +355,7 @@ fn checkpoints_are_kept_by_number() {
     let network = ledger.network();
     let store = open(&dir);
     assert_eq!(store.last_checkpoint(&network).expect("reads"), None);
-    let block = Chain::found(&entries[0]).expect("founds").block().clone();
+    let block = Chain::found(&entries[0]).expect("founds").block().expect("block 0").clone();
     for number in [0, 1, 2] {
         let block = Block { number, ..block.clone() };
         store.put_checkpoint(&block, &block.sign(&keys(number as u16))).expect("writes");

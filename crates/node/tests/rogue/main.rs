@@ -7,6 +7,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod founder;
 mod frames;
 mod head;
 mod last;

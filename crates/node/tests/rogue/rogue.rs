@@ -178,6 +178,7 @@ impl Rogue {
             frames: WireType::F32,
             best: None,
             ticket,
+            finality: None,
         })
     }
 }

@@ -1,14 +1,17 @@
 //! `talka ledger`: shows, checks, proves, exports and keeps what the network agreed on.
 
+mod check;
+mod witness;
+
 use crate::{
-    cli::{LEDGER_SHOWN, LedgerAction, LedgerArgs, NodeAt, RestoreArgs, VerifyArgs},
+    cli::{LEDGER_SHOWN, LedgerAction, LedgerArgs, NodeAt, RestoreArgs},
     client::Client,
     exit::Exit,
     files,
     output::{self, Table},
     quantity::{Size, signed_gft},
 };
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use std::{
     fs::{self, File},
     io::BufWriter,
@@ -16,8 +19,8 @@ use std::{
 };
 use talka_node::{
     api::{
-        BackupReport, EntryReport, PostingReport, ProvedReport, PruneReport, RestoreReport,
-        RestoredIdentity, VerifyReport, check_backup, check_proof, restore_backup,
+        BackupReport, EntryReport, PostingReport, PruneReport, RestoreReport, RestoredIdentity,
+        VerifyReport, check_backup, restore_backup,
     },
     base::{MemberId, NodeId},
 };
@@ -25,8 +28,9 @@ use talka_node::{
 pub async fn run(args: LedgerArgs) -> Result<Exit> {
     let json = args.at.json;
     let action = args.action.unwrap_or(LedgerAction::Show { last: LEDGER_SHOWN });
-    if let LedgerAction::Verify(VerifyArgs { proof: Some(proof), checkpoint, founder }) = &action {
-        check(proof, checkpoint.as_deref(), *founder, json)?;
+    if let LedgerAction::Verify(args) = &action
+        && check::run(args, json)?
+    {
         return Ok(Exit::Done);
     }
     if let LedgerAction::Restore(RestoreArgs { file, check }) = &action {
@@ -49,6 +53,11 @@ pub async fn run(args: LedgerArgs) -> Result<Exit> {
             proof(&client, height, out.as_deref(), json).await?;
         }
         LedgerAction::Checkpoint { out } => checkpoint(&client, out.as_deref(), json).await?,
+        LedgerAction::Consistency { old, out } => {
+            consistency(&client, old, out.as_deref(), json).await?;
+        }
+        LedgerAction::Witness { action } => witness::run(&client, action, json).await?,
+        LedgerAction::Evidence { out } => evidence(&client, out.as_deref(), json).await?,
     }
     Ok(Exit::Done)
 }
@@ -56,6 +65,10 @@ pub async fn run(args: LedgerArgs) -> Result<Exit> {
 async fn show(client: &Client, last: u64, json: bool) -> Result<()> {
     let height = client.status().await?.ledger_height;
     let entries = from(client, height.saturating_sub(last)).await?;
+    if let Some(reason) = client.ledger_order().await?.halted {
+        // Beside the entries, which are as they were.
+        eprintln!("warning: {reason}");
+    }
     if json {
         return Ok(output::json(&entries)?);
     }
@@ -95,6 +108,9 @@ async fn verify(client: &Client, json: bool) -> Result<()> {
         "minted {}, balances {}, reserved {}",
         report.minted, report.balances, report.reserved
     ))?;
+    if report.witnesses > 0 {
+        output::line(format!("final: enough of {} witnesses cosigned the end", report.witnesses))?;
+    }
     output::line(format!("head  {}\nstate {}", report.head, report.state))?;
     Ok(())
 }
@@ -242,38 +258,44 @@ async fn prune(client: &Client, keep_days: u32, json: bool) -> Result<()> {
     Ok(())
 }
 
+async fn consistency(client: &Client, old: u64, out: Option<&Path>, json: bool) -> Result<()> {
+    let report = client.ledger_consistency(old).await?;
+    keep(out, &report.proof)?;
+    match out {
+        _ if json => output::json(&report)?,
+        None => output::text_now(&report.proof)?,
+        Some(file) => {
+            let (file, founder, size) = (file.display(), report.founder, report.size);
+            output::line(format!(
+                "{file}: {size} entries begin with {old}; check it with\ntalka ledger verify \
+                 --consistency {file} --checkpoint OLDER --founder {founder}"
+            ))?;
+        }
+    }
+    Ok(())
+}
+
+async fn evidence(client: &Client, out: Option<&Path>, json: bool) -> Result<()> {
+    let report = client.ledger_evidence().await?;
+    keep(out, &report.evidence)?;
+    match out {
+        _ if json => output::json(&report)?,
+        None => output::text_now(&report.evidence)?,
+        Some(file) => {
+            let (file, founder) = (file.display(), report.founder);
+            output::line(format!(
+                "{file}: what convicts the founder; check it with\ntalka ledger verify --evidence \
+                 {file} --founder {founder}"
+            ))?;
+        }
+    }
+    Ok(())
+}
+
 /// Writes `text` into the file `out`, if one is named.
 fn keep(out: Option<&Path>, text: &str) -> Result<()> {
     let Some(file) = out else { return Ok(()) };
     fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
-}
-
-/// Checks a proof from files alone.
-fn check(
-    proof: &Path,
-    checkpoint: Option<&Path>,
-    founder: Option<NodeId>,
-    json: bool,
-) -> Result<()> {
-    ensure!(
-        checkpoint.is_some() || founder.is_some(),
-        "a proof needs something to believe: name the founder's key with --founder, or a checkpoint \
-         with --checkpoint"
-    );
-    let read =
-        |file: &Path| fs::read(file).with_context(|| format!("cannot read {}", file.display()));
-    let believed = checkpoint.map(read).transpose()?;
-    let report = check_proof(&read(proof)?, believed.as_deref(), founder)?;
-    if json {
-        return Ok(output::json(&report)?);
-    }
-    let ProvedReport { claim, network, size, block, signature_checked, .. } = &report;
-    let basis = if *signature_checked { "signed by the founder" } else { "given as right" };
-    output::line(format!("holds: {claim}"))?;
-    output::line(format!(
-        "in the log of network {network}, {size} entries, block {block}, {basis}"
-    ))?;
-    Ok(())
 }
 
 /// Every entry from `height` on.

@@ -70,7 +70,8 @@ pub async fn run(args: PeersArgs) -> Result<Exit> {
 }
 
 /// The one node of this name, or whose id begins so.
-fn named(peers: &[PeerReport], text: &str) -> Result<NodeId> {
+/// The node that somebody means by a name, or the beginning of an id.
+pub fn named(peers: &[PeerReport], text: &str) -> Result<NodeId> {
     let is_meant = |peer: &&PeerReport| {
         peer.name == text || (text.len() >= 4 && peer.node.to_string().starts_with(text))
     };

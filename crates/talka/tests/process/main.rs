@@ -42,3 +42,4 @@ mod terminal;
 mod together;
 mod tools;
 mod upstream;
+mod witnesses;

@@ -1,7 +1,7 @@
 //! What a look at this computer and its node found. Plain data: what it means is decided in `judge`.
 
 use std::path::PathBuf;
-use talka_node::api::{PeerReport, Status, VerifyReport};
+use talka_node::api::{OrderReport, PeerReport, Status, VerifyReport};
 
 /// Everything that was looked at.
 #[derive(Debug, Clone)]
@@ -80,4 +80,6 @@ pub struct Running {
     pub peers: Vec<PeerReport>,
     /// What replaying its ledger led to.
     pub ledger: Result<VerifyReport, String>,
+    /// Who makes entries final.
+    pub order: OrderReport,
 }

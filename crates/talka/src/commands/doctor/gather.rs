@@ -128,6 +128,7 @@ async fn ask(client: &Client) -> Result<Running, ClientError> {
         address: client.address().to_owned(),
         status: client.status().await?,
         peers: client.peers().await?,
+        order: client.ledger_order().await?,
         ledger: client.ledger_verify().await.map_err(|error| error.to_string()),
     })
 }

@@ -7,7 +7,7 @@ use super::facts::{DataDir, Facts, HubFact, Kept, NodeFact, Running};
 use crate::quantity::{Size, show_ms};
 use serde::Serialize;
 use std::net::{IpAddr, SocketAddr};
-use talka_node::api::{PeerReport, VerifyReport};
+use talka_node::api::{OrderReport, PeerReport, VerifyReport};
 
 /// Below this a ledger may not fit for long: a year of a busy network takes about as much.
 const DISK_FREE_MIN: Size = Size(1 << 30);
@@ -88,6 +88,7 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
             findings.push(peers(running));
             findings.push(coverage(running));
             findings.push(ledger(&running.ledger));
+            findings.push(order(&running.order));
         }
     }
     findings
@@ -364,6 +365,28 @@ fn ledger(verified: &Result<VerifyReport, String>) -> Finding {
             reason,
             "keep the data directory for inquiry and start with a new --data-dir",
         ),
+    }
+}
+
+fn order(order: &OrderReport) -> Finding {
+    const CHECK: &str = "finality";
+    if let Some(reason) = &order.halted {
+        let advice = "pay nothing more in this network before its members know what happened";
+        return Finding::failed(CHECK, reason, advice);
+    }
+    let (all, linked) =
+        (order.witnesses.len(), order.witnesses.iter().filter(|witness| witness.linked).count());
+    if all == 0 {
+        return Finding::ok(CHECK, "none: the founder's signature makes entries final");
+    }
+    let found = format!("{linked} of {all} are linked, {} have to cosign", order.quorum);
+    let gone = order.witnesses.iter().filter(|witness| !witness.linked);
+    let names: Vec<_> = gone.map(|witness| witness.name.as_str()).collect();
+    let advice = format!("see whether these run and reach this network: {}", names.join(", "));
+    match linked {
+        _ if linked == all => Finding::ok(CHECK, found),
+        _ if linked >= order.quorum => Finding::note(CHECK, found, advice),
+        _ => Finding::failed(CHECK, format!("{found}: nothing becomes final"), advice),
     }
 }
 

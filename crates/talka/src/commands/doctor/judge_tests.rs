@@ -5,7 +5,7 @@ use crate::commands::doctor::facts::{Facts, Kept};
 use serde_json::json;
 use std::collections::BTreeMap;
 use talka_node::{
-    api::{Fault, StandingReport, Status},
+    api::{Fault, StandingReport, Status, WitnessReport},
     base::{EntryHash, MemberId, NetworkId, NodeId, TreeHash},
 };
 
@@ -75,9 +75,32 @@ fn running() -> Running {
         reserved: Default::default(),
         head: EntryHash([1; 32]),
         state: TreeHash([2; 32]),
+        witnesses: 0,
+    };
+    let order = OrderReport {
+        founder: status.node,
+        witnesses: Vec::new(),
+        quorum: 0,
+        faulty_max: 0,
+        block: Some(1),
+        size: Some(4),
+        halted: None,
     };
     let address = "127.0.0.1:4242".into();
-    Running { address, status, peers: (0..3).map(peer).collect(), ledger: Ok(ledger) }
+    Running { address, status, peers: (0..3).map(peer).collect(), ledger: Ok(ledger), order }
+}
+
+/// Four witnesses, of which so many are linked.
+fn witnessed(running: &mut Running, linked: u8) {
+    running.order.quorum = 3;
+    running.order.witnesses = (0..4)
+        .map(|n| WitnessReport {
+            node: NodeId([n; 32]),
+            name: format!("witness {n}"),
+            linked: n < linked,
+            cosigned: false,
+        })
+        .collect();
 }
 
 /// The finding of `check` on a computer that `change` happened to: its grade, and words of it and of the advice.
@@ -118,7 +141,7 @@ fn where_all_is_well_nothing_is_to_be_done() {
     facts.node = NodeFact::Runs(Box::new(running()));
     let names = [
         "data dir", "disk", "memory", "models", "hub", "node", "ports", "time", "nat", "peers",
-        "layers", "ledger",
+        "layers", "ledger", "finality",
     ];
     assert_eq!(grades(&facts), ok(&names));
 }
@@ -233,4 +256,10 @@ fn the_network_and_its_ledger_are_judged() {
     );
     check_running(|_| {}, "ports", Fine, &["127.0.0.1:4242", "UDP 4243"]);
     check_running(|_| {}, "ledger", Fine, &["all 4 entries verify"]);
+    check_running(|_| {}, "finality", Fine, &["none"]);
+    check_running(|r| witnessed(r, 4), "finality", Fine, &["4 of 4"]);
+    check_running(|r| witnessed(r, 3), "finality", Note, &["3 of 4", "witness 3"]);
+    check_running(|r| witnessed(r, 2), "finality", Failed, &["nothing becomes final", "witness 2"]);
+    let halted = |r: &mut Running| r.order.halted = Some("two blocks".into());
+    check_running(halted, "finality", Failed, &["two blocks"]);
 }

@@ -1,0 +1,145 @@
+//! How a node that was not there comes to believe a ledger.
+//!
+//! In: all entries, and of the blocks only those that name witnesses, and the last. Out: the ledger, which it executed
+//! entry by entry, or why it is not to be believed. Where the ledger names witnesses, each of these blocks needs their
+//! cosignatures: what a sequencer signed alone counts for nothing.
+//!
+//! Taking every block one after the other, as a [`Replica`](super::Replica) does, comes to the same: a block holds all
+//! entries before it by the root of the log, so the cosignatures of the last one cover them, if its witnesses are those
+//! that earlier ones agreed to. Without that each would take time in proportion to the state.
+//!
+//! Never does: fetch anything, or say whether to believe a ledger without witnesses: its founder's signature is all there is.
+
+use super::{Witnesses, chain::needed};
+use crate::{
+    block::{Block, BlockError},
+    entry::{Entry, Event},
+    error::LedgerError,
+    ledger::Ledger,
+    note::SignedNote,
+    tlog::{CompactRange, leaf_hash},
+};
+use std::collections::VecDeque;
+use talka_base::{NodeId, Signed, encode};
+
+/// Entries from the founding on, and the blocks that are to make them final.
+#[derive(Debug)]
+pub struct Newcomer {
+    ledger: Ledger,
+    log: CompactRange,
+    /// Going up; none begins before what was taken in.
+    blocks: VecDeque<(Block, SignedNote)>,
+    /// The block whose entries come now: who witnessed before, and the tree over what came of it.
+    open: Option<(Witnesses, CompactRange)>,
+    /// Entries that are final.
+    size: u64,
+}
+
+/// Why a ledger is not believed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say what the fields are")]
+pub enum FinalityError {
+    /// An entry does not follow.
+    #[error("entry {height} does not follow")]
+    Entry { height: u64, source: LedgerError },
+    /// The sequencer did not sign it.
+    #[error("a checkpoint of this ledger is not its founder's")]
+    Block(#[from] BlockError),
+    /// It is about other entries.
+    #[error("block {number}, which the founder signed, is not what the entries come to")]
+    Differs { number: u64 },
+    /// Too few of the witnesses agreed.
+    #[error("block {number} has {found} cosignatures of its witnesses, expected {expected}")]
+    NotCosigned { number: u64, expected: usize, found: usize },
+    /// It was not shown that the witnesses agreed.
+    #[error("no cosigned checkpoint holds entry {height}, and the ledger names witnesses")]
+    Uncovered { height: u64 },
+}
+
+impl Newcomer {
+    /// Begins with the founding; `notes` are blocks of its ledger, in any order.
+    ///
+    /// # Errors
+    /// [`FinalityError`] if it is none, or a note is no block that its founder signed.
+    pub fn begin(
+        founding: &Signed<Entry>,
+        notes: impl IntoIterator<Item = SignedNote>,
+    ) -> Result<Self, FinalityError> {
+        let ledger =
+            Ledger::begin(founding).map_err(|source| FinalityError::Entry { height: 0, source })?;
+        let mut log = CompactRange::default();
+        log.append(leaf_hash(&encode(founding)), |_, _| ());
+        let opened = notes.into_iter().map(|note| {
+            let block = Block::open(&note, ledger.founder().0)?;
+            Ok::<_, BlockError>((block, note))
+        });
+        let mut blocks = opened.collect::<Result<Vec<_>, _>>()?;
+        blocks.sort_by_key(|(block, _)| block.size);
+        blocks.dedup_by(|later, earlier| later.0 == earlier.0);
+        // Block 0 says nothing that the founding does not.
+        let blocks = blocks.into_iter().filter(|(block, _)| block.number > 0).collect();
+        Ok(Self { ledger, log, blocks, open: None, size: 1 })
+    }
+
+    /// Takes the next entry.
+    ///
+    /// # Errors
+    /// [`FinalityError`].
+    pub fn take(&mut self, entry: &Signed<Entry>) -> Result<(), FinalityError> {
+        let height = self.log.size();
+        if self.open.is_none() && self.blocks.front().is_some_and(|(next, _)| next.first == height)
+        {
+            self.open = Some((self.ledger.witnesses().clone(), CompactRange::default()));
+        }
+        self.ledger.apply(entry).map_err(|source| FinalityError::Entry { height, source })?;
+        let leaf = leaf_hash(&encode(entry));
+        self.log.append(leaf, |_, _| ());
+        match &mut self.open {
+            Some((_, batch)) => batch.append(leaf, |_, _| ()),
+            None if matches!(entry.claimed_value().event, Event::Appointed { .. }) => {
+                return Err(FinalityError::Uncovered { height });
+            }
+            None => {}
+        }
+        if self.blocks.front().is_some_and(|(block, _)| block.size <= self.log.size()) {
+            self.close()?;
+        }
+        Ok(())
+    }
+
+    /// Ends the block of which the last entry was just taken.
+    fn close(&mut self) -> Result<(), FinalityError> {
+        let Some((block, note)) = self.blocks.pop_front() else { return Ok(()) };
+        let number = block.number;
+        // It began where another one had not ended.
+        let (before, batch) = self.open.take().ok_or(FinalityError::Differs { number })?;
+        if block != Block::close(&self.ledger, &self.log, &batch, number) {
+            return Err(FinalityError::Differs { number });
+        }
+        for witnesses in needed(&before, self.ledger.witnesses()) {
+            let cosigned = witnesses.cosigned(&note);
+            if !witnesses.are_enough(&cosigned) {
+                let (expected, found) = (witnesses.quorum(), cosigned.len());
+                return Err(FinalityError::NotCosigned { number, expected, found });
+            }
+        }
+        self.size = block.size;
+        Ok(())
+    }
+
+    /// The ledger of all entries taken.
+    ///
+    /// # Errors
+    /// [`FinalityError::Uncovered`] if it names witnesses and they did not cosign the end.
+    pub fn end(self) -> Result<Ledger, FinalityError> {
+        if !self.ledger.witnesses().is_solo() && self.size < self.log.size() {
+            return Err(FinalityError::Uncovered { height: self.log.size() - 1 });
+        }
+        Ok(self.ledger)
+    }
+
+    /// The node that has to have signed the blocks.
+    pub const fn sequencer(&self) -> NodeId {
+        self.ledger.founder()
+    }
+}

@@ -1,0 +1,149 @@
+//! Who makes the ledger's entries final: witnesses, their appointment, and what was proved against the founder.
+
+use super::{AdminError, Api};
+use crate::{
+    shell::{ordering::Halt, orders},
+    wire::Refusal,
+};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use talka_base::{NodeId, Signed};
+use talka_ledger::{
+    Event,
+    note::SignedNote,
+    order::{Appointment, Witnesses},
+};
+
+/// The change is waited for as long as so many entries are, one after the other: half a minute.
+const APPOINTMENT_TRIES: usize = 6;
+
+/// How entries become final.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrderReport {
+    /// The node that orders entries.
+    pub founder: NodeId,
+    /// The nodes whose cosignatures a block needs; none, if the founder's signature is enough.
+    pub witnesses: Vec<WitnessReport>,
+    /// How many of them have to cosign.
+    pub quorum: usize,
+    /// How many of them may be dishonest or dead.
+    pub faulty_max: usize,
+    /// The number of the last block here, if there is one: final, where there are witnesses.
+    pub block: Option<u64>,
+    /// Entries that it covers.
+    pub size: Option<u64>,
+    /// Why nothing is ordered or believed any more, if so.
+    pub halted: Option<String>,
+}
+
+/// One witness.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WitnessReport {
+    /// The node.
+    pub node: NodeId,
+    /// What people call it.
+    pub name: String,
+    /// Whether it is this node or linked with it.
+    pub linked: bool,
+    /// Whether its cosignature is on the last block. One that was late is not, though all is well.
+    pub cosigned: bool,
+}
+
+/// The proof that the founder is dishonest: checkable with its public key alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EvidenceReport {
+    /// The accused.
+    pub founder: NodeId,
+    /// The proof as text; see docs/ledger-format.md.
+    pub evidence: String,
+}
+
+impl Api {
+    /// Who witnesses, and how far the ledger is final.
+    ///
+    /// # Errors
+    /// [`AdminError::Store`].
+    pub async fn ledger_order(&self) -> Result<OrderReport, AdminError> {
+        let desk = self.shared.desk();
+        let last = match self.ledger_checkpoint().await {
+            Ok(last) => Some(last),
+            Err(AdminError::NoCheckpoint) => None,
+            Err(error) => return Err(error),
+        };
+        let note = last.as_ref().and_then(|last| last.checkpoint.parse::<SignedNote>().ok());
+        let witnesses = desk.read(|ledger| ledger.witnesses().clone());
+        let cosigned = note.map(|note| witnesses.cosigned(&note)).unwrap_or_default();
+        let view = self.shared.view.borrow();
+        let report = |node| WitnessReport {
+            node,
+            name: view.name_of(node),
+            linked: self.shared.reaches(node),
+            cosigned: cosigned.contains(&node),
+        };
+        Ok(OrderReport {
+            founder: desk.founder(),
+            quorum: witnesses.quorum(),
+            faulty_max: witnesses.nodes().count() - witnesses.quorum(),
+            witnesses: witnesses.nodes().map(report).collect(),
+            block: last.as_ref().map(|last| last.number),
+            size: last.map(|last| last.size),
+            halted: desk.halted().map(|halt| halt.to_string()),
+        })
+    }
+
+    /// As the founder, has these nodes witness from now on, in place of those before.
+    ///
+    /// # Errors
+    /// [`AdminError::Refused`] if this is not the founder, too few of them are linked to make anything final, or the
+    /// ledger's rules do not let it be.
+    pub async fn appoint(&self, nodes: Vec<NodeId>) -> Result<OrderReport, AdminError> {
+        let shared = &self.shared;
+        let (me, desk) = (shared.me, shared.desk());
+        let refused = |reason: String| Err(AdminError::Refused { reason });
+        let founder = desk.founder();
+        if me != founder {
+            return refused(format!(
+                "only the founder, {founder}, appoints witnesses, and this is {me}"
+            ));
+        }
+        let named: BTreeSet<NodeId> = nodes.into_iter().collect();
+        let linked = named.iter().filter(|node| shared.reaches(**node)).count();
+        let quorum = named.iter().copied().collect::<Witnesses>().quorum();
+        // The change itself needs them; without them the ledger would stand still.
+        if linked < quorum {
+            return refused(format!(
+                "{linked} of these {} nodes are linked now, expected at least {quorum}: without so \
+                 many nothing becomes final",
+                named.len()
+            ));
+        }
+        let appointment: Signed<Appointment> = shared
+            .keys
+            .sign(Appointment { network: desk.network(), witnesses: named.into_iter().collect() });
+        let mut waited = String::new();
+        for _ in 0..APPOINTMENT_TRIES {
+            let event = Event::Appointed { appointment: appointment.clone() };
+            waited = match orders::order(shared, event).await {
+                Ok(_) | Err(Refusal::Duplicate { .. }) => return self.ledger_order().await,
+                // It is signed, and final as soon as enough answer.
+                Err(Refusal::Unreachable { reason }) => reason,
+                Err(refusal) => return refused(orders::describe(&refusal)),
+            };
+        }
+        refused(waited)
+    }
+
+    /// What proves the founder to be dishonest.
+    ///
+    /// # Errors
+    /// [`AdminError::NoEvidence`] if nothing does.
+    pub fn ledger_evidence(&self) -> Result<EvidenceReport, AdminError> {
+        let desk = self.shared.desk();
+        match desk.halted() {
+            Some(Halt::Dishonest(evidence)) => {
+                Ok(EvidenceReport { founder: desk.founder(), evidence: evidence.to_string() })
+            }
+            _ => Err(AdminError::NoEvidence),
+        }
+    }
+}

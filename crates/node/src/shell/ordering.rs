@@ -262,6 +262,9 @@ impl Desk {
             && chain.size() > self.entries_held()
         {
             self.replace(|ledger| *ledger = Arc::clone(chain.ledger()));
+            if let (Some(block), Some(note)) = (chain.block(), order.last_final()) {
+                self.snapshot_if_due(chain.ledger(), block, note)?;
+            }
         }
         for entry in finals.into_iter().flat_map(|batch: Batch| batch.entries) {
             self.answer(entry.claimed_value().event_id, &Ok(entry));
@@ -374,12 +377,14 @@ impl Desk {
         Ok(Some(order))
     }
 
-    /// Who witnessed before the entry at `height`.
+    /// Who witnessed before the entry at `height`, as far as the entries before are here: where they were removed,
+    /// a block is held to those who witness since.
     fn witnesses_before(&self, ledger: &Ledger, height: u64) -> Result<Witnesses, DeskError> {
-        if ledger.appointed_at() < height {
+        let network = ledger.network();
+        if ledger.appointed_at() < height || self.store.first_held(&network)? > 1 {
             return Ok(ledger.witnesses().clone());
         }
-        let mut entries = self.store.entries(&ledger.network());
+        let mut entries = self.store.entries(&network, 0);
         let Some(founding) = entries.next().transpose()? else { return Ok(Witnesses::default()) };
         let mut before = Ledger::begin(&founding)?;
         for entry in entries.take(usize::try_from(height).unwrap_or(usize::MAX).saturating_sub(1)) {

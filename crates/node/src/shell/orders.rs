@@ -2,7 +2,7 @@
 
 use super::{
     Shared,
-    desk::{Desk, DeskError, OrderResult},
+    desk::{DeskError, OrderResult},
     now,
     ordering::{OrderInput, not_final},
 };

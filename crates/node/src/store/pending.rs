@@ -93,7 +93,7 @@ impl Store {
         })
     }
 
-    /// The final block that begins at the height `first`, with its entries.
+    /// The final block that begins at the height `first`, with its entries, unless they were removed.
     ///
     /// # Errors
     /// [`StoreError::Corrupt`] if it was altered on disk.
@@ -103,7 +103,10 @@ impl Store {
             return Ok(None);
         };
         let count = usize::try_from(block.size - block.first).unwrap_or(usize::MAX);
-        let entries = self.entries_from(network, first, count)?;
+        let entries = match self.entries_from(network, first, count) {
+            Err(StoreError::Pruned { .. }) => return Ok(None),
+            entries => entries?,
+        };
         Ok((entries.len() == count).then_some(Batch { note, entries }))
     }
 

@@ -3,7 +3,7 @@
 //! Members train apart for a while and exchange only what they learned, thousands of times less than gradients.
 //! Here stands what that takes and needs no tensor library: [`assign`] says who trains on
 //! what, [`compress`] writes an update in few bytes and reads those of others, [`robust`] and [`outer`] merge them, whole or
-//! in fragments ([`fragment`]).
+//! in fragments ([`fragment`]), and [`round`] is the protocol by which members agree on what is merged.
 //!
 //! Never opens a socket. Merging is floating-point arithmetic on which all members have to agree to the bit, so it
 //! uses only additions, multiplications, divisions, square roots and conversions, which IEEE 754 rounds in one way,
@@ -15,6 +15,7 @@ pub mod fragment;
 pub mod layout;
 pub mod outer;
 pub mod robust;
+pub mod round;
 
 pub use compress::{Compressor, Cut, Feedback, UpdateError};
 pub use fragment::{Fragment, Fragments};

@@ -221,7 +221,8 @@ pub enum Effect {
         /// When to end.
         until: Tick,
     },
-    /// Get an update from one of these nodes, check it, keep it, and give it to whoever asks.
+    /// Get an update from one of these nodes, check it, keep it, and give it to whoever asks. It may be this node's own, which is checked
+    /// like any other.
     Fetch {
         /// Which.
         update: UpdateHash,

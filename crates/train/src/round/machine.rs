@@ -44,10 +44,8 @@ pub struct Rounds {
     /// What turned out to be no update.
     pub(super) bad: BTreeSet<UpdateHash>,
     pub(super) work: Work,
-    /// The last update it offered, or would have.
-    pub(super) offered: Option<(u64, Contribution)>,
-    /// Work that is in no decision and is to be in the next update: since which round, how many samples.
-    pub(super) carried: Option<(u64, u64)>,
+    /// An update that is in no decision and is to be added to the next one, and its round.
+    pub(super) carried: Option<(u64, Contribution)>,
     pub(super) leaving: bool,
     /// When things were last repeated.
     repeated: Option<Tick>,
@@ -113,25 +111,23 @@ impl Rounds {
             missing: BTreeSet::new(),
             bad: BTreeSet::new(),
             work: Work::Idle,
-            offered: None,
             carried: None,
             leaving: false,
             repeated: None,
             unsaid: Vec::new(),
         };
-        let mut unsaid = Vec::new();
-        records.into_iter().for_each(|record| rounds.replay(record, &mut unsaid));
-        unsaid.clear();
-        // Whether the shell heard of it is not known: so it is told again what became of the last one.
-        if let Some((round, contribution)) = rounds.offered {
-            rounds.work = Work::Offered(round, contribution);
-            rounds.settle(&mut unsaid);
+        for record in records {
+            let mut said = Vec::new();
+            rounds.replay(record, &mut said);
+            // Whether the shell heard what became of its last update is not known: so it is told again.
+            if !said.is_empty() {
+                rounds.unsaid = said;
+            }
         }
-        rounds.unsaid = unsaid;
         rounds
     }
 
-    /// As few records as give this machine back: what a shell may keep instead of all before.
+    /// As few records as give this machine back: what a shell may keep instead of all before, once it performed all effects.
     pub fn snapshot(&self) -> Vec<Record> {
         let decided = Record::Decided(self.decided.decision.clone(), self.decided.weights);
         let mut records = vec![Record::Term(self.term, self.voted)];
@@ -140,7 +136,11 @@ impl Rounds {
         records.extend(self.accepted.iter().map(|(term, outcome)| {
             Record::Accepted(*term, outcome.decision.clone(), outcome.weights)
         }));
-        records.extend(self.offered.map(|(round, offer)| Record::Offered(round, offer)));
+        let offered = match self.work {
+            Work::Offered(round, offer) => Some((round, offer)),
+            Work::Idle | Work::Training(_) => self.carried,
+        };
+        records.extend(offered.map(|(round, offer)| Record::Offered(round, offer)));
         records
     }
 
@@ -155,9 +155,11 @@ impl Rounds {
             Record::Decided(decision, weights) => {
                 self.note_decided(Outcome::new(decision, weights), out);
             }
+            Record::Offered(round, contribution) if round < self.next_round() => {
+                self.unmerged(round, contribution, out);
+            }
             Record::Offered(round, contribution) => {
                 self.work = Work::Offered(round, contribution);
-                self.offered = Some((round, contribution));
                 self.carried = None;
             }
             Record::Took(round, weights) => {

@@ -59,19 +59,17 @@ impl Rounds {
         if samples == 0 {
             return;
         }
-        let (since, before) = self.carried.unwrap_or((round, 0));
+        let carried = self.carried.map(|(_, offer)| (offer.since, offer.samples));
+        let (since, before) = carried.unwrap_or((round, 0));
         let samples = samples.saturating_add(before);
         let contribution = Contribution { node: self.me, since, samples, update };
         if self.work == Work::Training(round) && round == self.next_round() {
             self.carried = None;
-            self.have.insert(update);
             self.work = Work::Offered(round, contribution);
-            self.offered = Some((round, contribution));
             out.push(Effect::Persist(Record::Offered(round, contribution)));
             self.repeat_offer(out);
         } else if round < self.next_round() && self.is_fresh(since) {
             // Too late: as if it had been offered and left out.
-            self.offered = Some((round, contribution));
             out.push(Effect::Persist(Record::Offered(round, contribution)));
             self.unmerged(round, contribution, out);
         }
@@ -82,9 +80,14 @@ impl Rounds {
         self.decided.decision.seat(self.me).is_some_and(|seat| seat.merged < since)
     }
 
-    fn unmerged(&mut self, round: u64, contribution: Contribution, out: &mut Vec<Effect>) {
+    pub(super) fn unmerged(
+        &mut self,
+        round: u64,
+        contribution: Contribution,
+        out: &mut Vec<Effect>,
+    ) {
         let outcome = if self.carries() { Outcome::Carried } else { Outcome::Dropped };
-        self.carried = self.carries().then_some((contribution.since, contribution.samples));
+        self.carried = self.carries().then_some((round, contribution));
         out.push(Effect::Settled { round, outcome });
     }
 
@@ -141,7 +144,7 @@ impl Rounds {
     }
 
     /// Says what became of its update, now that its round is decided.
-    pub(super) fn settle(&mut self, out: &mut Vec<Effect>) {
+    fn settle(&mut self, out: &mut Vec<Effect>) {
         let decision = &self.decided.decision;
         if let Work::Offered(round, contribution) = self.work
             && round <= decision.round

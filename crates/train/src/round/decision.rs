@@ -168,7 +168,9 @@ impl Decision {
             before.seats.iter().filter(stays).map(|seat| seat.after(self.round, &self.parts));
         let new = self.seats.iter().filter(|seat| before.seat(seat.node).is_none());
         let fresh = new.map(|seat| Seat { node: seat.node, merged: self.round });
-        (1..=SEATS_MAX).contains(&nodes.len()) && self.seats.iter().copied().eq(kept.chain(fresh))
+        (1..=SEATS_MAX).contains(&self.seats.len())
+            && nodes.len() == self.seats.len()
+            && self.seats.iter().copied().eq(kept.chain(fresh))
     }
 }
 
@@ -177,5 +179,103 @@ impl Seat {
     fn after(&self, round: u64, parts: &[Contribution]) -> Self {
         let merged = parts.iter().any(|part| part.node == self.node);
         Self { merged: if merged { round } else { self.merged }, ..*self }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::round::Late;
+    use proptest::prelude::*;
+    use talka_base::WeightsHash;
+
+    fn terms() -> Terms {
+        Terms {
+            founder: node(0),
+            base: WeightsHash([0; 32]),
+            rounds: 10,
+            seats_min: 1,
+            quota: 10,
+            window_ms: 1000,
+            grace_ms: 1000,
+            late: Late::Carried,
+            recipe: [0; 32],
+        }
+    }
+
+    const fn node(number: u8) -> NodeId {
+        NodeId([number; 32])
+    }
+
+    const fn part(number: u8, since: u64, samples: u64) -> Contribution {
+        Contribution { node: node(number), since, samples, update: UpdateHash([number; 32]) }
+    }
+
+    /// Decision 1 of a job with these seats besides the founder's.
+    fn seated(others: std::ops::Range<u8>) -> Decision {
+        Decision::genesis(&terms()).next(&terms(), Vec::new(), &BTreeSet::new(), others.map(node))
+    }
+
+    /// What of `change` follows from a decision with seats 0, 1 and 2.
+    fn check(change: impl FnOnce(&mut Decision), expected: Option<DecisionError>) {
+        let before = seated(1..3);
+        let parts = vec![part(0, 2, 10), part(2, 2, 1)];
+        let mut next = before.next(&terms(), parts, &[node(1)].into(), [node(7)]);
+        change(&mut next);
+        assert_eq!(before.check_next(&terms(), &next).err(), expected, "{next:?}");
+    }
+
+    #[test]
+    fn only_what_follows_is_accepted() {
+        check(|_| {}, None);
+        check(|next| next.base += 1, Some(DecisionError::Base { expected: 40, found: 41 }));
+        let wrong_part = |number| Some(DecisionError::Part { node: node(number) });
+        check(|next| next.parts.swap(0, 1), wrong_part(0));
+        check(|next| next.parts[0].samples = 0, wrong_part(0));
+        check(|next| next.parts[0].samples = 11, wrong_part(0));
+        check(|next| next.parts[0].since = 3, wrong_part(0));
+        check(|next| next.parts[1].node = node(7), wrong_part(7));
+        // Seat 2 was seated by decision 1, so there is no earlier work of it.
+        check(|next| next.parts[1].since = 1, wrong_part(2));
+        for change in [
+            |next: &mut Decision| next.seats.clear(),
+            |next: &mut Decision| next.seats.swap(0, 1),
+            |next: &mut Decision| next.seats[0].merged = 1,
+            |next: &mut Decision| next.seats.push(next.seats[2]),
+        ] {
+            check(change, Some(DecisionError::Seats));
+        }
+        let mut other = seated(1..3).next(&terms(), Vec::new(), &BTreeSet::new(), []);
+        other.round += 1;
+        assert!(matches!(
+            seated(1..3).check_next(&terms(), &other),
+            Err(DecisionError::Order { expected: 2, found: 3, .. })
+        ));
+    }
+
+    #[test]
+    fn carried_work_counts_for_all_its_rounds_and_no_work_twice() {
+        let first = seated(1..2);
+        let none = BTreeSet::new();
+        let second = first.next(&terms(), vec![part(0, 2, 10)], &none, []);
+        assert!(second.allows(&terms(), &part(1, 2, 20)));
+        assert!(!second.allows(&terms(), &part(1, 2, 21)));
+        assert!(second.allows(&terms(), &part(0, 3, 10)));
+        assert!(!second.allows(&terms(), &part(0, 2, 10)));
+        let third = second.next(&terms(), vec![part(1, 2, 20)], &none, []);
+        assert_eq!(third.seat(node(1)).map(|seat| seat.merged), Some(3));
+    }
+
+    proptest! {
+        #[test]
+        fn two_quorums_share_a_seat(seats in 1u8..9, chosen: u16) {
+            let decision = seated(1..seats);
+            let has = |wanted: bool| move |node: NodeId| (chosen >> node.0[0] & 1 == 1) == wanted;
+            let both = decision.is_quorum(has(true)) && decision.is_quorum(has(false));
+            prop_assert!(!both);
+            // Somebody decides whenever all but the smaller half are there.
+            prop_assert!(decision.is_quorum(has(true)) || decision.is_quorum(has(false)));
+            prop_assert!(decision.is_quorum(|_| true));
+        }
     }
 }

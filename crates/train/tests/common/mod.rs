@@ -3,7 +3,7 @@
 //!
 //! Everything comes from the seed. While it runs, the world checks what must always hold ([`Facts`]).
 
-#![allow(dead_code, reason = "each test uses a part of it")]
+#![allow(dead_code, unused_imports, reason = "each test uses a part of it")]
 
 mod facts;
 mod node;
@@ -63,7 +63,7 @@ pub fn id(number: usize) -> NodeId {
 }
 
 pub fn layout() -> Layout {
-    Layout::new([(16, 16), (1, 20)])
+    Layout::new([(8, 8), (1, 6)])
 }
 
 /// Terms of a job that node 0 submits: rounds of ten seconds.

@@ -26,7 +26,7 @@ struct Target {
     bytes_max: u32,
 }
 
-const TARGETS: [Target; 6] = [
+const TARGETS: [Target; 7] = [
     Target {
         name: "gguf",
         features: &[],
@@ -65,6 +65,14 @@ const TARGETS: [Target; 6] = [
         seeds: &["crates/ledger/golden"],
         words: None,
         hex: None,
+        bytes_max: 1 << 13,
+    },
+    Target {
+        name: "training",
+        features: &["training"],
+        seeds: &[],
+        words: None,
+        hex: Some("crates/train/golden"),
         bytes_max: 1 << 13,
     },
     Target {

@@ -111,6 +111,22 @@ id! {
     ProposalId, 32
 }
 id! {
+    /// A training job: the BLAKE3 digest of its terms' encoding.
+    JobId, 32
+}
+id! {
+    /// What a member learned in a round: the BLAKE3 digest of its update's bytes.
+    UpdateHash, 32
+}
+id! {
+    /// The weights that members share after a round, with the momentum: the BLAKE3 digest of their checkpoint.
+    WeightsHash, 32
+}
+id! {
+    /// What members decided on a round: the BLAKE3 digest of the decision's encoding.
+    DecisionHash, 32
+}
+id! {
     /// One inference request, from reservation to settlement; also names its session. Random.
     RequestId, 16
 }

@@ -23,8 +23,9 @@ pub use codec::{CodecError, Encoded, decode, encode, try_encode};
 pub use fixed::{Factor, log2_millionths};
 pub use hardware::{DeviceKind, Hardware, Scores};
 pub use id::{
-    AdapterId, EntryHash, EventId, EvidenceHash, HardwareId, MemberId, ModelId, NetworkId, NodeId,
-    ProposalId, RequestId, TreeHash, VoucherHash,
+    AdapterId, DecisionHash, EntryHash, EventId, EvidenceHash, HardwareId, JobId, MemberId,
+    ModelId, NetworkId, NodeId, ProposalId, RequestId, TreeHash, UpdateHash, VoucherHash,
+    WeightsHash,
 };
 pub use membership::Membership;
 pub use model::{ModelShape, Precision};

@@ -44,6 +44,12 @@ fn plain(kind: &str) -> &'static str {
         "settled" => "work was paid, and what was left came back",
         "released" => "no answer came of it: what was set aside came back",
         "delivered" => "an answer came from outside, and what was left came back",
+        "expired" => "not used for as long as credits last here",
+        "staked" => "locked as a stake, or back from it",
+        "rewarded" => "work that no request pays for, within the day's budget",
+        "claimed" => "a head had not paid what it signed for",
+        "decided" => "the members decided on a penalty",
+        "epoch" => "work of many sessions was paid, and what was left came back",
         _ => "",
     }
 }

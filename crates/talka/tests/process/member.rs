@@ -17,7 +17,7 @@ fn a_member_locks_a_stake_that_is_kept_until_its_time() {
     let after = node.cli(&["credits", "--json"]).json();
     assert_eq!(after["balance"], before - 1_000_000_000);
     let shown = node.cli(&["member"]).done();
-    assert!(shown.contains("stake 1000 GFT, multiplier 1.100000, locked for"), "{shown}");
+    assert!(shown.contains("stake 1000.000000 GFT, multiplier 1.100000, locked for"), "{shown}");
     assert!(shown.contains("no root key"), "{shown}");
 
     node.cli(&["member", "unstake", "1000"]).refused(3, &["is locked until"]);

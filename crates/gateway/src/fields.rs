@@ -160,6 +160,18 @@ pub fn taken(read: impl FnOnce()) -> std::collections::BTreeSet<String> {
     TAKEN.take()
 }
 
+/// `value` as a type of the node's, which says itself how it is spelled in JSON.
+///
+/// # Errors
+/// [`ApiError`] names `param` and what was expected.
+pub fn typed<T: serde::de::DeserializeOwned>(
+    param: &str,
+    value: Value,
+    expected: &str,
+) -> Result<T, ApiError> {
+    serde_json::from_value(value.clone()).map_err(|_| wrong(param, &value, expected))
+}
+
 /// The error for a value of another type or range, shown back cut to a readable length.
 pub fn wrong(param: &str, found: &Value, expected: &str) -> ApiError {
     ApiError::Value { param: param.into(), found: shown(found), expected: expected.into() }

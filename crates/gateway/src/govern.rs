@@ -2,15 +2,13 @@
 
 use crate::{
     error::ApiError,
-    fields::{Fields, wrong},
+    fields::{Fields, typed},
 };
 use axum::{
     Json, Router,
     extract::{Path, State},
     routing::{get, post},
 };
-use serde::de::DeserializeOwned;
-use serde_json::Value;
 use talka_node::api::{Api, Choice, LedgerPolicy, ProposalOrder, ProposalReport};
 
 /// The calls about decisions.
@@ -37,7 +35,11 @@ pub(crate) fn order(mut body: Fields) -> Result<ProposalOrder, ApiError> {
     let order = ProposalOrder {
         title: body.required("title")?,
         is_emergency: body.optional("is_emergency")?.unwrap_or(false),
-        action: typed(&mut body, "action", "an action: parameters, model, member or slash")?,
+        action: typed(
+            "action",
+            body.required("action")?,
+            "an action: parameters, model, member or slash",
+        )?,
     };
     body.finish()?;
     Ok(order)
@@ -58,24 +60,15 @@ async fn vote(
 }
 
 pub(crate) fn choice(mut body: Fields) -> Result<Choice, ApiError> {
-    let choice = typed(&mut body, "choice", "\"yes\", \"no\" or \"abstain\"")?;
+    let choice = typed("choice", body.required("choice")?, "\"yes\", \"no\" or \"abstain\"")?;
     body.finish()?;
     Ok(choice)
-}
-
-fn typed<T: DeserializeOwned>(
-    body: &mut Fields,
-    name: &str,
-    expected: &str,
-) -> Result<T, ApiError> {
-    let value: Value = body.required(name)?;
-    serde_json::from_value(value.clone()).map_err(|_| wrong(name, &value, expected))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
     use talka_node::api::Action;
 
     fn fields(body: &Value) -> Fields {

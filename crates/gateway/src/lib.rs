@@ -28,6 +28,7 @@ pub mod keys;
 mod listen;
 mod live;
 pub mod login;
+pub mod member;
 pub mod metrics;
 pub mod openai;
 mod openapi;

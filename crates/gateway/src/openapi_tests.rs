@@ -5,7 +5,7 @@ use crate::{
     admin, anthropic,
     error::ApiError,
     fields::{Fields, taken},
-    govern, keys, openai,
+    govern, keys, member, openai,
 };
 use serde_json::json;
 use std::{
@@ -136,6 +136,8 @@ fn fields_of_requests_are_those_that_are_read() {
     let model = json!({"model": "00".repeat(32), "is_allowed": true});
     let proposal = json!({"title": "x", "action": {"model": model}});
     check("ProposalRequest", "", proposal, govern::order);
+    check("StakeRequest", "", json!({"lock": 1}), member::change);
+    check("KeysRequest", "", json!({"root": "00".repeat(32)}), member::order);
     check("VoteRequest", "", json!({"choice": "yes"}), govern::choice);
 
     let with = |body: &Value, name: &str, value: Value| {

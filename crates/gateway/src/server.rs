@@ -12,6 +12,7 @@ use crate::{
     listen::{Limits, listen},
     live::Closing,
     login::{self, Cookie, Login, Logins},
+    member,
     metrics::{self, http::HttpCounts},
     openai, openapi,
     shelf::{self, Pulls, Shelf},
@@ -59,7 +60,7 @@ pub async fn serve(
 ) -> io::Result<()> {
     let calls = openai::routes().merge(anthropic::routes());
     let calls = calls.merge(admin::routes()).merge(keys::routes());
-    let calls = calls.merge(shelf::routes()).merge(govern::routes());
+    let calls = calls.merge(shelf::routes()).merge(govern::routes()).merge(member::routes());
     let calls = calls.merge(health::routes()).merge(metrics::routes());
     let keys = api.keys().clone();
     serve_routes(listener, calls.with_state(api), keys, config, shutdown).await

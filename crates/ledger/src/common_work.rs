@@ -9,13 +9,13 @@ use crate::{
     entry::{Account, Bucket},
     error::LedgerError,
     lots::day_of,
-    profile::{Rating, Task, Worker},
+    profile::{Job, Rating, Task, Worker, neuro::Role},
     rules::{Outcome, Postings, check_field, check_network, member_of},
     share::in_proportion,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use talka_base::{Credits, Encoded, MemberId, NetworkId, NodeId, Signed, Tick};
+use talka_base::{Credits, Encoded, Flops, MemberId, ModelShape, NetworkId, NodeId, Signed, Tick};
 
 /// The most tasks in one report.
 pub const TASKS_MAX: usize = 512;
@@ -93,14 +93,73 @@ fn worth_by_member(
     at: Tick,
     tasks: &[(NodeId, Task)],
 ) -> Result<BTreeMap<MemberId, u128>, LedgerError> {
-    let nodes = u32::try_from(book.nodes.len()).unwrap_or(u32::MAX);
-    let mut worth = BTreeMap::new();
+    let mut sums = BTreeMap::new();
     for (node, task) in tasks {
-        let member = member_of(book, *node)?;
-        let rating = Rating::of(&book.standing(node), at);
-        let stake = book.credits(Account::Member(member, Bucket::Stake));
-        let credits = book.policy.profile.worth(task, &Worker { rating, stake, nodes });
-        *worth.entry(member).or_default() += u128::from(credits.0);
+        let (member, credits) = worth(book, at, *node, task)?;
+        *sums.entry(member).or_default() += u128::from(credits.0);
     }
-    Ok(worth)
+    Ok(sums)
+}
+
+/// What a task of `node` is worth at `at`, before the day's budget bounds it, and to whom.
+pub(crate) fn worth(
+    book: &Book,
+    at: Tick,
+    node: NodeId,
+    task: &Task,
+) -> Result<(MemberId, Credits), LedgerError> {
+    let member = member_of(book, node)?;
+    let worker = Worker {
+        rating: Rating::of(&book.standing(&node), at),
+        stake: book.credits(Account::Member(member, Bucket::Stake)),
+        nodes: u32::try_from(book.nodes.len()).unwrap_or(u32::MAX),
+    };
+    Ok((member, book.policy.profile.worth(task, &worker)))
+}
+
+/// To have been there for so long.
+pub fn availability(seconds: u32) -> Task {
+    let (job, role) = (Job::Availability { seconds }, Role::default());
+    Task { job, role, replicas: None }
+}
+
+/// To have trained a whole model of this shape on `tokens` that were verified, in so many batches.
+///
+/// Forward and backward are three times the work of running it, over sequences as long as its context; rounded down. A
+/// contribution outside the common rounds says how old it was.
+pub fn training(shape: &ModelShape, tokens: u64, batches: u32, stale_seconds: Option<u32>) -> Task {
+    let sequence = shape.flops(shape.span(), 0..shape.context, shape.context);
+    let work = 3 * u128::from(sequence.0) * u128::from(tokens) / u128::from(shape.context.max(1));
+    let work = Flops(u64::try_from(work).unwrap_or(u64::MAX));
+    Task {
+        job: Job::Training { work, batches, layers: shape.layers, stale_seconds },
+        role: Role { embedding: true, head: true, training: true },
+        replicas: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::price::bard;
+
+    #[test]
+    fn training_counts_three_times_the_work_of_running_each_token() {
+        let shape = bard();
+        let Job::Training { work, batches, layers, stale_seconds } =
+            training(&shape, 1_000, 4, None).job
+        else {
+            unreachable!("it is training")
+        };
+        assert_eq!((batches, layers, stale_seconds), (4, shape.layers, None));
+        let sequence = shape.flops(shape.span(), 0..256, 256);
+        assert_eq!(work, Flops(3 * sequence.0 * 1_000 / 256));
+        let parameters = 6 * shape.layer_parameters() + shape.head_parameters();
+        let six_n = 6 * parameters * 1_000;
+        assert!(work.0 > six_n && work.0 < six_n * 12 / 10, "{work:?} beside {six_n}");
+        assert_eq!(
+            training(&shape, u64::MAX, 1, None).job,
+            Job::Training { work: Flops(u64::MAX), batches: 1, layers: 6, stale_seconds: None }
+        );
+    }
 }

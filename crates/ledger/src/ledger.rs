@@ -2,6 +2,7 @@
 
 use crate::{
     book::{Book, Member, NodeRecord, OpenReservation},
+    common_work,
     entry::{Account, Bucket, Entry, Event, Founding, Posting},
     error::{LedgerError, ReplayError},
     forward::OpenForwarding,
@@ -9,6 +10,7 @@ use crate::{
     lots,
     order::Witnesses,
     policy::Policy,
+    profile::Task,
     removal::RemovedNode,
     rules::{self, Outcome},
     share::Breakdown,
@@ -281,6 +283,11 @@ impl Ledger {
         self.book.nodes.iter().map(|(&id, node)| (id, node))
     }
 
+    /// A node of a member.
+    pub fn node(&self, node: &NodeId) -> Option<&NodeRecord> {
+        self.book.nodes.get(node)
+    }
+
     /// The nodes whose cosignatures blocks need; none while the ledger is solo.
     pub const fn witnesses(&self) -> &Witnesses {
         &self.book.witnesses
@@ -385,6 +392,12 @@ impl Ledger {
     /// Whether a member was suspended by the others.
     pub fn is_suspended(&self, member: &MemberId) -> bool {
         self.book.assembly.suspended.contains(member)
+    }
+
+    /// What a task of `node` would be worth at `now` in this economy, whatever is left of the day's budget; nothing for a
+    /// node of nobody here.
+    pub fn worth(&self, node: &NodeId, task: &Task, now: Tick) -> Option<Credits> {
+        common_work::worth(&self.book, now, *node, task).ok().map(|(_, credits)| credits)
     }
 
     /// The number that the next report of common work carries.

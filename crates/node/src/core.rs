@@ -2,6 +2,7 @@
 //! thread. The shell feeds it and performs the [`Effect`]s; tests run many cores side by side.
 
 pub mod assign;
+pub mod attendance;
 pub mod best;
 mod demand;
 pub mod directory;

@@ -16,6 +16,7 @@ pub(crate) mod admission;
 pub(crate) mod answer;
 pub(crate) mod bench;
 mod blocks;
+mod common_work;
 pub(crate) mod count;
 pub(crate) mod desk;
 pub(crate) mod embed;

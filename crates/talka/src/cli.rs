@@ -3,11 +3,13 @@
 mod govern;
 mod keys;
 mod listen;
+mod member;
 mod terminal;
 
 pub use govern::{GovernAction, GovernArgs, ProposeArgs, ProposedAction};
 pub use keys::{KeysAction, KeysAddArgs, KeysArgs};
 pub use listen::ListenArgs;
+pub use member::{MemberAction, MemberArgs, Signing};
 pub use terminal::{CompletionsArgs, ManArgs, ServiceAction, ServiceArgs, TopArgs};
 
 use crate::{
@@ -78,6 +80,9 @@ pub enum Command {
     /// Proposes, votes on and shows what members decide together
     #[command(after_help = "Example: talka govern vote 5f0c yes")]
     Govern(GovernArgs),
+    /// Stakes credits, and says which keys act for this node's member
+    #[command(after_help = "Example: talka member stake 1000 --days 90")]
+    Member(MemberArgs),
     /// Prints a fresh link that lets a browser in, good once and for minutes
     #[command(after_help = "Example: talka login")]
     Login(NodeAt),

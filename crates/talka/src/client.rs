@@ -24,11 +24,11 @@ use std::{io::Write, path::Path, time::Duration};
 use talka_node::{
     api::{
         BalanceProofReport, CheckpointReport, Choice, ConsistencyReport, CreditsReport,
-        EntryReport, EvidenceReport, InviteOptions, InviteReport, JoinReport, LedgerPolicy,
-        ModelReport, OrderReport, PeerReport, ProofReport, ProposalOrder, ProposalReport,
-        PruneReport, RouteReport, Status, VerifyReport,
+        EntryReport, EvidenceReport, InviteOptions, InviteReport, JoinReport, KeysOrder,
+        LedgerPolicy, ModelReport, OrderReport, OwnMember, PeerReport, ProofReport, ProposalOrder,
+        ProposalReport, PruneReport, RouteReport, Status, VerifyReport,
     },
-    base::{MemberId, NodeId, ProposalId},
+    base::{Credits, MemberId, NodeId, ProposalId},
 };
 
 /// A node on this network accepts a connection at once or not at all; three retransmissions of a
@@ -259,6 +259,27 @@ impl Client {
     ) -> Result<ProposalReport, ClientError> {
         let body = serde_json::json!({ "choice": choice });
         self.post(&format!("/api/proposals/{proposal}/votes"), &body).await
+    }
+
+    /// The member of the node.
+    pub async fn member(&self) -> Result<OwnMember, ClientError> {
+        self.get("/api/member").await
+    }
+
+    /// Locks credits of its member.
+    pub async fn lock_stake(&self, lock: Credits, days: u16) -> Result<OwnMember, ClientError> {
+        let body = serde_json::json!({ "lock": lock, "days": days });
+        self.post("/api/member/stake", &body).await
+    }
+
+    /// Has credits of its member back.
+    pub async fn unlock_stake(&self, unlock: Credits) -> Result<OwnMember, ClientError> {
+        self.post("/api/member/stake", &serde_json::json!({ "unlock": unlock })).await
+    }
+
+    /// Changes the keys of a member.
+    pub async fn change_keys(&self, order: &KeysOrder) -> Result<OwnMember, ClientError> {
+        self.post("/api/member/keys", order).await
     }
 
     /// A fresh invitation.

@@ -12,6 +12,7 @@ mod keys;
 mod ledger;
 mod login;
 mod man;
+mod member;
 mod models;
 mod peers;
 mod requests;
@@ -39,6 +40,7 @@ pub async fn run(command: Command) -> anyhow::Result<Exit> {
         Command::Status(at) => status::run(at).await,
         Command::Credits(args) => credits::run(args).await,
         Command::Govern(args) => govern::run(args).await,
+        Command::Member(args) => member::run(args).await,
         Command::Keys(args) => keys::run(args).await,
         Command::Ledger(args) => ledger::run(args).await,
         Command::Login(at) => login::run(at).await,

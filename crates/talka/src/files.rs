@@ -120,10 +120,23 @@ pub fn write_invitation(path: &Path, invite: &str) -> Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).with_context(failed)?,
         _ => {}
     }
+    write_new(path, invite).with_context(failed)
+}
+
+/// Leaves the secret of a key in a new file for its owner alone.
+///
+/// # Errors
+/// If it is there already, or cannot be written.
+pub fn write_secret(path: &Path, secret: &str) -> Result<()> {
+    write_new(path, secret).with_context(|| {
+        format!("cannot write the key to {}: the file must be a new one", path.display())
+    })
+}
+
+fn write_new(path: &Path, line: &str) -> io::Result<()> {
     let mut options = fs::OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(path).with_context(failed)?;
-    writeln!(file, "{invite}").with_context(failed)
+    writeln!(options.open(path)?, "{line}")
 }

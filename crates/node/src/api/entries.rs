@@ -8,8 +8,8 @@ use talka_base::{
     Amount, EntryHash, Flops, ModelId, ModelShape, NodeId, Receipt, RequestId, Signed, Tick,
 };
 use talka_ledger::{
-    Account, Breakdown, Entry, Event, Forwarding, Part, Policy, Posting, Reservation, Settlement,
-    Tariff, standing::Finding,
+    Account, Breakdown, Entry, Event, Forwarding, Part, Policy, Posting, Profile, Reservation,
+    Settlement, Tariff, standing::Finding,
 };
 
 /// What entries are explained by.
@@ -76,6 +76,7 @@ impl Reader<'_> {
             layers: paper.shape.layers,
             flops: flops(&paper.shape, positions, paper.max_new_tokens),
             per_mille: self.policy.precision_per_mille.of(paper.shape.precision),
+            per_million_tokens: self.policy.profile.per_million_tokens(),
         }
     }
 
@@ -83,16 +84,24 @@ impl Reader<'_> {
         let receipts = paper.receipts.iter().map(Signed::claimed_value);
         let shape = receipts.clone().next().and_then(|receipt| (self.shape_of)(receipt.model));
         let shape_for = |receipt: &Receipt| shape.filter(|s| receipt.span.end() <= s.layers);
+        // Only what this economy shares by is a reason.
+        let (by_multiplier, by_reliability) = match self.policy.profile {
+            Profile::Coop(_) | Profile::Gft => (true, true),
+            Profile::Fei(_) => (false, true),
+            Profile::Neuro(_) | Profile::Tokenless => (false, false),
+        };
+        let per_million_tokens = self.policy.profile.per_million_tokens();
         let work = receipts.enumerate().map(|(place, receipt)| {
             let part: Option<&Part> = breakdown.and_then(|breakdown| breakdown.parts.get(place));
+            let rating = part.map(|part| part.rating);
             let by_shape = || shape_for(receipt).map(|shape| receipt.flops(&shape));
             WorkReport {
                 node: receipt.node,
                 name: (self.name_of)(receipt.node),
                 span: receipt.span,
                 flops: part.map(|part| part.flops).or_else(by_shape),
-                multiplier: part.map(|part| part.rating.multiplier),
-                reliability: part.map(|part| part.rating.reliability),
+                multiplier: rating.filter(|_| by_multiplier).map(|rating| rating.multiplier),
+                reliability: rating.filter(|_| by_reliability).map(|rating| rating.reliability),
             }
         });
         let precision = breakdown.map(|b| b.precision).or(shape.map(|shape| shape.precision));
@@ -103,7 +112,10 @@ impl Reader<'_> {
             work: work.collect(),
             flops: breakdown.map(|breakdown| breakdown.flops).or_else(by_shape),
             precision,
-            per_mille: precision.map(|p| self.policy.precision_per_mille.of(p)),
+            per_mille: precision
+                .filter(|_| per_million_tokens.is_none())
+                .map(|precision| self.policy.precision_per_mille.of(precision)),
+            per_million_tokens,
         }
     }
 

@@ -125,7 +125,8 @@ impl Api {
         self.proposal(proposal).await
     }
 
-    async fn order(&self, event: Event) -> Result<(), AdminError> {
+    /// Has the ledger take `event`.
+    pub(super) async fn order(&self, event: Event) -> Result<(), AdminError> {
         let refused = |refusal| AdminError::Order { reason: describe(&refusal) };
         order(&self.shared, event).await.map(|_| ()).map_err(refused)
     }

@@ -581,7 +581,7 @@ pub struct PostingReport {
 }
 
 /// The numbers behind the amounts of an entry. A price in µGFT is FLOPs times `per_mille`, divided by a million and
-/// rounded up.
+/// rounded up; or, where the economy sells tokens, their number times `per_million_tokens`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "of", rename_all = "snake_case")]
 pub enum Basis {
@@ -597,6 +597,9 @@ pub enum Basis {
         flops: Flops,
         /// The factor for the precision of the weights.
         per_mille: u32,
+        /// What a million tokens cost, where they and not FLOPs have a price.
+        #[serde(default)]
+        per_million_tokens: Option<Credits>,
     },
     /// Paid: what the stages signed for, each member's part in proportion to its work.
     Work {
@@ -612,6 +615,9 @@ pub enum Basis {
         precision: Option<Precision>,
         /// ...and its factor.
         per_mille: Option<u32>,
+        /// What a million tokens cost, where they and not FLOPs have a price.
+        #[serde(default)]
+        per_million_tokens: Option<Credits>,
     },
     /// Held for an answer from outside the network.
     Tariff {

@@ -1,7 +1,7 @@
 //! The task that owns the [`Core`]: feeds it what happens and performs what it decides.
 
 use super::{
-    Shared,
+    Shared, common_work,
     desk::{Desk, Followed},
     fetch, join, links,
     meter::try_out,
@@ -15,6 +15,7 @@ use super::{
 use crate::{
     core::{
         Core, Effect, HEARTBEAT_MS, Input, OwnModel,
+        attendance::Attendance,
         directory::Speed,
         faults::Fault,
         measures::Sample,
@@ -197,6 +198,7 @@ pub(crate) async fn run(shared: Arc<Shared>, mut hub: Hub, mut inputs: mpsc::Rec
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut caught_up_at = Tick(0);
+    let mut attendance = Attendance::default();
     let mut count = 0_u64;
     loop {
         let input = tokio::select! {
@@ -219,6 +221,7 @@ pub(crate) async fn run(shared: Arc<Shared>, mut hub: Hub, mut inputs: mpsc::Rec
                 if count.is_multiple_of(TICKS_PER_SWEEP) {
                     shared.stages.send(Job::Tick);
                     orders::sweep(&shared);
+                    common_work::look(&shared, &mut attendance);
                     checkpoint(&shared, None);
                 }
                 if count.is_multiple_of(TICKS_PER_ASKING) {

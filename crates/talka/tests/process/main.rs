@@ -22,6 +22,7 @@ mod harness;
 mod hub;
 mod keys;
 mod live;
+mod member;
 mod models;
 mod ops;
 mod owner;

@@ -3,23 +3,43 @@
 use crate::quantity::show_count;
 use talka_node::{
     api::{Basis, EntryReport, WorkReport},
-    base::{Factor, Flops, Precision},
+    base::{Credits, Factor, Flops, Precision},
 };
 
 /// Why `entry` is there.
 pub fn why(entry: &EntryReport) -> String {
     let Some(basis) = &entry.basis else { return plain(&entry.kind).into() };
     match basis {
-        Basis::Quote { prompt_tokens, max_new_tokens, layers, flops, per_mille } => format!(
-            "the most it can cost: {prompt_tokens} + {max_new_tokens} tokens through {layers} layers, \
-             {} × {}",
-            flop(*flops),
-            thousandths(*per_mille)
-        ),
-        Basis::Work { positions, work, flops, precision, per_mille, .. } => {
-            let cost = cost(*positions, *flops, *precision, *per_mille);
-            let parts = work.iter().map(|part| part_of(part, work));
-            format!("{cost}; {}", parts.collect::<Vec<_>>().join("; "))
+        Basis::Quote {
+            prompt_tokens,
+            max_new_tokens,
+            layers,
+            flops,
+            per_mille,
+            per_million_tokens,
+        } => {
+            let tokens = format!("{prompt_tokens} + {max_new_tokens} tokens");
+            let price = match per_million_tokens {
+                Some(credits) => format!("{tokens} at {credits} a million"),
+                None => format!(
+                    "{tokens} through {layers} layers, {} × {}",
+                    flop(*flops),
+                    thousandths(*per_mille)
+                ),
+            };
+            format!("the most it can cost: {price}")
+        }
+        Basis::Work {
+            positions, work, flops, precision, per_mille, per_million_tokens, ..
+        } => {
+            let cost = match per_million_tokens {
+                Some(credits) => format!("{positions} tokens at {credits} a million"),
+                None => cost(*positions, *flops, *precision, *per_mille),
+            };
+            let mints = entry.postings.iter().any(|posting| posting.account == "mint");
+            let parts = work.iter().map(|part| part_of(part, work, mints));
+            let reasons: Vec<_> = [cost].into_iter().chain(parts).chain(beside(entry)).collect();
+            reasons.join("; ")
         }
         Basis::Tariff {
             prompt_tokens,
@@ -37,6 +57,19 @@ pub fn why(entry: &EntryReport) -> String {
     }
 }
 
+/// What neither a payer nor a worker has of it.
+fn beside(entry: &EntryReport) -> impl Iterator<Item = String> {
+    entry.postings.iter().filter_map(|posting| {
+        let what = match posting.account.as_str() {
+            "mint" => "created",
+            "burn" => "burned",
+            "treasury" => "for the common purse",
+            _ => return None,
+        };
+        Some(format!("{} {what}", Credits(posting.change.unsigned_abs())))
+    })
+}
+
 /// What needs no numbers.
 fn plain(kind: &str) -> &'static str {
     match kind {
@@ -44,6 +77,12 @@ fn plain(kind: &str) -> &'static str {
         "settled" => "work was paid, and what was left came back",
         "released" => "no answer came of it: what was set aside came back",
         "delivered" => "an answer came from outside, and what was left came back",
+        "expired" => "not used for as long as credits last here",
+        "staked" => "locked as a stake, or back from it",
+        "rewarded" => "work that no request pays for, within the day's budget",
+        "claimed" => "a head had not paid what it signed for",
+        "decided" => "the members decided on a penalty",
+        "epoch" => "work of many sessions was paid, and what was left came back",
         _ => "",
     }
 }
@@ -66,11 +105,15 @@ fn cost(
     text
 }
 
-/// `kitchen 4..10, 37.5 %, multiplier 1.325, reliability 0.98`
-fn part_of(part: &WorkReport, all: &[WorkReport]) -> String {
+/// `kitchen 4..10, 37.5 %, multiplier 1.325, reliability 0.98`; where work creates credits, its FLOPs in the place of
+/// its part.
+fn part_of(part: &WorkReport, all: &[WorkReport], mints: bool) -> String {
     let mut text = format!("{} {}", part.name, part.span);
+    if let Some(own) = part.flops.filter(|_| mints) {
+        text += &format!(", {}", flop(own));
+    }
     let total: Option<u64> = all.iter().map(|part| part.flops.map(|flops| flops.0)).sum();
-    if let (Some(Flops(own)), Some(total @ 1..)) = (part.flops, total) {
+    if let (false, Some(Flops(own)), Some(total @ 1..)) = (mints, part.flops, total) {
         let tenths = (u128::from(own) * 1_000 + u128::from(total) / 2) / u128::from(total);
         text += &format!(", {}.{} %", tenths / 10, tenths % 10);
     }
@@ -109,8 +152,13 @@ mod tests {
     use serde_json::{Value, json};
 
     fn check(kind: &str, basis: Option<Value>, expected: &str) {
+        check_with(kind, json!([]), basis, expected);
+    }
+
+    fn check_with(kind: &str, postings: Value, basis: Option<Value>, expected: &str) {
         let mut entry = json!({
-            "height": 7, "at": 0, "hash": "11".repeat(32), "kind": kind, "request": null, "postings": [],
+            "height": 7, "at": 0, "hash": "11".repeat(32), "kind": kind, "request": null,
+            "postings": postings,
         });
         if let Some(basis) = basis {
             entry["basis"] = basis;
@@ -143,6 +191,38 @@ mod tests {
             "work": [{ "node": "22".repeat(32), "name": "attic", "span": [0, 4], "flops": null }],
         });
         check("settled", Some(unknown), "3 tokens; attic 0..4");
+    }
+
+    #[test]
+    fn what_another_economy_creates_burns_or_keeps_is_explained() {
+        let work = |basis: Value, part: Value| {
+            let mut work = json!({
+                "of": "work", "positions": 412, "logits": 400, "flops": 412_u64 * 2_480_000_000,
+                "precision": "bf16", "per_mille": 500,
+            });
+            let mut only = json!({ "node": "22".repeat(32), "name": "attic", "span": [0, 16], "flops": 13_250_000_000_u64 });
+            for (to, more) in [(&mut work, basis), (&mut only, part)] {
+                let more = more.as_object().expect("an object").clone();
+                to.as_object_mut().expect("an object").extend(more);
+            }
+            work["work"] = json!([only]);
+            Some(work)
+        };
+        let moved = |account: &str, change: i64| json!({"account": account, "bucket": null, "change": change});
+        check_with(
+            "settled",
+            json!([moved("mint", -17_556_250), moved("burn", 510_880_000)]),
+            work(json!({}), json!({"multiplier": 13_250, "reliability": 10_000})),
+            "412 tokens × 2.48 GFLOP × bf16 0.5; attic 0..16, 13.2 GFLOP, multiplier 1.325, \
+             reliability 1; 17.556250 GFT created; 510.880000 GFT burned",
+        );
+        check_with(
+            "settled",
+            json!([moved("burn", 20), moved("treasury", 0)]),
+            work(json!({"per_mille": null, "per_million_tokens": 1_000_000}), json!({})),
+            "412 tokens at 1.000000 GFT a million; attic 0..16, 100.0 %; 0.000020 GFT burned; \
+             0.000000 GFT for the common purse",
+        );
     }
 
     #[test]

@@ -465,7 +465,8 @@ impl Api {
         let shared = Arc::clone(&self.shared);
         let verified = tokio::task::spawn_blocking(move || replay(&shared)).await;
         let (since, report) = verified.expect("verifying does not panic")?;
-        let balances = self.shared.desk().read(sum_of_balances);
+        let look = |ledger: &Ledger| (sum_of_balances(ledger), ledger.witnesses().nodes().count());
+        let (balances, witnesses) = self.shared.desk().read(look);
         Ok(VerifyReport {
             network: report.network,
             since,

@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use std::sync::LazyLock;
 
 /// The parts: the first one is the frame, the others add paths and schemas.
-const PARTS: [&str; 12] = [
+const PARTS: [&str; 13] = [
     include_str!("../openapi/head.json"),
     include_str!("../openapi/shapes.json"),
     include_str!("../openapi/chat.json"),
@@ -25,6 +25,7 @@ const PARTS: [&str; 12] = [
     include_str!("../openapi/keys.json"),
     include_str!("../openapi/dashboard.json"),
     include_str!("../openapi/govern.json"),
+    include_str!("../openapi/training.json"),
     include_str!("../openapi/watching.json"),
 ];
 

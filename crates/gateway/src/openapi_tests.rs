@@ -5,7 +5,7 @@ use crate::{
     admin, anthropic,
     error::ApiError,
     fields::{Fields, taken},
-    govern, keys, openai,
+    govern, keys, openai, training,
 };
 use serde_json::json;
 use std::{
@@ -135,6 +135,9 @@ fn fields_of_requests_are_those_that_are_read() {
     let proposal = json!({"title": "x", "action": {"model": model}});
     check("ProposalRequest", "", proposal, govern::order);
     check("VoteRequest", "", json!({"choice": "yes"}), govern::choice);
+    check("TrainRequest", "", json!({"job": {}}), training::job);
+    check("RunRequest", "", json!({"run": "x"}), training::run);
+    check("PromoteRequest", "", json!({"run": "x"}), training::version);
 
     let with = |body: &Value, name: &str, value: Value| {
         let mut body = body.clone();

@@ -11,6 +11,7 @@ mod proofs;
 mod routes;
 mod settings;
 mod standing;
+mod training;
 mod types;
 
 pub use crate::core::keys::{
@@ -31,6 +32,7 @@ pub use routes::*;
 pub use settings::*;
 pub use standing::StandingReport;
 pub(crate) use standing::decimal;
+pub use training::*;
 pub use types::*;
 
 use crate::shell::{

@@ -41,4 +41,5 @@ mod survive;
 mod terminal;
 mod together;
 mod tools;
+mod train;
 mod upstream;

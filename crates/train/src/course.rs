@@ -6,8 +6,8 @@
 //! Reads no clock and never decides when a checkpoint is due: whoever drives it does.
 
 use crate::{
-    Batch, Checkpoint, CheckpointError, FileError, Job, Parameters, StepReport, TextTokenizer, TrainConfig,
-    TrainError, Trainer, WeightWidth, WeightsError,
+    Batch, Checkpoint, CheckpointError, FileError, Job, Parameters, StepReport, TextTokenizer,
+    TrainConfig, TrainError, Trainer, WeightWidth, WeightsError,
     data::{DataError, TextSource, TokenSplit, Windows, tokenize, validation_batches},
     files,
     job::TokenizerPlan,
@@ -316,7 +316,8 @@ mod tests {
     use serde_json::json;
     use talka_engine::kernels::ThreadPool;
 
-    const TEXT: &str = "To be, or not to be, that is the question: whether 'tis nobler in the mind to suffer. ";
+    const TEXT: &str =
+        "To be, or not to be, that is the question: whether 'tis nobler in the mind to suffer. ";
 
     /// A job on a file of so many repetitions of [`TEXT`].
     fn job(folder: &Path, kind: &str, repetitions: usize) -> Job {
@@ -399,9 +400,13 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let mut job = job(folder.path(), "characters", 20);
         let survey = Survey::of(&job).expect("good data");
-        assert_eq!((survey.data_bytes, survey.tokens), (20 * TEXT.len() as u64, 20 * TEXT.len() as u64));
+        assert_eq!(
+            (survey.data_bytes, survey.tokens),
+            (20 * TEXT.len() as u64, 20 * TEXT.len() as u64)
+        );
         assert_eq!(survey.steps(&job), 8);
-        let mut trial = Trial::new(&job, survey.vocab, Kernels::detect(ThreadPool::new(1))).expect("a model");
+        let mut trial =
+            Trial::new(&job, survey.vocab, Kernels::detect(ThreadPool::new(1))).expect("a model");
         assert_eq!(trial.step().expect("a step"), 16);
         job.data.sources = vec![TextSource::Text { path: folder.path().join("missing") }];
         let message = Survey::of(&job).expect_err("no file").to_string();

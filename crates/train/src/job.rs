@@ -12,7 +12,8 @@ mod file;
 mod time;
 
 pub use file::{
-    DataFile, HardwareFile, JobFile, JobFormat, ModelFile, ScheduleFile, TokenizerFile, TrainingFile,
+    DataFile, HardwareFile, JobFile, JobFormat, ModelFile, ScheduleFile, TokenizerFile,
+    TrainingFile,
 };
 
 use crate::{
@@ -228,7 +229,11 @@ impl TryFrom<JobFile> for Job {
     fn try_from(file: JobFile) -> Result<Self, JobError> {
         let name = name(file.task_id)?;
         if let Some(found) = file.task_type.filter(|kind| kind != "foundation") {
-            return Err(value("task_type", found, "\"foundation\": models are trained from scratch"));
+            return Err(value(
+                "task_type",
+                found,
+                "\"foundation\": models are trained from scratch",
+            ));
         }
         let (tokenizer, vocab) = tokenizer(file.tokenizer)?;
         let shape = shape(file.model_specification, vocab)?;
@@ -241,7 +246,8 @@ impl TryFrom<JobFile> for Job {
             None => None,
             rows => Some(whole("training_config.rows_at_once", rows, 1, batch)? as usize),
         };
-        let checkpoint_every = every("training_config.checkpoint_every", training.checkpoint_every)?;
+        let checkpoint_every =
+            every("training_config.checkpoint_every", training.checkpoint_every)?;
         let validate_every = every("training_config.validate_every", training.validate_every)?;
         let hardware = file.hardware_requirements;
         let job = Self {
@@ -307,10 +313,18 @@ fn tokenizer(file: TokenizerFile) -> Result<(TokenizerPlan, u32), JobError> {
             return Err(value("tokenizer.file", path.display(), "nothing beside this kind"));
         }
         (Some("characters"), Some(size), None) => {
-            return Err(value("tokenizer.size", size, "nothing: data have the characters they have"));
+            return Err(value(
+                "tokenizer.size",
+                size,
+                "nothing: data have the characters they have",
+            ));
         }
         (None | Some("file"), Some(size), Some(_)) => {
-            return Err(value("tokenizer.size", size, "nothing beside tokenizer.file, which has its own"));
+            return Err(value(
+                "tokenizer.size",
+                size,
+                "nothing beside tokenizer.file, which has its own",
+            ));
         }
         (Some("file"), _, None) => {
             let expected = "the path of a tokenizer.json";
@@ -325,19 +339,24 @@ fn tokenizer(file: TokenizerFile) -> Result<(TokenizerPlan, u32), JobError> {
 
 fn shape(file: ModelFile, vocab: u32) -> Result<ModelConfig, JobError> {
     let named = |field: &str| format!("model_specification.{field}");
-    if let Some(found) = file.architecture.filter(|known| !["neurollm", "llama"].contains(&known.as_str())) {
+    if let Some(found) =
+        file.architecture.filter(|known| !["neurollm", "llama"].contains(&known.as_str()))
+    {
         return Err(value(&named("architecture"), format!("{found:?}"), "neurollm"));
     }
-    let dimensions =
-        [file.hidden, file.layers, file.heads, file.kv_heads, file.ffn, file.context];
+    let dimensions = [file.hidden, file.layers, file.heads, file.kv_heads, file.ffn, file.context];
     let mut shape = match file.size.as_deref() {
         None if dimensions.iter().all(Option::is_none) => {
-            let expected = "bootstrap, early, growth or mature, or hidden, layers, heads, ffn and context";
+            let expected =
+                "bootstrap, early, growth or mature, or hidden, layers, heads, ffn and context";
             return Err(JobError::Missing { field: "model_specification.size", expected });
         }
         None => {
             let needed = |field, given: Option<u32>| {
-                given.ok_or(JobError::Missing { field, expected: "a whole number, for no size is named" })
+                given.ok_or(JobError::Missing {
+                    field,
+                    expected: "a whole number, for no size is named",
+                })
             };
             let heads = needed("model_specification.heads", file.heads)?;
             ModelConfig {
@@ -388,7 +407,8 @@ fn config(error: ConfigError) -> JobError {
 
 fn data(file: DataFile) -> Result<DataPlan, JobError> {
     let expected = "the paths of one or more files";
-    let files = file.files.ok_or(JobError::Missing { field: "data_requirements.files", expected })?;
+    let files =
+        file.files.ok_or(JobError::Missing { field: "data_requirements.files", expected })?;
     if !(1..=FILES_MAX).contains(&files.len()) {
         let expected = format!("1 to {FILES_MAX} paths");
         return Err(value("data_requirements.files", format!("{} paths", files.len()), expected));

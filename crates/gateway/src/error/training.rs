@@ -26,7 +26,9 @@ pub(super) fn row_of(error: &TrainingError) -> Row {
 pub(super) fn param(error: &TrainingError) -> Option<&str> {
     match error {
         TrainingError::Job(JobError::Missing { field, .. }) => Some(field),
-        TrainingError::Job(JobError::Field { field, .. } | JobError::Value { field, .. }) => Some(field),
+        TrainingError::Job(JobError::Field { field, .. } | JobError::Value { field, .. }) => {
+            Some(field)
+        }
         TrainingError::NoRun { .. } => Some("run"),
         TrainingError::NoVersion { .. } => Some("step"),
         _ => None,

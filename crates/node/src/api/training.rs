@@ -160,7 +160,9 @@ pub enum TrainingError {
     )]
     Memory { needed: u64, free: u64 },
     /// One job at a time.
-    #[error("{running} is trained now, and a node trains one job at a time: wait for its end, or stop it")]
+    #[error(
+        "{running} is trained now, and a node trains one job at a time: wait for its end, or stop it"
+    )]
     Busy { running: String },
     /// Another job has the name.
     #[error("another job is called {name} here: choose another task_id")]

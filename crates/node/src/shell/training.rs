@@ -11,9 +11,7 @@ mod serving;
 pub(super) use serving::promoted;
 
 use super::{Shared, models::Models, now};
-use crate::api::{
-    Api, EstimateReport, RunDetail, RunPoint, RunReport, RunState, TrainingError,
-};
+use crate::api::{Api, EstimateReport, RunDetail, RunPoint, RunReport, RunState, TrainingError};
 use folder::{RunFile, RunFolder};
 use serde_json::Value;
 use serving::Serving;
@@ -111,7 +109,9 @@ impl Training {
         self.lock().values().for_each(|run| run.halted.store(true, Ordering::Relaxed));
         let thread = self.lock_thread().take();
         let began = Instant::now();
-        while thread.as_ref().is_some_and(|thread| !thread.is_finished()) && began.elapsed() < HALTING_MAX {
+        while thread.as_ref().is_some_and(|thread| !thread.is_finished())
+            && began.elapsed() < HALTING_MAX
+        {
             thread::sleep(Duration::from_millis(5));
         }
     }
@@ -166,7 +166,9 @@ impl Training {
     /// Whether `job` may be begun, or be gone on with.
     fn check(&self, job: &Job) -> Result<(), TrainingError> {
         let runs = self.lock();
-        if let Some(other) = runs.values().find(|run| run.state().is_under_way() && run.name != job.name) {
+        if let Some(other) =
+            runs.values().find(|run| run.state().is_under_way() && run.name != job.name)
+        {
             return Err(TrainingError::Busy { running: other.name.clone() });
         }
         match runs.get(&job.name) {
@@ -325,7 +327,8 @@ fn read(document: Value) -> Result<(Job, JobFile), TrainingError> {
     for (at, source) in job.data.sources.iter().enumerate() {
         if !source.path().is_absolute() {
             let field = format!("data_requirements.files[{at}]");
-            let (found, expected) = (source.path().display().to_string(), "a path from the root".into());
+            let (found, expected) =
+                (source.path().display().to_string(), "a path from the root".into());
             return Err(JobError::Value { field, found, expected }.into());
         }
     }

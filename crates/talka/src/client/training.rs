@@ -31,7 +31,11 @@ impl Client {
     }
 
     /// Serves a version.
-    pub async fn train_promote(&self, run: &str, step: Option<u64>) -> Result<RunReport, ClientError> {
+    pub async fn train_promote(
+        &self,
+        run: &str,
+        step: Option<u64>,
+    ) -> Result<RunReport, ClientError> {
         self.post("/api/training/promote", &json!({ "run": run, "step": step })).await
     }
 

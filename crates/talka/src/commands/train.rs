@@ -12,7 +12,10 @@ use crate::{
 use anyhow::{Context, Result};
 use follow::Line;
 use serde::Serialize;
-use std::{fs, path::{Path, absolute}};
+use std::{
+    fs,
+    path::{Path, absolute},
+};
 use talka_node::api::{EstimateReport, JobFile, JobFormat, RunPoint, RunReport, RunState};
 
 pub async fn run(args: TrainArgs) -> Result<Exit> {
@@ -30,7 +33,9 @@ pub async fn run(args: TrainArgs) -> Result<Exit> {
         TrainAction::Stop { job } => {
             let run = client.train_stop(&job).await?;
             let next = "it keeps what it reached; `talka train FILE` goes on with it";
-            told(&args.at, &run, || Ok(output::line(format!("{job} stops at step {}: {next}", run.step))?))
+            told(&args.at, &run, || {
+                Ok(output::line(format!("{job} stops at step {}: {next}", run.step))?)
+            })
         }
         TrainAction::Logs { job, last } => {
             let detail = client.training_run(&job).await?;
@@ -58,7 +63,11 @@ fn told<T: Serialize + ?Sized>(
     document: &T,
     show: impl FnOnce() -> Result<()>,
 ) -> Result<Exit> {
-    if at.json { output::json(document)? } else { show()? }
+    if at.json {
+        output::json(document)?
+    } else {
+        show()?
+    }
     Ok(Exit::Done)
 }
 
@@ -149,7 +158,9 @@ fn served(at: &NodeAt, run: &RunReport) -> Result<Exit> {
     told(at, run, || {
         let step = run.serving.unwrap_or_default();
         let name = &run.name;
-        Ok(output::line(format!("{name} is the version of step {step} now: talka run --model {name} ..."))?)
+        Ok(output::line(format!(
+            "{name} is the version of step {step} now: talka run --model {name} ..."
+        ))?)
     })
 }
 
@@ -168,10 +179,24 @@ fn logs(points: &[RunPoint]) -> Result<()> {
 
 fn show_estimate(estimate: &EstimateReport) -> Result<()> {
     let lines = [
-        ("model", format!("{} parameters, {} tokens of vocabulary", show_count(estimate.parameters), estimate.vocab)),
+        (
+            "model",
+            format!(
+                "{} parameters, {} tokens of vocabulary",
+                show_count(estimate.parameters),
+                estimate.vocab
+            ),
+        ),
         ("training", format!("{} steps, {} tokens", estimate.steps, show_count(estimate.tokens))),
         ("time", format!("{} at {}", show_ms(estimate.total_ms), pace(estimate.tokens_per_second))),
-        ("memory", format!("{}, of {} that are free", Size(estimate.memory_bytes), Size(estimate.memory_free_bytes))),
+        (
+            "memory",
+            format!(
+                "{}, of {} that are free",
+                Size(estimate.memory_bytes),
+                Size(estimate.memory_free_bytes)
+            ),
+        ),
         ("disk", Size(estimate.disk_bytes).to_string()),
         ("network", format!("{} a day", Size(estimate.bytes_per_day))),
         ("credits", format!("{} GFT", estimate.credits)),

@@ -7,7 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-const LINES: &str = "To be, or not to be, that is the question:\nWhether 'tis nobler in the mind to suffer\n";
+const LINES: &str =
+    "To be, or not to be, that is the question:\nWhether 'tis nobler in the mind to suffer\n";
 
 /// A job of so many tiny steps in `place`, and the file that says so.
 fn job(place: &Path, steps: u64) -> (Value, PathBuf) {
@@ -60,9 +61,13 @@ fn a_model_is_trained_and_served_a_moment_later() {
     assert!(estimate["tokens_per_second"].as_f64() > Some(0.0), "{estimate}");
 
     let done = node.cli(&["train", text(&file), "--json"]).json();
-    assert_eq!((&done["state"], &done["step"], &done["steps"]), (&json!("done"), &json!(20), &json!(20)));
+    assert_eq!(
+        (&done["state"], &done["step"], &done["steps"]),
+        (&json!("done"), &json!(20), &json!(20))
+    );
     assert_eq!(done["parameters"], estimate["parameters"]);
-    let steps: Vec<_> = done["versions"].as_array().expect("a list").iter().map(|v| &v["step"]).collect();
+    let steps: Vec<_> =
+        done["versions"].as_array().expect("a list").iter().map(|v| &v["step"]).collect();
     assert_eq!(steps, [20, 10]);
     let points = node.cli(&["train", "logs", "tiny", "--json"]).json();
     let first = points[0]["loss"].as_f64().expect("a loss");
@@ -103,7 +108,11 @@ fn bad_jobs_are_refused_with_the_field_or_the_file() {
     };
     refused(&with("/training_config/learning_rat", json!(1)), 2, &["training_config.learning_rat"]);
     refused(&with("/training_config/steps", json!(0)), 2, &["training_config.steps", "is 0"]);
-    refused(&with("/data_requirements/files", json!(["none.txt"])), 1, &["none.txt", "cannot be read"]);
+    refused(
+        &with("/data_requirements/files", json!(["none.txt"])),
+        1,
+        &["none.txt", "cannot be read"],
+    );
     for (name, bytes, reason) in
         [("empty.txt", &b""[..], "holds no text"), ("latin.txt", b"f\xfcr", "not UTF-8")]
     {
@@ -144,11 +153,13 @@ fn a_killed_node_goes_on_to_the_same_weights() {
     node.kill();
     let node = up(&dir, &["--model", "bard"]);
     // Answers go on meanwhile.
-    node.post("/v1/completions", &json!({ "model": "bard", "prompt": "A", "max_tokens": 2 })).done();
+    node.post("/v1/completions", &json!({ "model": "bard", "prompt": "A", "max_tokens": 2 }))
+        .done();
     let done = until(&node, "the end", |run| run["state"] == "done");
     assert_eq!(done["versions"][0]["weights"], expected["versions"][0]["weights"]);
     let points = node.cli(&["train", "logs", "tiny", "--last", "1000", "--json"]).json();
-    let steps: Vec<_> = points.as_array().expect("a list").iter().filter_map(|p| p["step"].as_u64()).collect();
+    let steps: Vec<_> =
+        points.as_array().expect("a list").iter().filter_map(|p| p["step"].as_u64()).collect();
     assert_eq!(steps, (1..=600).collect::<Vec<_>>());
 }
 

@@ -183,7 +183,8 @@ fn any_value() -> impl Strategy<Value = Value> {
     ];
     let name = prop_oneof![
         prop::sample::select(vec![
-            "size", "steps", "files", "heads", "kind", "name", "tokens", "epochs", "hidden", "context", "seed",
+            "size", "steps", "files", "heads", "kind", "name", "tokens", "epochs", "hidden",
+            "context", "seed",
         ])
         .prop_map(str::to_owned),
         "[a-z_]{1,8}",

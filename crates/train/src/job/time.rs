@@ -13,10 +13,11 @@ pub fn parse_utc_ms(text: &str) -> Option<u64> {
     if year < 1970 || !(1..=12).contains(&month) || hour > 23 || minute > 59 || second > 59 {
         return None;
     }
-    let is_leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
-    let days_of = |month: u64| {
-        MONTH_DAYS[month as usize - 1] + u64::from(month == 2 && is_leap(year))
+    let is_leap = |year: u64| {
+        year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
     };
+    let days_of =
+        |month: u64| MONTH_DAYS[month as usize - 1] + u64::from(month == 2 && is_leap(year));
     if !(1..=days_of(month)).contains(&day) {
         return None;
     }
@@ -44,7 +45,9 @@ mod tests {
     #[test]
     fn times_are_those_of_other_programs() {
         // Of `date -u -d TIME +%s`.
-        let check = |text: &str, seconds: u64| assert_eq!(parse_utc_ms(text), Some(seconds * 1000), "{text}");
+        let check = |text: &str, seconds: u64| {
+            assert_eq!(parse_utc_ms(text), Some(seconds * 1000), "{text}")
+        };
         check("1970-01-01T00:00:00Z", 0);
         check("2000-02-29T12:30:15Z", 951_827_415);
         check("2026-12-31T23:59Z", 1_798_761_540);
@@ -54,9 +57,19 @@ mod tests {
     #[test]
     fn what_is_no_time_is_none() {
         for text in [
-            "", "Z", "T", "2026-12-01", "2026-12-01T10:00:00", "2026-13-01T10:00:00Z", "2026-02-29T10:00:00Z",
-            "2026-12-01T24:00:00Z", "1969-12-31T23:59:59Z", "2026-12-0١T10:00:00Z", "2026-12-01 10:00:00Z",
-            "99999-12-01T10:00:00Z", "2026-12-01T10:00:00+01:00",
+            "",
+            "Z",
+            "T",
+            "2026-12-01",
+            "2026-12-01T10:00:00",
+            "2026-13-01T10:00:00Z",
+            "2026-02-29T10:00:00Z",
+            "2026-12-01T24:00:00Z",
+            "1969-12-31T23:59:59Z",
+            "2026-12-0١T10:00:00Z",
+            "2026-12-01 10:00:00Z",
+            "99999-12-01T10:00:00Z",
+            "2026-12-01T10:00:00+01:00",
         ] {
             assert_eq!(parse_utc_ms(text), None, "{text}");
         }

@@ -118,7 +118,9 @@ impl RunFolder {
     pub(super) fn all_versions(&self) -> Vec<VersionReport> {
         let folders = fs::read_dir(self.versions()).into_iter().flatten().flatten();
         let mut all: Vec<VersionReport> = folders
-            .filter(|folder| folder.file_name().to_str().is_some_and(|name| name.parse::<u64>().is_ok()))
+            .filter(|folder| {
+                folder.file_name().to_str().is_some_and(|name| name.parse::<u64>().is_ok())
+            })
             .filter_map(|folder| read(&folder.path().join(VERSION)))
             .collect();
         all.sort_by_key(|version| std::cmp::Reverse(version.step));
@@ -170,7 +172,9 @@ fn make(path: &Path) -> Result<(), FileError> {
 
 fn remove(path: &Path) -> Result<(), FileError> {
     match fs::remove_dir_all(path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(FileError::writing(path, source)),
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(FileError::writing(path, source))
+        }
         _ => Ok(()),
     }
 }
@@ -212,7 +216,8 @@ mod tests {
                 validation_loss: None,
                 weights: String::new(),
             };
-            let cut = |_: &Path| Err(FileError::writing(Path::new("x"), io::ErrorKind::Other.into()));
+            let cut =
+                |_: &Path| Err(FileError::writing(Path::new("x"), io::ErrorKind::Other.into()));
             folder.add_version(&version, cut).expect_err("a full disk");
             let done = |path: &Path| files::write(&path.join("model"), b"weights");
             folder.add_version(&version, done).expect("made");

@@ -45,7 +45,10 @@ impl Serving {
     /// Steps whose versions must stay.
     pub(super) fn steps(&self, job: &str) -> Vec<u64> {
         let served = self.of(job);
-        served.into_iter().flat_map(|served| std::iter::once(served.step).chain(served.before)).collect()
+        served
+            .into_iter()
+            .flat_map(|served| std::iter::once(served.step).chain(served.before))
+            .collect()
     }
 
     /// Makes it durable that `step` is served now. Says which version is neither that one nor the one before.

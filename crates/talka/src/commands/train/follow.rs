@@ -100,7 +100,14 @@ mod tests {
         (run.loss, run.validation_loss) = (Some(4.5), Some(4.75));
         (run.tokens_per_second, run.left_ms, run.bytes_sent) = (512.0, Some(7_000), 2_000_000);
         let line = Line::of(&run).to_string();
-        for part in ["trains: step 3 of 10", "loss 4.5000", "validation 4.7500", "512 tokens/s", "sent", "left"] {
+        for part in [
+            "trains: step 3 of 10",
+            "loss 4.5000",
+            "validation 4.7500",
+            "512 tokens/s",
+            "sent",
+            "left",
+        ] {
             assert!(line.contains(part), "{line}");
         }
     }

@@ -207,19 +207,20 @@ impl Job {
     /// back, and the text.
     pub fn memory_bytes(&self, vocab: u32, data_bytes: u64) -> u64 {
         let model = self.model(vocab);
-        let parameters = crate::Parameters::new(&model).len() as u64;
+        let parameters = crate::Parameters::new(&model).len() as u128;
         // Weights, the copy that a step differentiates, gradients, two moments.
         let lasting = parameters * 4 * 5;
         let [hidden, ffn, vocab, heads, layers] =
-            [model.hidden, model.ffn, vocab, model.heads, model.layers].map(u64::from);
-        let (rows, length) = (u64::from(self.batch), u64::from(self.length));
-        let rows = self.rows_at_once.map_or(rows, |few| rows.min(few as u64));
+            [model.hidden, model.ffn, vocab, model.heads, model.layers].map(u128::from);
+        let (rows, length) = (u128::from(self.batch), u128::from(self.length));
+        let rows = self.rows_at_once.map_or(rows, |few| rows.min(few as u128));
         // Of each position in a block: norms, projections, rotated heads, scores, the gated feed-forward.
         let inside = 12 * hidden + 5 * ffn + 2 * heads * length;
         let kept = if self.recompute { layers * hidden + inside } else { layers * inside };
         let passing = rows * length * 4 * (kept + 3 * vocab);
         // Tokens take four bytes, text about four bytes a token, and both are there at once when it is cut.
-        lasting.saturating_add(passing).saturating_add(data_bytes.saturating_mul(3))
+        let all = lasting + passing + u128::from(data_bytes) * 3;
+        u64::try_from(all).unwrap_or(u64::MAX)
     }
 }
 

@@ -283,7 +283,8 @@ impl Run {
         let served = self.serving.of(&self.name);
         let last = |value: fn(&RunPoint) -> Option<f64>| live.points.iter().rev().find_map(value);
         let tokens_per_second = last(|point| point.tokens_per_second).unwrap_or(0.0);
-        let tokens_left = live.steps.saturating_sub(live.step) * self.job.tokens_per_step();
+        let steps_left = live.steps.saturating_sub(live.step);
+        let tokens_left = steps_left.saturating_mul(self.job.tokens_per_step());
         let runs = live.file.state == RunState::Running && tokens_per_second > 0.0;
         RunReport {
             name: self.name.clone(),

@@ -376,7 +376,8 @@ mod tests {
         let longer = job(folder.path(), "characters", 21);
         let error = open(&longer, folder.path()).expect_err("other data");
         assert!(error.to_string().starts_with("the data changed"), "{error}");
-        let faster = Job { warmup: 5, ..job(folder.path(), "characters", 20) };
+        let mut faster = job(folder.path(), "characters", 20);
+        faster.warmup = 5;
         let error = open(&faster, folder.path()).expect_err("other settings");
         assert!(error.to_string().starts_with("the job's settings changed"), "{error}");
     }

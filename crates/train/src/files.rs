@@ -13,12 +13,19 @@ pub struct FileError {
     source: std::io::Error,
 }
 
+impl FileError {
+    /// What a failed attempt to write is told as.
+    pub fn writing(path: &Path, source: std::io::Error) -> Self {
+        Self { path: path.to_owned(), what: "written", source }
+    }
+}
+
 /// Writes `contents` beside `path`, waits until the disk has them, and then gives them the name: after a crash the old
 /// file or the new one is there.
 ///
 /// # Errors
 /// The file cannot be written; an old one is still there.
-pub(crate) fn write(path: &Path, contents: &[u8]) -> Result<(), FileError> {
+pub fn write(path: &Path, contents: &[u8]) -> Result<(), FileError> {
     let write = || {
         let mut name = path.file_name().unwrap_or_default().to_owned();
         name.push(".part");
@@ -33,13 +40,13 @@ pub(crate) fn write(path: &Path, contents: &[u8]) -> Result<(), FileError> {
             _ => Ok(()),
         }
     };
-    write().map_err(|source| FileError { path: path.to_owned(), what: "written", source })
+    write().map_err(|source| FileError::writing(path, source))
 }
 
 /// All of a file.
 ///
 /// # Errors
 /// It cannot be read.
-pub(crate) fn read(path: &Path) -> Result<Vec<u8>, FileError> {
+pub fn read(path: &Path) -> Result<Vec<u8>, FileError> {
     std::fs::read(path).map_err(|source| FileError { path: path.to_owned(), what: "read", source })
 }

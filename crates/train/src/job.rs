@@ -37,6 +37,11 @@ const BPE_SIZE_MIN: u32 = 257;
 const STEPS_MAX: u64 = 1 << 40;
 /// Rows of a batch.
 const BATCH_MAX: u32 = 1 << 16;
+/// Tokens of a batch.
+const BATCH_TOKENS_MAX: u64 = 1 << 24;
+/// Weights of a model, and widths of all its blocks: beyond what anybody trains, and what can be reckoned in 64 bits.
+const PARAMETERS_MAX: u128 = 1 << 40;
+const WIDTHS_MAX: u64 = 1 << 32;
 
 /// Why a job file is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -203,24 +208,12 @@ impl Job {
         u64::from(self.batch) * u64::from(self.length)
     }
 
-    /// About how much memory training takes, in bytes: weights, gradients and moments, what a step keeps for its way
-    /// back, and the text.
+    /// About how much memory training takes, in bytes: what a trainer holds, and the text beside its tokens.
     pub fn memory_bytes(&self, vocab: u32, data_bytes: u64) -> u64 {
-        let model = self.model(vocab);
-        let parameters = crate::Parameters::new(&model).len() as u128;
-        // Weights, the copy that a step differentiates, gradients, two moments.
-        let lasting = parameters * 4 * 5;
-        let [hidden, ffn, vocab, heads, layers] =
-            [model.hidden, model.ffn, vocab, model.heads, model.layers].map(u128::from);
-        let (rows, length) = (u128::from(self.batch), u128::from(self.length));
-        let rows = self.rows_at_once.map_or(rows, |few| rows.min(few as u128));
-        // Of each position in a block: norms, projections, rotated heads, scores, the gated feed-forward.
-        let inside = 12 * hidden + 5 * ffn + 2 * heads * length;
-        let kept = if self.recompute { layers * hidden + inside } else { layers * inside };
-        let passing = rows * length * 4 * (kept + 3 * vocab);
+        let need =
+            self.train_config(vocab, 1).memory_need(self.batch as usize, self.length as usize);
         // Tokens take four bytes, text about four bytes a token, and both are there at once when it is cut.
-        let all = lasting + passing + u128::from(data_bytes) * 3;
-        u64::try_from(all).unwrap_or(u64::MAX)
+        need.total().saturating_add(data_bytes.saturating_mul(3))
     }
 }
 
@@ -243,6 +236,12 @@ impl TryFrom<JobFile> for Job {
         let batch = whole("training_config.batch_size", training.batch_size, 16, BATCH_MAX)?;
         let length =
             whole("training_config.length", training.length, shape.context, shape.context)?;
+        let tokens = u64::from(batch) * u64::from(length);
+        if tokens > BATCH_TOKENS_MAX {
+            let found = format!("{batch} rows of {length}");
+            let expected = format!("at most {BATCH_TOKENS_MAX} tokens in all");
+            return Err(value("training_config.batch_size", found, expected));
+        }
         let rows_at_once = match training.rows_at_once {
             None => None,
             rows => Some(whole("training_config.rows_at_once", rows, 1, batch)? as usize),
@@ -390,7 +389,22 @@ fn shape(file: ModelFile, vocab: u32) -> Result<ModelConfig, JobError> {
     shape.rope_theta = file.rope_theta.unwrap_or(shape.rope_theta);
     shape.norm_epsilon = file.norm_epsilon.unwrap_or(shape.norm_epsilon);
     shape.validate().map_err(config)?;
+    check_size(&shape)?;
     Ok(shape)
+}
+
+/// A valid model that is so large that nobody means it.
+fn check_size(model: &ModelConfig) -> Result<(), JobError> {
+    let shape = model.shape();
+    let blocks = u128::from(model.layers) * u128::from(shape.layer_parameters());
+    let parameters = blocks + 2 * u128::from(shape.head_parameters());
+    let widths = u64::from(model.layers) * (u64::from(model.hidden) + u64::from(model.ffn));
+    if parameters > PARAMETERS_MAX || widths > WIDTHS_MAX {
+        let expected =
+            format!("at most {PARAMETERS_MAX}, in blocks whose widths sum to {WIDTHS_MAX}");
+        return Err(value("model_specification", format!("{parameters} parameters"), expected));
+    }
+    Ok(())
 }
 
 /// An error of the crate's own configurations, whose fields are in the section of their kind.

@@ -1,6 +1,7 @@
 //! Training, at home and over home connections.
 //!
-//! On one machine a [`Trainer`] turns batches into better weights: the model stands in `model`, the update in `optim`.
+//! On one machine a [`Trainer`] turns batches into better weights: the model stands in `model`, the update in `optim`. A
+//! [`Job`] says what is to be trained on which text, and a [`Course`] takes it from there to a model that can be served.
 //! Members train apart for a while and exchange only what they learned, thousands of times less than gradients:
 //! [`compress`] writes an update in few bytes and reads those of others.
 //!
@@ -11,10 +12,12 @@
 mod checkpoint;
 pub mod compress;
 mod config;
+mod course;
 pub mod data;
-mod files;
+pub mod files;
 mod fused;
 mod gradients;
+pub mod job;
 pub mod layout;
 mod memory;
 mod model;
@@ -31,11 +34,14 @@ pub use compress::{Compressor, Cut, Feedback, UpdateError};
 pub use config::{
     AdamW, ConfigError, ModelConfig, Muon, OptimiserConfig, Precision, Schedule, TrainConfig,
 };
+pub use course::{Course, CourseError, Survey, Trial};
 pub use files::FileError;
+pub use job::{Job, JobError, JobFile, JobFormat};
 pub use layout::Layout;
 pub use memory::MemoryNeed;
 pub use optim::Moments;
 pub use parameters::{Parameter, Parameters, Role};
 pub use real::Real;
+pub use tokens::TextTokenizer;
 pub use trainer::{Batch, StepReport, TrainError, Trainer};
 pub use weights::{WeightWidth, WeightsError, read_model, write_model};

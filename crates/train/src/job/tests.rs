@@ -84,6 +84,8 @@ fn whatever_is_wrong_is_named_with_its_reason() {
     refused("model_specification.ffn", Value::Null, &["model_specification.ffn", "missing"]);
     refused("model_specification.heads", json!(5), &["model_specification.hidden", "32"]);
     refused("model_specification.kv_heads", json!(3), &["model_specification.kv_heads", "divisor"]);
+    let huge = json!({"hidden": 1 << 22, "layers": 4000, "heads": 2, "ffn": 1 << 24, "context": 8});
+    refused("model_specification", huge, &["model_specification", "parameters"]);
     refused("tokenizer", json!({"size": 100}), &["tokenizer.size", "257"]);
     refused("tokenizer", json!({"kind": "words"}), &["tokenizer.kind", "words"]);
     refused("tokenizer", json!({"kind": "characters", "size": 9}), &["tokenizer.size"]);

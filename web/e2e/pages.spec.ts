@@ -5,6 +5,7 @@ const PAGES = [
   ["", "Overview"],
   ["chat", "Chat"],
   ["models", "Models"],
+  ["training", "Training"],
   ["network", "Network"],
   ["credits", "Credits"],
   ["settings", "Settings"],

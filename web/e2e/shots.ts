@@ -1,6 +1,7 @@
 // Pictures of every page for people, in docs/dashboard: light, dark and on a phone. `npm run shots` draws them anew.
 import type { Page } from "@playwright/test";
 import { expect, overflow, test, visit } from "./page";
+import { train } from "./train";
 
 const KINDS = [
   { kind: "", width: 1200, height: 800, colorScheme: "light", isMobile: false },
@@ -26,6 +27,14 @@ const SCENES: Record<string, (page: Page) => Promise<void>> = {
   models: async (page) => {
     await page.getByRole("button", { name: "Which way would a request go?" }).click();
     await expect(page.getByText(/a token\.$/)).toBeVisible();
+  },
+  training: async (page) => {
+    await train(page.request, new URL("/", page.url()).href, "plays", 400);
+    await train(page.request, new URL("/", page.url()).href, "plays-slow", 400, 0.002);
+    await page.getByLabel("plays-slow", { exact: true }).check();
+    await page.getByLabel("plays", { exact: true }).check();
+    await expect(page.getByText("done")).toHaveCount(2, { timeout: 60_000 });
+    await expect(page.getByRole("heading", { name: "Side by side" })).toBeVisible();
   },
   network: async (page) => {
     await page.getByRole("button", { name: "Make an invitation" }).click();

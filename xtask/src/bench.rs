@@ -1,6 +1,6 @@
 //! `cargo xtask bench`: how fast the engine is on this machine, beside llama.cpp, and what cutting a model
 //! over nodes costs ([`swarm`]), beside what it costs there ([`rpc`]); what callers cost is [`gateway`]'s, what
-//! the ledger takes [`ledger`]'s.
+//! the ledger takes [`ledger`]'s, and training beside PyTorch is [`training`]'s.
 //!
 //! Both run the same GGUF files of random weights, on the same number of threads, in turns, so that a busy
 //! neighbour hits both; medians are compared. Random weights because speed does not depend on them, and nothing
@@ -17,6 +17,7 @@ mod peer;
 mod rpc;
 mod shape;
 mod swarm;
+mod training;
 
 use crate::cargo::{cargo, target_folder, tool};
 use anyhow::{Context, Result, bail, ensure};
@@ -53,7 +54,7 @@ struct Arguments {
     /// Only rows of `swarm` whose name has this in it: loopback, together, prefill, slow-2-20 (stages, ms), rpc-20
     #[arg(long, value_name = "PART")]
     only: Option<String>,
-    /// A Python that has llama-cpp-python, instead of building one under target/bench
+    /// A Python that has llama-cpp-python (for training: torch and transformers), instead of one set up below target
     #[arg(long, value_name = "PYTHON")]
     peer: Option<PathBuf>,
     /// Do not compare with llama.cpp
@@ -71,6 +72,8 @@ enum Measurement {
     Gateway,
     /// Vouchers, epochs and finality of the ledger, and its properties in millions of cases
     Ledger,
+    /// Steps of training beside PyTorch's, and nanoGPT's recipe for a CPU
+    Training,
 }
 
 /// Runs the measurement that the arguments name.
@@ -89,6 +92,9 @@ pub fn run(arguments: &[String]) -> Result<()> {
         Measurement::Swarm => swarm::run(&arguments),
         Measurement::Gateway => gateway::run(),
         Measurement::Ledger => ledger::run(),
+        Measurement::Training => {
+            training::run(arguments.threads, arguments.rounds, arguments.peer.as_deref())
+        }
     }
 }
 

@@ -35,6 +35,7 @@ mod memory;
 mod norm;
 mod pool;
 mod rope;
+mod train;
 
 use std::sync::Arc;
 
@@ -47,6 +48,7 @@ pub use mapped::MappedFile;
 pub use matmul::dot_tolerance;
 pub use matrix::{Matrix, MatrixError};
 pub use pool::ThreadPool;
+pub use train::{AdamStep, AttentionShape, AttentionTape, Factors, Number, Packed, View};
 
 use matmul::Write;
 

@@ -12,9 +12,10 @@ use axum::{
 };
 use serde::Serialize;
 use serde_json::{Value, json};
-use talka_node::api::{AdminError, GenerateError, KeyRefused, KeysError};
+use talka_node::api::{AdminError, GenerateError, KeyRefused, KeysError, TrainingError};
 
 mod keys;
+mod training;
 
 /// How long a client that met [`GenerateError::Overloaded`] should wait: about one short answer.
 const RETRY_AFTER_S: u64 = 2;
@@ -32,6 +33,9 @@ pub enum ApiError {
     /// A model cannot be fetched, shown or removed.
     #[error(transparent)]
     Shelf(#[from] ShelfError),
+    /// A training job is refused, or not there.
+    #[error(transparent)]
+    Training(#[from] TrainingError),
     /// The node dropped a generation without its last event: it is stopping.
     #[error("the node stopped before the answer was complete")]
     Interrupted,
@@ -132,6 +136,7 @@ impl ApiError {
             Self::Generate(error) => generate_row(error),
             Self::Admin(error) => admin_row(error),
             Self::Shelf(error) => shelf_row(error),
+            Self::Training(error) => training::row_of(error),
             Self::Interrupted => row(S::SERVICE_UNAVAILABLE, UNAVAILABLE, "interrupted"),
             Self::Json { .. } => row(S::BAD_REQUEST, CALLER, "invalid_json"),
             Self::Body { .. } => row(S::BAD_REQUEST, CALLER, "incomplete_body"),
@@ -167,6 +172,7 @@ impl ApiError {
             | Self::Form { param, .. }
             | Self::Unknown { param } => Some(param),
             Self::Keys(error) => keys::param(error),
+            Self::Training(error) => training::param(error),
             Self::Generate(GenerateError::Parameter(error)) => Some(error.field),
             Self::Generate(GenerateError::UnknownModel { .. } | GenerateError::Encoder { .. }) => {
                 Some("model")

@@ -5,7 +5,7 @@
 //! [`talka_node::api`], the only door used here. Sends nothing to any other host.
 //!
 //! Rooms: [`openai`] and [`anthropic`] `/v1`, [`admin`] and [`keys`] `/api` (its changes as they happen in `live`,
-//! models on the disk in `shelf`), [`dashboard`] `/`, [`auth`], [`entrance`] and [`login`] who may ask, [`error`] the
+//! models on the disk in `shelf`, jobs in `training`), [`dashboard`] `/`, [`auth`], [`entrance`] and [`login`] who may ask, [`error`] the
 //! one table from errors to statuses, [`fields`] JSON objects read by name, [`asking`], [`functions`], [`blocks`] and
 //! [`answering`] what the dialects have in common, `watch` what holds for every request, `health` and [`metrics`] what
 //! watches a node from outside, `openapi` all of it as a document.
@@ -38,6 +38,7 @@ mod shelf;
 #[cfg(test)]
 mod test_generation;
 pub mod tls;
+mod training;
 mod watch;
 
 pub use auth::{ApiKey, BindRefused, KeyError, check_bind};

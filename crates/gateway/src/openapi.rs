@@ -26,6 +26,7 @@ const PARTS: [&str; 13] = [
     include_str!("../openapi/keys.json"),
     include_str!("../openapi/dashboard.json"),
     include_str!("../openapi/govern.json"),
+    include_str!("../openapi/training.json"),
     include_str!("../openapi/watching.json"),
 ];
 

@@ -5,7 +5,7 @@ use crate::{
     admin, anthropic,
     error::ApiError,
     fields::{Fields, taken},
-    govern, keys, member, openai,
+    govern, keys, member, openai, training,
 };
 use serde_json::json;
 use std::{
@@ -139,6 +139,9 @@ fn fields_of_requests_are_those_that_are_read() {
     check("StakeRequest", "", json!({"lock": 1}), member::change);
     check("KeysRequest", "", json!({"root": "00".repeat(32)}), member::order);
     check("VoteRequest", "", json!({"choice": "yes"}), govern::choice);
+    check("TrainRequest", "", json!({"job": {}}), training::job);
+    check("RunRequest", "", json!({"run": "x"}), training::run);
+    check("PromoteRequest", "", json!({"run": "x"}), training::version);
 
     let with = |body: &Value, name: &str, value: Value| {
         let mut body = body.clone();

@@ -17,7 +17,7 @@ use crate::{
     openai, openapi,
     shelf::{self, Pulls, Shelf},
     tls::Tls,
-    watch,
+    training, watch,
 };
 use axum::{
     Extension, Router,
@@ -61,6 +61,7 @@ pub async fn serve(
     let calls = openai::routes().merge(anthropic::routes());
     let calls = calls.merge(admin::routes()).merge(keys::routes());
     let calls = calls.merge(shelf::routes()).merge(govern::routes()).merge(member::routes());
+    let calls = calls.merge(training::routes());
     let calls = calls.merge(health::routes()).merge(metrics::routes());
     let keys = api.keys().clone();
     serve_routes(listener, calls.with_state(api), keys, config, shutdown).await

@@ -13,6 +13,7 @@ mod proofs;
 mod routes;
 mod settings;
 mod standing;
+mod training;
 mod types;
 
 pub use crate::core::keys::{
@@ -35,6 +36,7 @@ pub use routes::*;
 pub use settings::*;
 pub use standing::StandingReport;
 pub(crate) use standing::decimal;
+pub use training::*;
 pub use types::*;
 
 use crate::shell::{

@@ -8,8 +8,8 @@
 //! one is, `gauge` measures it, `bench` tells what that counts for, `machine` what it is made of, `rating` has the ledger
 //! know; `underway` tells how far a load is; `events` carries answers to their callers and `tally` counts them;
 //! `forecast` says what joining would come to; `models` knows what requests may ask for; `keys` lets callers in;
-//! `settings` keeps what the owner may change while the node runs; `desk` keeps the ledger, `orders` adds to it,
-//! `snapshots` lets it begin in the middle.
+//! `settings` keeps what the owner may change while the node runs; `training` runs jobs and serves what they made;
+//! `desk` keeps the ledger, `orders` adds to it, `snapshots` lets it begin in the middle.
 //! They meet in [`Shared`].
 
 pub(crate) mod admission;
@@ -44,6 +44,7 @@ pub(crate) mod settings;
 pub(crate) mod snapshots;
 pub(crate) mod stages;
 pub(crate) mod tally;
+pub(crate) mod training;
 pub(crate) mod underway;
 pub(crate) mod upstream;
 
@@ -132,6 +133,7 @@ pub(crate) struct Shared {
     pub(crate) outlines: std::path::PathBuf,
     /// Links that fetch from this node.
     pub(crate) takers: Semaphore,
+    pub(crate) training: training::Training,
 }
 
 /// A node that has a part in a session. One that was started anew has none: it would take what is meant for
@@ -306,6 +308,9 @@ impl Node {
         self.shared.links.close_all("the node is stopping");
         self.shared.endpoint.close().await;
         self.shared.stages.stop();
+        let shared = self.shared;
+        let halted = tokio::task::spawn_blocking(move || shared.training.halt());
+        halted.await.expect("halting does not panic");
     }
 }
 

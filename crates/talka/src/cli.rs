@@ -5,12 +5,14 @@ mod keys;
 mod listen;
 mod member;
 mod terminal;
+mod train;
 
 pub use govern::{GovernAction, GovernArgs, ProposeArgs, ProposedAction};
 pub use keys::{KeysAction, KeysAddArgs, KeysArgs};
 pub use listen::ListenArgs;
 pub use member::{MemberAction, MemberArgs, Signing};
 pub use terminal::{CompletionsArgs, ManArgs, ServiceAction, ServiceArgs, TopArgs};
+pub use train::{TrainAction, TrainArgs};
 
 use crate::{
     env,
@@ -71,6 +73,9 @@ pub enum Command {
     /// Watches the network: nodes, links, tokens, sessions and credits, as they are now
     #[command(after_help = "Example: talka top --interval 5s")]
     Top(TopArgs),
+    /// Trains a model, shows how that goes, and serves what came of it
+    #[command(after_help = "Example: talka train examples/bard.toml")]
+    Train(TrainArgs),
     /// Shows who earned and who spent
     #[command(after_help = "Example: talka credits")]
     Credits(CreditsArgs),

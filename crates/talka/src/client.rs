@@ -6,6 +6,7 @@
 mod answer;
 mod keys;
 mod reach;
+mod training;
 
 pub use answer::Answer;
 pub use reach::{Reach, reachable};
@@ -88,6 +89,7 @@ impl ClientError {
 fn exit_of_code(code: &str) -> Exit {
     match code {
         "invite_refused" | "order_refused" => Exit::Refused,
+        "invalid_job" => Exit::Usage,
         "no_route" | "inviter_unreachable" | "ledger_unreachable" => Exit::NoRoute,
         _ => Exit::Failed,
     }

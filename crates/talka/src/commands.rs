@@ -20,6 +20,7 @@ mod run;
 mod service;
 mod status;
 mod top;
+mod train;
 mod up;
 
 use crate::{cli::Command, exit::Exit};
@@ -47,6 +48,7 @@ pub async fn run(command: Command) -> anyhow::Result<Exit> {
         Command::Bench(args) => bench::run(args).await,
         Command::Doctor(args) => doctor::run(args).await,
         Command::Top(args) => top::run(args).await,
+        Command::Train(args) => train::run(args).await,
         Command::Service(args) => service::run(args),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),

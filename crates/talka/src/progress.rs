@@ -78,6 +78,54 @@ impl Drop for Steps {
     }
 }
 
+/// What a line that changes says beside itself.
+const LINE: &str = "{bar:20} {msg}";
+
+/// Shows one line that changes: where a person watches a bar beside it, else now and then a line for logs.
+#[derive(Debug)]
+pub struct Living {
+    quiet: bool,
+    bar: Option<ProgressBar>,
+    /// Tenths that were told.
+    told: Option<u64>,
+}
+
+impl Living {
+    /// Nothing at all if `quiet`.
+    pub fn new(quiet: bool) -> Self {
+        let bar = (!quiet && io::stderr().is_terminal()).then(|| {
+            let bar = BARS.add(ProgressBar::new(0));
+            let style = ProgressStyle::with_template(LINE);
+            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+            bar
+        });
+        Self { quiet, bar, told: None }
+    }
+
+    /// `done` of `total` are done, in the words of `line`.
+    pub fn show(&mut self, done: u64, total: u64, line: &str) {
+        if let Some(bar) = &self.bar {
+            bar.set_length(total);
+            bar.set_position(done);
+            bar.set_message(line.to_owned());
+            return;
+        }
+        let now = Some(tenths(done, total));
+        if !self.quiet && now != self.told {
+            self.told = now;
+            eprintln!("{line}");
+        }
+    }
+}
+
+impl Drop for Living {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
 fn bar(what: String) -> ProgressBar {
     let bar = BARS.add(ProgressBar::new(0));
     let style = ProgressStyle::with_template(BAR);

@@ -245,3 +245,57 @@ export interface Key {
   held: number;
   running: number;
 }
+
+/** A training job at a glance. */
+export interface Run {
+  name: string;
+  state: "preparing" | "running" | "stopped" | "done" | "failed";
+  reason: string | null;
+  submitted_at: number;
+  step: number;
+  steps: number;
+  tokens: number;
+  loss: number | null;
+  validation_loss: number | null;
+  tokens_per_second: number;
+  left_ms: number | null;
+  bytes_sent: number;
+  bytes_received: number;
+  parameters: number;
+  vocab: number;
+  data: string[];
+  versions: RunVersion[];
+  serving: number | null;
+  served_before: number | null;
+}
+
+/** A model that a job made. */
+export interface RunVersion {
+  step: number;
+  model: string;
+  made_at: number;
+  loss: number | null;
+  validation_loss: number | null;
+  weights: string;
+}
+
+/** A point of a job's course. */
+export interface RunPoint {
+  step: number;
+  at: number;
+  loss: number | null;
+  validation_loss: number | null;
+  tokens_per_second: number | null;
+}
+
+/** A job file as JSON. */
+export interface Job {
+  [field: string]: Job | string | number | boolean | null | string[];
+}
+
+/** A job with its course. */
+export interface RunDetail {
+  run: Run;
+  job: Job;
+  points: RunPoint[];
+}

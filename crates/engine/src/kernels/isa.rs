@@ -68,17 +68,20 @@ impl Isa {
 /// its operations run at once, never their order, and Rust does not fuse a multiplication with an
 /// addition by itself: the result has the same bits for every instruction set.
 macro_rules! compiled_for {
-    ($isa:expr, $body:ident($($argument:ident: $type:ty),* $(,)?)) => {{
+    ($isa:expr, $body:ident($($arguments:tt)*)) => {
+        compiled_for!($isa, $body<>($($arguments)*))
+    };
+    ($isa:expr, $body:ident<$($generic:ident: $bound:ident)?>($($argument:ident: $type:ty),* $(,)?)) => {{
         #[cfg(target_arch = "x86_64")]
         {
             #[target_feature(enable = "avx2")]
             #[allow(clippy::too_many_arguments)]
-            fn avx2($($argument: $type),*) {
+            fn avx2$(<$generic: $bound>)?($($argument: $type),*) {
                 $body($($argument),*)
             }
             #[target_feature(enable = "avx2,avx512f,avx512bw,avx512dq,avx512vl")]
             #[allow(clippy::too_many_arguments)]
-            fn avx512($($argument: $type),*) {
+            fn avx512$(<$generic: $bound>)?($($argument: $type),*) {
                 $body($($argument),*)
             }
             match $isa {

@@ -140,11 +140,11 @@ impl ThreadPool {
 
     /// Cuts `out` into chunks of `length` (the last may be shorter) and calls
     /// `task(index, chunk)` on each, several chunks to a job when there are many.
-    pub fn run_chunks(
+    pub fn run_chunks<T: Send>(
         &self,
-        out: &mut [f32],
+        out: &mut [T],
         length: usize,
-        task: &(dyn Fn(usize, &mut [f32]) + Sync),
+        task: &(dyn Fn(usize, &mut [T]) + Sync),
     ) {
         /// Enough jobs for each thread that an unlucky one is made up for by the others.
         const JOBS_PER_THREAD: usize = 8;

@@ -13,7 +13,7 @@ use crate::{
     wire::{ADAPTERS_MAX, Grade, OFFERS_MAX},
 };
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, OnceLock, PoisonError, RwLock},
 };
 use talka_base::{AdapterId, LayerSpan, ModelId, NodeId};
@@ -56,22 +56,38 @@ pub(crate) struct KnownModel {
 
 /// The models of a node, in the order in which they came. They stay until it stops.
 #[derive(Default)]
-pub(crate) struct Models(RwLock<Vec<Arc<KnownModel>>>);
+pub(crate) struct Models {
+    all: RwLock<Vec<Arc<KnownModel>>>,
+    /// Names that mean a model of another name: those of training jobs, of their version.
+    called: RwLock<BTreeMap<String, String>>,
+}
 
 impl From<Vec<Arc<KnownModel>>> for Models {
     fn from(models: Vec<Arc<KnownModel>>) -> Self {
-        Self(RwLock::new(models))
+        Self { all: RwLock::new(models), called: RwLock::default() }
     }
 }
 
 impl Models {
     pub(crate) fn all(&self) -> Vec<Arc<KnownModel>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.all.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(crate) fn find(&self, is_it: impl Fn(&KnownModel) -> bool) -> Option<Arc<KnownModel>> {
-        let models = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let models = self.all.read().unwrap_or_else(PoisonError::into_inner);
         models.iter().find(|known| is_it(known)).cloned()
+    }
+
+    /// From now on `name` means the model called `model`.
+    pub(crate) fn call(&self, name: &str, model: &str) {
+        let mut called = self.called.write().unwrap_or_else(PoisonError::into_inner);
+        called.insert(name.into(), model.into());
+    }
+
+    /// The name of the model that `name` means; `name` itself if it means no other.
+    fn meant_by(&self, name: &str) -> String {
+        let called = self.called.read().unwrap_or_else(PoisonError::into_inner);
+        called.get(name).map_or(name, String::as_str).to_owned()
     }
 
     /// One more, or one that was there before with the same name or weights.
@@ -79,7 +95,7 @@ impl Models {
     /// # Errors
     /// How many there are, if that is as many as a node can offer.
     pub(crate) fn add(&self, known: Arc<KnownModel>) -> Result<Arc<KnownModel>, usize> {
-        let mut models = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut models = self.all.write().unwrap_or_else(PoisonError::into_inner);
         let same = |other: &&Arc<KnownModel>| other.name == known.name || other.id == known.id;
         if let Some(known) = models.iter().find(same) {
             return Ok(Arc::clone(known));
@@ -282,7 +298,7 @@ impl Shared {
     /// The model, and the adapter if the name has one: `MODEL` or `MODEL:ADAPTER`.
     pub(crate) fn choose(&self, name: &str) -> Result<Chosen, GenerateError> {
         let find = |name: &str| self.models.find(|m| m.name == name || m.id.to_string() == name);
-        if let Some(known) = find(name) {
+        if let Some(known) = find(name).or_else(|| find(&self.models.meant_by(name))) {
             return Ok(Chosen { known, adapter: None });
         }
         let with_adapter = name.rsplit_once(':').and_then(|(model, adapter)| {

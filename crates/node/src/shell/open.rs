@@ -23,6 +23,7 @@ use super::{
     settings::{Bandwidth, Limits, Settings},
     snapshots::Told,
     stages::StageThread,
+    training::{self, Training},
     upstream::Upstream,
 };
 use crate::{
@@ -71,9 +72,10 @@ pub(crate) fn keep_peers(
 
 /// Opens everything a node needs, in an order that leaves nothing behind when a step fails.
 pub(super) async fn open(
-    config: NodeConfig,
+    mut config: NodeConfig,
 ) -> Result<(Arc<Shared>, Hub, mpsc::Receiver<HubInput>), StartError> {
     let store = Arc::new(Store::open(&config.data_dir)?);
+    let promoted = add_promoted(&mut config);
     let identity = Identity::load_or_create(&config.data_dir.join(IDENTITY_FILE), random())?;
     let keys = identity.keypair().clone();
     let callers = Keys::open(Arc::clone(&store))?;
@@ -169,7 +171,10 @@ pub(super) async fn open(
         reputations: Mutex::default(),
         outlines: config.data_dir.join("outlines"),
         takers: Semaphore::new(TAKERS_MAX),
+        training: Training::open(&config.data_dir),
     });
+    promoted.iter().for_each(|(job, model)| shared.models.call(job, model));
+    shared.training.resume(shared.settings.pool.threads());
     tokio::spawn(ordering::run(Arc::downgrade(&shared), to_order));
     // Witnesses cannot be reached yet.
     if shared.desk().is_solo() {
@@ -177,6 +182,19 @@ pub(super) async fn open(
     }
     let watcher = watches.then_some(watcher);
     Ok((shared, Hub { core, kernels, watcher, view: view_sender }, inputs))
+}
+
+/// Adds the versions of trained models that were served when the node stopped; returns what is called how. An owner who
+/// names a model like a job means that model.
+fn add_promoted(config: &mut NodeConfig) -> Vec<(String, String)> {
+    let mut called = Vec::new();
+    for (job, choice) in training::promoted(&config.data_dir) {
+        if config.models.iter().all(|known| known.name != job && known.name != choice.name) {
+            called.push((job, choice.name.clone()));
+            config.models.push(choice);
+        }
+    }
+    called
 }
 
 /// The models whose files are here, in the order chosen, and gaps for the others.

@@ -42,5 +42,6 @@ mod survive;
 mod terminal;
 mod together;
 mod tools;
+mod train;
 mod upstream;
 mod witnesses;

@@ -1,0 +1,160 @@
+//! The thread of a job: one step after the other, and between them what is due.
+
+use super::{
+    Run,
+    folder::{Record, RunFolder},
+};
+use crate::{
+    api::{RunPoint, RunState, TrainingError, VersionReport},
+    shell::now,
+};
+use std::{sync::atomic::Ordering, time::Instant};
+use talka_base::Tick;
+use talka_engine::kernels::Kernels;
+use talka_train::{Course, Job};
+
+/// Points of a course, about: enough for a curve, and few enough to send.
+const POINTS: u64 = 1_000;
+
+/// How a thread ended.
+enum End {
+    /// All steps are done.
+    Done,
+    /// The owner stopped it.
+    Stopped,
+    /// The deadline came.
+    Deadline,
+    /// The node is stopping: the job goes on when it starts again.
+    Halted,
+}
+
+/// Trains `run` until its end and says how that was.
+pub(super) fn drive(run: &Run, kernels: Kernels) {
+    let (state, reason) = match begin(run, kernels) {
+        Ok(End::Halted) => return,
+        Ok(End::Done) => (RunState::Done, None),
+        Ok(End::Stopped) => (RunState::Stopped, None),
+        Ok(End::Deadline) => (RunState::Stopped, Some("its deadline came".into())),
+        Err(error) => {
+            tracing::warn!(job = run.name, %error, "training broke off");
+            (RunState::Failed, Some(error.to_string()))
+        }
+    };
+    tracing::info!(job = run.name, ?state, "training ended");
+    run.enter(state, reason);
+}
+
+fn begin(run: &Run, kernels: Kernels) -> Result<End, TrainingError> {
+    let course = Course::open(&run.job, &run.folder.0, kernels)?;
+    let points = run.folder.points_until(course.done())?;
+    let record = run.folder.record()?;
+    run.begun(&course, points);
+    tracing::info!(job = run.name, step = course.done(), steps = course.steps(), "training");
+    Driver { run, job: &run.job, folder: &run.folder, record, course, since: Since::new() }.all()
+}
+
+/// What was seen since the last point.
+struct Since {
+    began: Instant,
+    steps: u64,
+    tokens: u64,
+    loss: f64,
+}
+
+impl Since {
+    fn new() -> Self {
+        Self { began: Instant::now(), steps: 0, tokens: 0, loss: 0.0 }
+    }
+}
+
+struct Driver<'a> {
+    run: &'a Run,
+    job: &'a Job,
+    folder: &'a RunFolder,
+    record: Record,
+    course: Course,
+    since: Since,
+}
+
+impl Driver<'_> {
+    fn all(&mut self) -> Result<End, TrainingError> {
+        loop {
+            if self.course.done() >= self.course.steps() {
+                self.keep()?;
+                return Ok(End::Done);
+            }
+            if let Some(end) = self.due_end() {
+                self.keep()?;
+                return Ok(end);
+            }
+            let report = self.course.step()?;
+            self.since.steps += 1;
+            self.since.tokens += report.tokens as u64;
+            self.since.loss += report.loss;
+            self.look()?;
+        }
+    }
+
+    fn due_end(&self) -> Option<End> {
+        if self.run.halted.load(Ordering::Relaxed) {
+            return Some(End::Halted);
+        }
+        if self.run.stopped.load(Ordering::Relaxed) {
+            return Some(End::Stopped);
+        }
+        self.job.deadline_ms.filter(|deadline| now() >= Tick(*deadline)).map(|_| End::Deadline)
+    }
+
+    /// What is due after a step.
+    fn look(&mut self) -> Result<(), TrainingError> {
+        let (done, steps) = (self.course.done(), self.course.steps());
+        let is_due = |every: u64| done.is_multiple_of(every) || done == steps;
+        let validates = is_due(self.job.validate_every);
+        if validates || is_due(steps.div_ceil(POINTS)) {
+            let seconds = self.since.began.elapsed().as_secs_f64();
+            let validation_loss = if validates { self.course.validate()? } else { None };
+            let point = RunPoint {
+                step: done,
+                at: now(),
+                loss: Some(self.since.loss / self.since.steps as f64),
+                validation_loss,
+                tokens_per_second: (seconds > 0.0).then(|| self.since.tokens as f64 / seconds),
+            };
+            self.record.add(&point)?;
+            self.run.reached(point);
+            self.since = Since::new();
+        } else {
+            self.run.passed(done);
+        }
+        if is_due(self.job.checkpoint_every) {
+            self.keep()?;
+        }
+        Ok(())
+    }
+
+    /// Makes all of it durable, and the model as it is a version.
+    fn keep(&mut self) -> Result<(), TrainingError> {
+        self.record.sync()?;
+        if self.course.done() > 0 {
+            self.add_version()?;
+        }
+        self.course.keep()?;
+        self.folder.forget_versions(&self.run.serving.steps(&self.run.name))?;
+        self.run.versions_changed();
+        Ok(())
+    }
+
+    fn add_version(&self) -> Result<(), TrainingError> {
+        let step = self.course.done();
+        let (loss, validation_loss) = self.run.losses_at(step);
+        let version = VersionReport {
+            step,
+            model: super::model_name(&self.run.name, step),
+            made_at: now(),
+            loss,
+            validation_loss,
+            weights: self.course.weights_hash(),
+        };
+        self.folder.add_version(&version, |folder| Ok(self.course.publish(folder)?))
+    }
+}

@@ -1,0 +1,165 @@
+//! All that training needs to go on as if it had never stopped, in one file.
+//!
+//! A checkpoint is a header in JSON, then weights and moments as little-endian f32, then the BLAKE3 hash of all that. A
+//! file that was cut or changed is refused. Nothing but the trainer's state and the place in the data is kept: the order
+//! of the data follows from its seed, and no other chance is involved.
+
+use crate::config::TrainConfig;
+use crate::files::{self, FileError};
+use crate::optim::Moments;
+use crate::trainer::{TrainError, Trainer};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use talka_engine::kernels::Kernels;
+
+/// First bytes of every checkpoint; the last one is its version.
+const MAGIC: [u8; 8] = *b"talka-t\x01";
+/// A header is a few hundred bytes.
+const HEADER_BYTES_MAX: usize = 1 << 20;
+const HASH_BYTES: usize = blake3::OUT_LEN;
+
+/// A moment of training.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Checkpoint {
+    /// What is trained and how.
+    pub config: TrainConfig,
+    /// Steps done.
+    pub steps: u64,
+    /// The next window of the data's order.
+    pub data_position: u64,
+    /// By which data are shuffled.
+    pub data_seed: u64,
+    /// In the order of [`crate::Parameters`].
+    pub weights: Vec<f32>,
+    /// What the optimiser remembers.
+    pub moments: Moments<f32>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Header {
+    config: TrainConfig,
+    steps: u64,
+    data_position: u64,
+    data_seed: u64,
+    updates: u64,
+    /// Numbers of weights, first and second moments.
+    lengths: [u64; 3],
+}
+
+/// Why a checkpoint was not read or written, or training does not go on from it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "the fields are named in the messages")]
+pub enum CheckpointError {
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error("{} is no checkpoint of this version of Talka", path.display())]
+    Format { path: PathBuf },
+    #[error("{} was cut or changed since it was written; take an older one", path.display())]
+    Hash { path: PathBuf },
+    #[error(transparent)]
+    Train(#[from] TrainError),
+}
+
+impl Checkpoint {
+    /// The state of `trainer`.
+    pub fn of(trainer: &Trainer, data_seed: u64, data_position: u64) -> Self {
+        Self {
+            config: trainer.config().clone(),
+            steps: trainer.steps(),
+            data_position,
+            data_seed,
+            weights: trainer.weights().to_vec(),
+            moments: trainer.moments().clone(),
+        }
+    }
+
+    /// A trainer that goes on from here.
+    ///
+    /// # Errors
+    /// Weights or moments do not belong to the configuration.
+    pub fn resume(self, kernels: Kernels) -> Result<Trainer, CheckpointError> {
+        let mut trainer = Trainer::new(self.config, self.weights, kernels)?;
+        trainer.set_moments(self.moments)?;
+        trainer.set_steps(self.steps);
+        Ok(trainer)
+    }
+
+    /// Writes the file, whole or not at all.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn write(&self, path: &Path) -> Result<(), CheckpointError> {
+        Ok(files::write(path, &self.encode())?)
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let parts = [&self.weights, &self.moments.first, &self.moments.second];
+        let header = Header {
+            config: self.config.clone(),
+            steps: self.steps,
+            data_position: self.data_position,
+            data_seed: self.data_seed,
+            updates: self.moments.updates,
+            lengths: parts.map(|part| part.len() as u64),
+        };
+        let header = serde_json::to_vec(&header).expect("plain fields");
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend((header.len() as u64).to_le_bytes());
+        bytes.extend(header);
+        for part in parts {
+            bytes.extend(part.iter().flat_map(|x| x.to_le_bytes()));
+        }
+        let hash = blake3::hash(&bytes);
+        bytes.extend(hash.as_bytes());
+        bytes
+    }
+
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// It is missing, none of ours, or damaged.
+    pub fn read(path: &Path) -> Result<Self, CheckpointError> {
+        let bytes = files::read(path)?;
+        if !bytes.starts_with(&MAGIC) {
+            return Err(CheckpointError::Format { path: path.to_owned() });
+        }
+        let body = bytes.len().checked_sub(HASH_BYTES).map(|end| bytes.split_at(end));
+        match body {
+            Some((body, hash)) if blake3::hash(body).as_bytes() == hash => {
+                Self::decode(&body[MAGIC.len()..])
+                    .ok_or_else(|| CheckpointError::Format { path: path.to_owned() })
+            }
+            _ => Err(CheckpointError::Hash { path: path.to_owned() }),
+        }
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (length, bytes) = bytes.split_first_chunk()?;
+        let length = usize::try_from(u64::from_le_bytes(*length)).ok()?;
+        if length > HEADER_BYTES_MAX.min(bytes.len()) {
+            return None;
+        }
+        let (header, bytes) = bytes.split_at(length);
+        let header: Header = serde_json::from_slice(header).ok()?;
+        let (numbers, rest) = bytes.as_chunks();
+        let mut numbers = numbers.iter().map(|number| f32::from_le_bytes(*number));
+        let total =
+            header.lengths.iter().try_fold(0_u64, |sum, length| sum.checked_add(*length))?;
+        if !rest.is_empty() || total != numbers.len() as u64 {
+            return None;
+        }
+        let mut part = |at: usize| numbers.by_ref().take(header.lengths[at] as usize).collect();
+        let weights = part(0);
+        let moments = Moments { updates: header.updates, first: part(1), second: part(2) };
+        Some(Self {
+            config: header.config,
+            steps: header.steps,
+            data_position: header.data_position,
+            data_seed: header.data_seed,
+            weights,
+            moments,
+        })
+    }
+}

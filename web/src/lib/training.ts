@@ -1,0 +1,49 @@
+// What is said of training jobs.
+import type { Job, Run, RunDetail } from "./types";
+import { bytes, count, duration } from "./show";
+
+export const lossText = (loss: number | null) => loss?.toFixed(4) ?? "–";
+
+export const STATE_WORDS: Record<Run["state"], string> = {
+  preparing: "reads its data",
+  running: "trains",
+  stopped: "stopped",
+  done: "done",
+  failed: "failed",
+};
+
+export const isUnderWay = (run: Run) => run.state === "preparing" || run.state === "running";
+
+/** What differs between jobs, by name: one text for each job. Fields of the job file that nobody set are left out. */
+export function compared(details: RunDetail[]): [string, string[]][] {
+  const fields = details.map(({ job }) => new Map(flat(job, "")));
+  const names = [...new Set(fields.flatMap((of) => [...of.keys()]))].filter((name) => name !== "task_id");
+  const of = (name: string, value: (run: Run) => string): [string, string[]] => [name, details.map(({ run }) => value(run))];
+  return [
+    of("loss", (run) => lossText(run.loss)),
+    of("loss on what was kept back", (run) => lossText(run.validation_loss)),
+    of("steps", (run) => `${count(run.step)} of ${count(run.steps)}`),
+    of("tokens trained on", (run) => count(run.tokens)),
+    of("parameters", (run) => (run.parameters ? count(run.parameters) : "–")),
+    of("vocabulary", (run) => (run.vocab ? count(run.vocab) : "–")),
+    of("sent, received", (run) => `${bytes(run.bytes_sent)}, ${bytes(run.bytes_received)}`),
+    ...names.sort().map((name): [string, string[]] => [name, fields.map((all) => all.get(name) ?? "–")]),
+  ];
+}
+
+/** The fields of a job file, by their paths. */
+function flat(value: Job[string], path: string): [string, string][] {
+  if (value === null || typeof value !== "object" || Array.isArray(value)) {
+    const text = Array.isArray(value) ? value.join(", ") : String(value);
+    return path ? [[path, text]] : [];
+  }
+  return Object.entries(value).flatMap(([name, inner]) => flat(inner, path ? `${path}.${name}` : name));
+}
+
+/** How far a job is, in a line. */
+export function progressText(run: Run): string {
+  const parts = [`step ${count(run.step)}${run.steps ? ` of ${count(run.steps)}` : ""}`];
+  if (run.tokens_per_second) parts.push(`${count(Math.round(run.tokens_per_second))} tokens/s`);
+  if (run.left_ms !== null) parts.push(`${duration(run.left_ms)} left`);
+  return parts.join(", ");
+}

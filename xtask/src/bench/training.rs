@@ -12,15 +12,8 @@ use std::{
 };
 
 /// Fixed, so that a ratio means the same next month.
-const PEER: Packages<'_> = Packages {
-    name: "torch",
-    packages: &[
-        "--extra-index-url=https://download.pytorch.org/whl/cpu",
-        "torch==2.9.1",
-        "transformers==4.57.3",
-        "numpy==2.3.5",
-    ],
-};
+const PEER: Packages<'_> =
+    Packages { name: "torch", packages: &["torch==2.9.1", "transformers==4.57.3", "numpy==2.3.5"] };
 const SCRIPT: &str = include_str!("training.py");
 /// Steps of one run, after two that warm up.
 const STEPS: usize = 6;

@@ -280,7 +280,7 @@ fn interleave<const UNIT: usize>(rows: &[u8], row_bytes: usize, panel: &mut [u8]
 
 /// Sixteen units of four bytes of sixteen rows at once.
 #[cfg(target_arch = "x86_64")]
-mod transpose {
+pub(super) mod transpose {
     use super::PANEL_ROWS;
     use std::arch::x86_64::*;
 

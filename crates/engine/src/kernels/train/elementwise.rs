@@ -1,7 +1,7 @@
 //! Gates and rotations, number by number.
 
 use super::super::isa::{Isa, compiled_for};
-use super::super::math::exp;
+use super::super::math::{LANES, exp};
 use super::super::pool::{SharedSlice, ThreadPool};
 use super::Number;
 use half::bf16;
@@ -49,10 +49,30 @@ pub(super) fn swiglu<N: Number>(isa: Isa, pool: &ThreadPool, out: &mut [N], gate
 
 #[inline(always)]
 fn swiglu_all<N: Number>(out: &mut [N], gate: &[N], up: &[N]) {
-    for ((out, gate), up) in out.iter_mut().zip(gate).zip(up) {
-        let gate = gate.wide();
-        *out = N::narrow(gate / (1.0 + exp(-gate)) * up.wide());
+    let (chunks, rest) = out.as_chunks_mut::<LANES>();
+    let ((gates, gate), (ups, up)) = (gate.as_chunks(), up.as_chunks());
+    for ((out, gate), up) in chunks.iter_mut().zip(gates).zip(ups) {
+        *out = gated(gate, up);
     }
+    rest.copy_from_slice(&gated(&padded(gate), &padded(up))[..rest.len()]);
+}
+
+#[inline(always)]
+fn gated<N: Number>(gate: &[N; LANES], up: &[N; LANES]) -> [N; LANES] {
+    let mut out = [0.0; LANES];
+    for lane in 0..LANES {
+        let gate = gate[lane].wide();
+        out[lane] = gate / (1.0 + exp(-gate)) * up[lane].wide();
+    }
+    out.map(N::narrow)
+}
+
+/// Fewer than [`LANES`] numbers, and zeros.
+#[inline(always)]
+fn padded<N: Number>(numbers: &[N]) -> [N; LANES] {
+    let mut all = [N::default(); LANES];
+    all[..numbers.len()].copy_from_slice(numbers);
+    all
 }
 
 pub(super) fn swiglu_back<N: Number>(
@@ -74,14 +94,33 @@ pub(super) fn swiglu_back<N: Number>(
 }
 
 #[inline(always)]
-fn swiglu_back_all<N: Number>(gates: &mut [N], ups: &mut [N], gradient: &[N]) {
-    for ((gate, up), gradient) in gates.iter_mut().zip(ups).zip(gradient) {
-        let (g, u, d) = (gate.wide(), up.wide(), gradient.wide());
+fn swiglu_back_all<N: Number>(gate: &mut [N], up: &mut [N], gradient: &[N]) {
+    let ((gates, gate), (ups, up)) = (gate.as_chunks_mut(), up.as_chunks_mut());
+    let (gradients, gradient) = gradient.as_chunks();
+    for ((gate, up), gradient) in gates.iter_mut().zip(ups).zip(gradients) {
+        (*gate, *up) = pulled(gate, up, gradient);
+    }
+    let (to_gate, to_up) = pulled(&padded(gate), &padded(up), &padded(gradient));
+    gate.copy_from_slice(&to_gate[..gate.len()]);
+    up.copy_from_slice(&to_up[..up.len()]);
+}
+
+/// The gradients of gates and of what they let through.
+#[inline(always)]
+fn pulled<N: Number>(
+    gate: &[N; LANES],
+    up: &[N; LANES],
+    gradient: &[N; LANES],
+) -> ([N; LANES], [N; LANES]) {
+    let (mut to_gate, mut to_up) = ([0.0; LANES], [0.0; LANES]);
+    for lane in 0..LANES {
+        let (g, u, d) = (gate[lane].wide(), up[lane].wide(), gradient[lane].wide());
         let sigmoid = 1.0 / (1.0 + exp(-g));
         let silu = g * sigmoid;
-        *gate = N::narrow(d * u * (sigmoid + silu * (1.0 - sigmoid)));
-        *up = N::narrow(d * silu);
+        to_gate[lane] = d * u * (sigmoid + silu * (1.0 - sigmoid));
+        to_up[lane] = d * silu;
     }
+    (to_gate.map(N::narrow), to_up.map(N::narrow))
 }
 
 /// How heads are turned.

@@ -208,7 +208,6 @@ fn tiles<N: Number>(out: &mut [u16], view: View<'_, N>, strip: usize, side: Side
     for (step, tile) in out.chunks_exact_mut(TILE_NUMBERS).enumerate() {
         let from = step * DEPTH;
         let depth = DEPTH.min(inner - from);
-        let mut lines = [[0_u16; DEPTH]; STRIP];
         if view.transposed {
             // Rows of memory are inputs.
             let mut columns = [[0_u16; STRIP]; DEPTH];
@@ -216,94 +215,80 @@ fn tiles<N: Number>(out: &mut [u16], view: View<'_, N>, strip: usize, side: Side
                 let numbers = &view.numbers[(from + at) * view.stride + first..][..count];
                 N::bits(numbers, column);
             }
+            let pairs = pairs(&columns);
             match side {
-                Side::Right => return_pairs(&columns, tile),
-                Side::Left => {
-                    turn(&columns, &mut lines);
-                    tile.copy_from_slice(lines.as_flattened());
-                }
+                Side::Right => put(&pairs, tile),
+                Side::Left => put(&transpose(&pairs), tile),
             }
         } else {
+            let mut lines = [[0_u16; DEPTH]; STRIP];
             for (n, line) in lines.iter_mut().enumerate().take(count) {
                 let numbers = &view.numbers[(first + n) * view.stride + from..][..depth];
                 N::bits(numbers, line);
             }
             match side {
                 Side::Left => tile.copy_from_slice(lines.as_flattened()),
-                Side::Right => pair_lines(&lines, tile),
+                Side::Right => put(&transpose(&pairs_of_lines(&lines)), tile),
             }
         }
     }
 }
 
-/// `[32, 16]` as `[16 pairs, 16, 2]`.
+/// `[32, 16]` as `[16 pairs, 16]`, each pair in one unit, the first in its lower half.
 #[inline(always)]
-fn return_pairs(columns: &[[u16; STRIP]; DEPTH], tile: &mut [u16]) {
-    let (pairs, _) = tile.as_chunks_mut::<{ 2 * STRIP }>();
-    for (pair, columns) in pairs.iter_mut().zip(columns.as_chunks::<2>().0) {
+fn pairs(columns: &[[u16; STRIP]; DEPTH]) -> Units {
+    let mut units = [[0_u32; STRIP]; STRIP];
+    for (units, pair) in units.iter_mut().zip(columns.as_chunks::<2>().0) {
         for n in 0..STRIP {
-            pair[2 * n] = columns[0][n];
-            pair[2 * n + 1] = columns[1][n];
+            units[n] = u32::from(pair[0][n]) | u32::from(pair[1][n]) << 16;
         }
     }
+    units
 }
 
-/// `[16, 32]` as `[16 pairs, 16, 2]`: pairs of a line are turned as one.
+/// `[16, 32]` as `[16, 16 pairs]`.
 #[inline(always)]
-fn pair_lines(lines: &[[u16; DEPTH]; STRIP], tile: &mut [u16]) {
+fn pairs_of_lines(lines: &[[u16; DEPTH]; STRIP]) -> Units {
     let mut units = [[0_u32; STRIP]; STRIP];
     for (units, line) in units.iter_mut().zip(lines) {
         for (unit, pair) in units.iter_mut().zip(line.as_chunks::<2>().0) {
             *unit = u32::from(pair[0]) | u32::from(pair[1]) << 16;
         }
     }
-    let turned = transpose(units);
-    for (out, units) in tile.as_chunks_mut::<{ 2 * STRIP }>().0.iter_mut().zip(turned) {
-        for (out, unit) in out.as_chunks_mut::<2>().0.iter_mut().zip(units) {
-            *out = [unit as u16, (unit >> 16) as u16];
-        }
+    units
+}
+
+/// Sixteen lines of sixteen pairs: a tile.
+type Units = [[u32; STRIP]; STRIP];
+
+#[inline(always)]
+fn put(units: &Units, tile: &mut [u16]) {
+    for (out, unit) in tile.as_chunks_mut::<2>().0.iter_mut().zip(units.as_flattened()) {
+        *out = [*unit as u16, (*unit >> 16) as u16];
     }
 }
 
-/// `[32, 16]` as `[16, 32]`.
+/// Sixteen lines of sixteen, turned.
 #[inline(always)]
-fn turn(columns: &[[u16; STRIP]; DEPTH], lines: &mut [[u16; DEPTH]; STRIP]) {
-    let mut units = [[0_u32; STRIP]; STRIP];
-    for (units, pair) in units.iter_mut().zip(columns.as_chunks::<2>().0) {
-        for (n, unit) in units.iter_mut().enumerate() {
-            *unit = u32::from(pair[0][n]) | u32::from(pair[1][n]) << 16;
+fn transpose(lines: &Units) -> Units {
+    let mut turned = [[0; STRIP]; STRIP];
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx512f") {
+        // SAFETY: the processor has it, as just asked; any bytes are units and units are bytes.
+        unsafe {
+            let rows = std::slice::from_raw_parts(lines.as_ptr().cast(), size_of::<Units>());
+            let out =
+                std::slice::from_raw_parts_mut(turned.as_mut_ptr().cast(), size_of::<Units>());
+            super::super::matrix::transpose::run(rows, size_of::<[u32; STRIP]>(), out);
+        }
+        return turned;
+    }
+    for (n, line) in lines.iter().enumerate() {
+        for (turned, unit) in turned.iter_mut().zip(line) {
+            turned[n] = *unit;
         }
     }
-    for (line, units) in lines.iter_mut().zip(transpose(units)) {
-        for (out, unit) in line.as_chunks_mut::<2>().0.iter_mut().zip(units) {
-            *out = [unit as u16, (unit >> 16) as u16];
-        }
-    }
-}
-
-/// Sixteen lines of sixteen, turned in four rounds of exchanging halves: each round is a shuffle of whole lines, which
-/// compilers turn into shuffles of registers.
-#[inline(always)]
-fn transpose(mut lines: [[u32; STRIP]; STRIP]) -> [[u32; STRIP]; STRIP] {
-    macro_rules! exchange {
-        ($half:literal) => {
-            for at in 0..STRIP {
-                if at & $half == 0 {
-                    let (upper, lower) = (lines[at], lines[at + $half]);
-                    for n in 0..STRIP {
-                        lines[at][n] = if n & $half == 0 { upper[n] } else { lower[n - $half] };
-                        lines[at + $half][n] =
-                            if n & $half == 0 { upper[(n + $half) % STRIP] } else { lower[n] };
-                    }
-                }
-            }
-        };
-    }
-    exchange!(8);
-    exchange!(4);
-    exchange!(2);
-    exchange!(1);
-    lines
+    turned
 }
 
 impl Number for f32 {
@@ -358,8 +343,9 @@ mod tests {
 
     #[test]
     fn sixteen_lines_are_turned() {
-        let lines = std::array::from_fn(|n| std::array::from_fn(|at| (n * STRIP + at) as u32));
-        let turned = transpose(lines);
+        let lines: Units =
+            std::array::from_fn(|n| std::array::from_fn(|at| (n * STRIP + at) as u32));
+        let turned = transpose(&lines);
         for n in 0..STRIP {
             for at in 0..STRIP {
                 assert_eq!(turned[n][at], lines[at][n]);

@@ -6,6 +6,8 @@
 //! some. Results do not depend on the number of threads. Each operation has one portable body, which every instruction
 //! set compiles; products on matrix units differ from it by the order of their sums.
 
+#![allow(clippy::needless_range_loop, reason = "indices run over lanes of several arrays at once")]
+
 mod attention;
 mod elementwise;
 mod loss;

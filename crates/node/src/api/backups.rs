@@ -91,7 +91,7 @@ pub struct PruneReport {
 #[allow(missing_docs, reason = "the messages say what the fields are")]
 pub enum RestoreError {
     #[error("the backup {} cannot be used", file.display())]
-    Backup { file: PathBuf, source: BackupError },
+    Backup { file: PathBuf, source: Box<BackupError> },
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error("the key in {} cannot be read", file.display())]
@@ -189,7 +189,7 @@ fn checked(file: &Path) -> Result<Check, BackupError> {
 /// # Errors
 /// [`RestoreError::Backup`] says what is wrong with it.
 pub fn check_backup(file: &Path) -> Result<BackupReport, RestoreError> {
-    let at = |source| RestoreError::Backup { file: file.into(), source };
+    let at = |error| RestoreError::Backup { file: file.into(), source: Box::new(error) };
     Ok(report(&checked(file).map_err(at)?))
 }
 
@@ -199,7 +199,7 @@ pub fn check_backup(file: &Path) -> Result<BackupReport, RestoreError> {
 /// # Errors
 /// [`RestoreError`]; nothing was changed then.
 pub fn restore_backup(data_dir: &Path, file: &Path) -> Result<RestoreReport, RestoreError> {
-    let at = |source| RestoreError::Backup { file: file.into(), source };
+    let at = |error| RestoreError::Backup { file: file.into(), source: Box::new(error) };
     let check = checked(file).map_err(at)?;
     let found = check.ledger.network();
     let store = Store::open(data_dir)?;

@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use std::sync::LazyLock;
 
 /// The parts: the first one is the frame, the others add paths and schemas.
-const PARTS: [&str; 13] = [
+const PARTS: &[&str] = &[
     include_str!("../openapi/head.json"),
     include_str!("../openapi/shapes.json"),
     include_str!("../openapi/chat.json"),

@@ -37,7 +37,7 @@ impl TextTokenizer {
     ///
     /// # Errors
     /// The vocabulary has no room for bytes.
-    pub fn bpe<'a>(texts: &[&'a str], vocab: u32) -> Result<Self, DataError> {
+    pub fn bpe(texts: &[&str], vocab: u32) -> Result<Self, DataError> {
         const FIXED: u32 = 257;
         if vocab < FIXED {
             return Err(DataError::Vocabulary { found: vocab, least: FIXED });

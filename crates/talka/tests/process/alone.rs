@@ -157,7 +157,7 @@ fn every_report_is_one_json_document() {
     assert!(bench["decode_tokens_per_s"].as_f64().expect("a rate") > 0.0, "{bench}");
     let findings = report(&["doctor"]);
     let checks = findings.as_array().expect("an array");
-    assert_eq!(checks.len(), 12, "{findings}");
+    assert_eq!(checks.len(), 13, "{findings}");
     assert!(checks.iter().all(|finding| finding["grade"] != "failed"), "{findings}");
 }
 

@@ -134,7 +134,7 @@ fn linears_back<N: Number, const K: usize>(
         for (at, (gradient, weight)) in gradients.iter().zip(weights).enumerate() {
             let shape = weight.shape();
             let weight = matrix::<N>(weight);
-            let gradient = View::new(*gradient, positions, weight.rows);
+            let gradient = View::new(gradient, positions, weight.rows);
             fused.kernels().pack_left(left, gradient, N::FACTORS);
             fused.times(&mut to_normed, left, (right, weight), at > 0);
             fused.kernels().pack_left(left, gradient.t(), N::FACTORS);

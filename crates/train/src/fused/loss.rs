@@ -101,6 +101,9 @@ impl<N: Number> Apply<3> for Head<N> {
     }
 }
 
+/// The gradients of the hidden states and of the head.
+type Ways = (Vec<f32>, Vec<f32>);
+
 impl<N: Number> Head<N> {
     /// The loss, and the gradients of the normed hidden states and of the head.
     fn parts(
@@ -109,7 +112,7 @@ impl<N: Number> Head<N> {
         head: &FlexTensor,
         vocab: usize,
         width: usize,
-    ) -> (f64, Option<(Vec<f32>, Vec<f32>)>) {
+    ) -> (f64, Option<Ways>) {
         let kernels = self.fused.kernels();
         let at_once = (LOGITS_MAX / vocab).max(1);
         let [left, right, across] = &mut *self.fused.packed();

@@ -67,7 +67,9 @@ pub enum MemberAction {
         by: Signing,
     },
     /// Takes from a node what it was delegated
-    #[command(after_help = "Example: talka member revoke NODE --root /media/stick/root.key")]
+    #[command(
+        after_help = "Example: talka member revoke 3b6a27bcceb6a42d62a3a8d02a6f0d73653215771de243a63ac048a18b59da29 --root /media/stick/root.key"
+    )]
     Revoke {
         /// The node
         node: NodeId,

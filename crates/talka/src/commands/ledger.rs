@@ -206,10 +206,10 @@ async fn backup(client: &Client, file: &Path, json: bool) -> Result<()> {
 fn restore(file: &Path, check: bool, at: &NodeAt) -> Result<()> {
     if check {
         let report = check_backup(file)?;
-        return Ok(match at.json {
-            true => output::json(&report)?,
-            false => output::line(format!("{}: {}", file.display(), contents(&report)))?,
-        });
+        if at.json {
+            return Ok(output::json(&report)?);
+        }
+        return Ok(output::line(format!("{}: {}", file.display(), contents(&report)))?);
     }
     let data_dir = files::data_dir(at.data_dir.as_deref())?;
     let report = restore_backup(&data_dir, file)?;

@@ -209,7 +209,7 @@ mod tests {
         let error = run(Some("tar"), 1).expect_err("no such target").to_string();
         assert_eq!(
             error,
-            "no target \"tar\", expected one of gguf, safetensors, settings, ledger, log, wire"
+            "no target \"tar\", expected one of gguf, safetensors, settings, ledger, log, training, wire"
         );
     }
 }

@@ -28,7 +28,7 @@ pub use feedback::Feedback;
 use crate::Layout;
 use talka_base::Blame;
 
-/// Version, kind, how it is cut, and three numbers: see [`Compressor::header`].
+/// Version, kind, how it is cut, and three numbers: see `Compressor::header`.
 pub const HEADER_BYTES: usize = 16;
 /// Raised whenever an encoding changes.
 const VERSION: u8 = 1;

@@ -22,7 +22,7 @@
 //! credits do not transfer: no event moves them between members but payment for work.
 //!
 //! What is decided here and no event asks for yet: the economies of the published systems ([`profile`]), [`stake`], decisions
-//! of members ([`govern`]), delegated [`keys`], and how credits expire ([`lots`]). Functions of their arguments, held to the
+//! of members ([`govern`]), delegated [`keys`], and how credits expire (`lots`). Functions of their arguments, held to the
 //! published values.
 
 mod block;

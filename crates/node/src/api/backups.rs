@@ -106,7 +106,7 @@ pub enum RestoreError {
 
 impl Api {
     /// This node's copy of the ledger as one file, in pieces that come as fast as they are taken; see
-    /// [`backup`](crate::store::backup) for what it holds. Ends with an error if the copy cannot be read.
+    /// [`backup`] for what it holds. Ends with an error if the copy cannot be read.
     pub fn ledger_backup(&self) -> mpsc::Receiver<io::Result<Vec<u8>>> {
         let (sender, pieces) = mpsc::channel(CHUNKS_MAX);
         let shared = Arc::clone(&self.shared);

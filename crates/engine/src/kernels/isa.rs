@@ -60,6 +60,19 @@ impl Isa {
     pub fn is_available(self) -> bool {
         self == Self::Portable
     }
+
+    /// Whether it multiplies pairs of bf16 numbers, where it has no matrix units. Every processor that does has
+    /// [`Isa::Avx512Vnni`] too.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn has_pairs(self) -> bool {
+        self == Self::Avx512Vnni && is_x86_feature_detected!("avx512bf16")
+    }
+
+    /// Whether it multiplies pairs of bf16 numbers.
+    #[cfg(not(target_arch = "x86_64"))]
+    pub(super) const fn has_pairs(self) -> bool {
+        false
+    }
 }
 
 /// Runs `body(arguments)` compiled for the given instruction set.

@@ -2,9 +2,9 @@
 //! attention and the loss.
 //!
 //! Between operations numbers are f32 or bf16, as the caller keeps them ([`Number`]); sums are f32. What the factors of
-//! products are rounded to is the caller's choice too ([`Factors`]): bf16 factors run on matrix units where there are
-//! some. Results do not depend on the number of threads. Each operation has one portable body, which every instruction
-//! set compiles; products on matrix units differ from it by the order of their sums.
+//! products are rounded to is the caller's choice too ([`Factors`]): bf16 factors run on matrix units or as pairs where a
+//! processor can. Results do not depend on the number of threads. Each operation has one portable body, which every instruction
+//! set compiles; such products differ from it by the order of their sums.
 
 #![allow(clippy::needless_range_loop, reason = "indices run over lanes of several arrays at once")]
 
@@ -55,7 +55,7 @@ pub enum Factors {
 impl Kernels {
     fn form(&self, factors: Factors) -> Form {
         match (factors, self.isa) {
-            (Factors::Bf16, Isa::Amx) => Form::Tiles,
+            (Factors::Bf16, isa) if isa == Isa::Amx || isa.has_pairs() => Form::Tiles,
             _ => Form::Wide,
         }
     }

@@ -72,7 +72,7 @@ pub(super) enum Side {
 /// How the numbers of a packed factor are held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
-    /// bf16 in tiles, for matrix units.
+    /// bf16 in tiles, for matrix units and instructions that multiply pairs.
     Tiles,
     /// f32, for everything else.
     Wide,

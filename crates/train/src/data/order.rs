@@ -1,50 +1,8 @@
-//! The order of windows: a shuffle that needs no memory, so that any position is found at once.
+//! The order of windows: the stream of [`assign`], cut anew each epoch.
 
+use crate::assign;
 use std::ops::Range;
 use talka_base::rng::Rng;
-
-/// A permutation of `0..count` by a seed: four Feistel rounds over the next even number of bits, walked until inside.
-///
-/// A step of a walk stays outside with a chance below 3/4, so walks are short.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Shuffle {
-    count: u64,
-    /// Bits of half a number.
-    half: u32,
-    keys: [u64; 4],
-}
-
-impl Shuffle {
-    /// # Panics
-    /// If there is nothing to shuffle.
-    pub fn new(count: u64, seed: u64) -> Self {
-        assert!(count > 0, "nothing to shuffle");
-        let bits = u64::BITS - (count - 1).leading_zeros();
-        let mut rng = Rng::new(seed);
-        Self { count, half: bits.div_ceil(2).max(1), keys: std::array::from_fn(|_| rng.next_u64()) }
-    }
-
-    /// What comes at `place`.
-    ///
-    /// # Panics
-    /// If `place` is not below the count.
-    pub fn at(&self, place: u64) -> u64 {
-        assert!(place < self.count, "{place} of {}", self.count);
-        let mask = (1_u64 << self.half) - 1;
-        let mut found = place;
-        loop {
-            let (mut left, mut right) = (found >> self.half, found & mask);
-            for key in self.keys {
-                let mixed = Rng::new(right ^ key).next_u64() & mask;
-                (left, right) = (right, left ^ mixed);
-            }
-            found = left << self.half | right;
-            if found < self.count {
-                return found;
-            }
-        }
-    }
-}
 
 /// Windows of a row of tokens. Each epoch has all windows once, in an order of its own and beginning at another token,
 /// so that windows are not cut at the same places again.
@@ -80,7 +38,7 @@ impl Order {
         let epoch = position / self.count;
         let mut rng = Rng::new(self.seed ^ epoch.wrapping_mul(0x9E37_79B9_7F4A_7C15));
         let first = rng.below(self.starts);
-        let shuffled = Shuffle::new(self.count, rng.next_u64()).at(position % self.count);
+        let shuffled = assign::sample(self.seed, self.count, position);
         let start = first as usize + shuffled as usize * self.length;
         start..start + self.length + 1
     }
@@ -90,17 +48,8 @@ impl Order {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::collections::BTreeSet;
 
     proptest! {
-        #[test]
-        fn a_shuffle_has_everything_once(count in 1_u64..300, seed: u64) {
-            let shuffle = Shuffle::new(count, seed);
-            let seen: BTreeSet<u64> = (0..count).map(|place| shuffle.at(place)).collect();
-            prop_assert_eq!(seen.len() as u64, count);
-            prop_assert!(seen.iter().all(|at| *at < count));
-        }
-
         #[test]
         fn windows_lie_in_the_text_and_overlap_only_at_their_ends(
             tokens in 2_usize..400, length in 1_usize..30, seed: u64, epoch in 0_u64..5,

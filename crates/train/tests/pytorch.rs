@@ -1,10 +1,13 @@
 //! Training as PyTorch does it: `fixtures/training` holds its runs in f64 and f32, with the starting weights, the batches,
-//! the losses of 40 steps, the gradients of the first and the weights after the last.
+//! the losses of 40 steps, the gradients of the first and the weights after the last; and members that train together.
 
 use safetensors::{Dtype, SafeTensors};
 use std::path::PathBuf;
 use talka_engine::kernels::{Kernels, ThreadPool};
-use talka_train::{AdamW, Batch, ModelConfig, OptimiserConfig, Real, TrainConfig, Trainer};
+use talka_train::{
+    AdamW, Batch, Compressor, Feedback, ModelConfig, OptimiserConfig, Outer, Part, Real, Rule,
+    Said, Shared, TrainConfig, Trainer,
+};
 
 struct File(Vec<u8>);
 
@@ -132,4 +135,69 @@ fn rows_one_by_one_and_blocks_computed_again_change_only_rounding() {
     let config = TrainConfig { rows_at_once: Some(3), recompute: true, ..config() };
     let [losses, gradients, _] = compare::<f64>(config, "adamw-f64-exact.safetensors");
     assert!(losses < 1e-9 && gradients < 1e-7, "{losses} {gradients}");
+}
+
+/// Rounds of the members that trained together, and steps of each.
+const ROUNDS: usize = 4;
+const INNER_STEPS: usize = 5;
+
+/// One member's round: from the anchor on, on these batches. Returns the losses.
+fn train(trainer: &mut Trainer, anchor: &[f32], batches: &[Batch]) -> Vec<f64> {
+    trainer.set_weights(anchor).expect("as many");
+    batches.iter().map(|batch| trainer.step(batch).expect("fits").loss).collect()
+}
+
+/// Two members that send what they learned as nodes do, whole, and take Nesterov's step.
+#[test]
+fn members_come_to_pytorchs_losses_and_weights() {
+    const MEMBERS: usize = 2;
+    let batches = batches();
+    let mut members: [Trainer; MEMBERS] = std::array::from_fn(|_| trainer(config()));
+    let layout = members[0].parameters().layout();
+    let mut feedback = vec![Feedback::new(layout.len(), Feedback::DECAY); MEMBERS];
+    let mut shared = Shared::new(members[0].weights().to_vec());
+    let mut losses = vec![0.0; MEMBERS * ROUNDS * INNER_STEPS];
+    for round in 0..ROUNDS {
+        let mut updates = Vec::new();
+        for (number, trainer) in members.iter_mut().enumerate() {
+            let first = (round * MEMBERS + number) * INNER_STEPS;
+            let found = train(trainer, shared.anchor(), &batches[first..][..INNER_STEPS]);
+            losses[(number * ROUNDS + round) * INNER_STEPS..][..INNER_STEPS]
+                .copy_from_slice(&found);
+            let pairs = shared.anchor().iter().zip(trainer.weights());
+            let learned: Vec<f32> = pairs.map(|(anchor, own)| anchor - own).collect();
+            let sent = feedback[number].send(Compressor::Plain32, &layout, &learned);
+            let sent = sent.and_then(|bytes| Compressor::Plain32.read(&layout, &bytes));
+            updates.push(sent.expect("finite"));
+        }
+        let parts: Vec<_> = updates.iter().map(|values| Part { values, tokens: 1 }).collect();
+        shared.step(Outer::NESTEROV, Rule::MEAN, Said::Learned, &parts).expect("merges");
+    }
+    for name in ["diloco-f32.safetensors", "diloco-f64.safetensors"] {
+        let expected = File::open(name);
+        let worst = difference(losses.iter().copied(), &expected.numbers("losses"));
+        let weights = members[0].parameters().tensors().iter().map(|tensor| {
+            let found = shared.anchor()[tensor.range.clone()].iter().map(|x| f64::from(*x));
+            difference(found, &expected.numbers(&format!("final.{}", tensor.name)))
+        });
+        let weights = weights.fold(0.0, f64::max);
+        eprintln!("{name}: losses {worst:e}, weights {weights:e}");
+        assert!(worst < 1e-4 && weights < 1e-3, "{worst} {weights}");
+    }
+}
+
+/// A member that exchanges with nobody trains as if there were no rounds, to the bit.
+#[test]
+fn a_member_that_averages_alone_trains_as_if_it_did_not() {
+    let batches = batches();
+    let [mut alone, mut member]: [Trainer; 2] = std::array::from_fn(|_| trainer(config()));
+    let mut shared = Shared::new(member.weights().to_vec());
+    for round in batches[..STEPS].chunks(INNER_STEPS) {
+        let expected: Vec<f64> =
+            round.iter().map(|batch| alone.step(batch).expect("fits").loss).collect();
+        assert_eq!(train(&mut member, shared.anchor(), round), expected);
+        let parts = [Part { values: member.weights(), tokens: 1 }];
+        shared.step(Outer::AVERAGE, Rule::MEAN, Said::Weights, &parts).expect("merges");
+    }
+    assert_eq!(shared.anchor(), alone.weights());
 }

@@ -9,6 +9,7 @@ use crate::files::{self, FileError};
 use crate::optim::Moments;
 use crate::trainer::{TrainError, Trainer};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::path::{Path, PathBuf};
 use talka_engine::kernels::Kernels;
 
@@ -104,10 +105,11 @@ impl Checkpoint {
             updates: self.moments.updates,
             lengths: parts.map(|part| part.len() as u64),
         };
-        let header = serde_json::to_vec(&header).expect("plain fields");
+        let header = exact(serde_json::to_value(&header).expect("plain fields"));
+        let header = header.to_string();
         let mut bytes = MAGIC.to_vec();
         bytes.extend((header.len() as u64).to_le_bytes());
-        bytes.extend(header);
+        bytes.extend(header.as_bytes());
         for part in parts {
             bytes.extend(part.iter().flat_map(|x| x.to_le_bytes()));
         }
@@ -142,7 +144,8 @@ impl Checkpoint {
             return None;
         }
         let (header, bytes) = bytes.split_at(length);
-        let header: Header = serde_json::from_slice(header).ok()?;
+        let header: Header =
+            serde_json::from_value(plain(serde_json::from_slice(header).ok()?)).ok()?;
         let (numbers, rest) = bytes.as_chunks();
         let mut numbers = numbers.iter().map(|number| f32::from_le_bytes(*number));
         let total =
@@ -161,5 +164,73 @@ impl Checkpoint {
             weights,
             moments,
         })
+    }
+}
+
+/// Before the bits of a number in a header.
+const BITS: &str = "bits:";
+
+/// Fractions as texts of their bits: readers of JSON may round a decimal number to the neighbour of the one that was written, and
+/// then training would not go on to the same bits.
+fn exact(value: Value) -> Value {
+    each(value, &|value| match value {
+        Value::Number(number) if number.is_f64() => {
+            let bits = number.as_f64().unwrap_or_default().to_bits();
+            Value::String(format!("{BITS}{bits:016x}"))
+        }
+        other => other,
+    })
+}
+
+/// The numbers again.
+fn plain(value: Value) -> Value {
+    let number = |text: &str| {
+        let bits = u64::from_str_radix(text.strip_prefix(BITS)?, 16).ok()?;
+        Some(Value::Number(serde_json::Number::from_f64(f64::from_bits(bits))?))
+    };
+    each(value, &|value| match value {
+        Value::String(text) => number(&text).unwrap_or(Value::String(text)),
+        other => other,
+    })
+}
+
+/// Changes all values that hold no others.
+fn each(value: Value, change: &impl Fn(Value) -> Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            fields.into_iter().map(|(name, value)| (name, each(value, change))).collect()
+        }
+        Value::Array(items) => items.into_iter().map(|item| each(item, change)).collect(),
+        single => change(single),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{AdamW, ModelConfig, OptimiserConfig, Schedule};
+    use proptest::prelude::*;
+
+    proptest! {
+        /// A number that is off by its last bit would be another setting.
+        #[test]
+        fn settings_are_read_to_the_bit(
+            rates in proptest::array::uniform3(1e-9_f64..1.0), clip in proptest::option::of(0.1_f64..9.0),
+        ) {
+            let [learning_rate, epsilon, last] = rates;
+            let model = ModelConfig { norm_epsilon: epsilon, ..ModelConfig::preset("bootstrap").expect("known") };
+            let adamw = AdamW { learning_rate, epsilon, ..AdamW::default() };
+            let config = TrainConfig {
+                optimiser: OptimiserConfig::AdamW(adamw),
+                schedule: Schedule::Cosine { warmup: 1, steps: u64::MAX, last },
+                clip,
+                ..TrainConfig::new(model)
+            };
+            let moments = Moments { updates: 3, first: vec![0.5], second: vec![] };
+            let kept = Checkpoint { config, steps: 4, data_position: 5, data_seed: u64::MAX, weights: vec![1.0], moments };
+            let bytes = kept.encode();
+            let body = &bytes[MAGIC.len()..bytes.len() - HASH_BYTES];
+            prop_assert_eq!(Checkpoint::decode(body), Some(kept));
+        }
     }
 }

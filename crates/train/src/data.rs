@@ -5,10 +5,11 @@
 //! that it would have seen. Never changes a file.
 
 mod order;
+mod parquet;
 
 use crate::tokens::TextTokenizer;
 use crate::trainer::Batch;
-pub use order::{Order, Shuffle};
+pub use order::Order;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -28,6 +29,13 @@ pub enum TextSource {
         /// The object's field with the text.
         field: String,
     },
+    /// A table, one document a row.
+    Parquet {
+        /// The file.
+        path: PathBuf,
+        /// The column with the text.
+        column: String,
+    },
 }
 
 /// What is wrong with training text, by the name of the file where there is one.
@@ -43,6 +51,8 @@ pub enum DataError {
     NotUtf8 { path: PathBuf, at: usize },
     #[error("{}, line {line}: {reason}", path.display())]
     Line { path: PathBuf, line: usize, reason: String },
+    #[error("{}, column {column:?}: {reason}", path.display())]
+    Column { path: PathBuf, column: String, reason: String },
     #[error("a vocabulary of {found} tokens, byte-level BPE needs at least {least}")]
     Vocabulary { found: u32, least: u32 },
     #[error(
@@ -61,7 +71,7 @@ impl TextSource {
     /// The documents of the file, in order, none of them empty.
     ///
     /// # Errors
-    /// The file is missing, empty or not UTF-8, or a line is not what was said.
+    /// The file is missing, empty or not UTF-8, or a line or column is not what was said.
     pub fn documents(&self) -> Result<Vec<String>, DataError> {
         let documents = match self {
             Self::Text { path } => vec![read(path)?],
@@ -78,6 +88,13 @@ impl TextSource {
                     })
                     .collect::<Result<_, _>>()?
             }
+            Self::Parquet { path, column } => {
+                parquet::texts(&bytes(path)?, column).map_err(|reason| DataError::Column {
+                    path: path.clone(),
+                    column: column.clone(),
+                    reason,
+                })?
+            }
         };
         let documents: Vec<String> =
             documents.into_iter().filter(|document| !document.is_empty()).collect();
@@ -90,15 +107,17 @@ impl TextSource {
     /// The file.
     pub fn path(&self) -> &Path {
         match self {
-            Self::Text { path } | Self::JsonLines { path, .. } => path,
+            Self::Text { path } | Self::JsonLines { path, .. } | Self::Parquet { path, .. } => path,
         }
     }
 }
 
+fn bytes(path: &Path) -> Result<Vec<u8>, DataError> {
+    std::fs::read(path).map_err(|source| DataError::Read { path: path.to_owned(), source })
+}
+
 fn read(path: &Path) -> Result<String, DataError> {
-    let bytes =
-        std::fs::read(path).map_err(|source| DataError::Read { path: path.to_owned(), source })?;
-    String::from_utf8(bytes).map_err(|error| DataError::NotUtf8 {
+    String::from_utf8(bytes(path)?).map_err(|error| DataError::NotUtf8 {
         path: path.to_owned(),
         at: error.utf8_error().valid_up_to(),
     })
@@ -254,6 +273,8 @@ mod tests {
             let json = file(contents.as_bytes());
             refused(&lines(json.path()), reason);
         }
+        let (path, column) = (latin.path().to_owned(), "text".to_owned());
+        refused(&TextSource::Parquet { path, column }, "column \"text\": not a Parquet file");
     }
 
     #[test]

@@ -432,13 +432,13 @@ fn data(file: DataFile) -> Result<DataPlan, JobError> {
         let field = format!("data_requirements.files[{at}]");
         return Err(value(&field, "empty", "a path"));
     }
-    let is_jsonl = match file.data_format.as_deref() {
-        None => files.iter().all(|path| path.extension().is_some_and(|kind| kind == "jsonl")),
-        Some("text") => false,
-        Some("jsonl") => true,
+    let all_end = |end| files.iter().all(|path| path.extension().is_some_and(|kind| kind == end));
+    let format = match file.data_format.as_deref() {
+        None => ["jsonl", "parquet"].into_iter().find(|end| all_end(*end)).unwrap_or("text"),
+        Some(known @ ("text" | "jsonl" | "parquet")) => known,
         Some(found) => {
             let found = format!("{found:?}");
-            return Err(value("data_requirements.data_format", found, "text or jsonl"));
+            return Err(value("data_requirements.data_format", found, "text, jsonl or parquet"));
         }
     };
     let split = file.validation_split.unwrap_or(0.1);
@@ -446,12 +446,10 @@ fn data(file: DataFile) -> Result<DataPlan, JobError> {
         return Err(value("data_requirements.validation_split", split, "0 to 0.5"));
     }
     let field = file.text_field.unwrap_or_else(|| "text".into());
-    let source = |path| {
-        if is_jsonl {
-            TextSource::JsonLines { path, field: field.clone() }
-        } else {
-            TextSource::Text { path }
-        }
+    let source = |path| match format {
+        "jsonl" => TextSource::JsonLines { path, field: field.clone() },
+        "parquet" => TextSource::Parquet { path, column: field.clone() },
+        _ => TextSource::Text { path },
     };
     Ok(DataPlan { sources: files.into_iter().map(source).collect(), validation_split: split })
 }

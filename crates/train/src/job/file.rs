@@ -169,9 +169,9 @@ section! {
     DataFile {
         /// Paths; relative ones stand beside the job file.
         files: Option<Vec<PathBuf>>,
-        /// `text` or `jsonl`; by the names of the files if absent.
+        /// `text`, `jsonl` or `parquet`; by the names of the files if absent.
         data_format: Option<String>,
-        /// The field of a line of jsonl that is the text.
+        /// The field of a line of jsonl, or the column of a Parquet file, that is the text.
         text_field: Option<String>,
         /// The part that is kept back for validation.
         validation_split: Option<f64>,

@@ -91,7 +91,7 @@ fn whatever_is_wrong_is_named_with_its_reason() {
     refused("tokenizer", json!({"kind": "characters", "size": 9}), &["tokenizer.size"]);
     refused("data_requirements.files", json!([]), &["data_requirements.files", "0 paths"]);
     refused("data_requirements.files", json!(["a", ""]), &["data_requirements.files[1]", "empty"]);
-    refused("data_requirements.data_format", json!("csv"), &["data_format", "csv", "jsonl"]);
+    refused("data_requirements.data_format", json!("csv"), &["data_format", "csv", "parquet"]);
     refused("data_requirements.validation_split", json!(0.9), &["validation_split", "0.9"]);
     refused("hardware_requirements.min_vram_gb", json!(12), &["min_vram_gb", "unknown field"]);
     refused("deadline", json!("tomorrow"), &["deadline", "tomorrow", "UTC"]);

@@ -51,7 +51,8 @@ struct Arguments {
     /// Runs of each engine, in turns
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// Only rows of `swarm` whose name has this in it: loopback, together, prefill, slow-2-20 (stages, ms), rpc-20
+    /// Only rows whose name has this in it. `swarm`: loopback, together, prefill, slow-2-20 (stages, ms), rpc-20; `training`:
+    /// speed, recipe, average, liars, churn, long-2, long-8, reference
     #[arg(long, value_name = "PART")]
     only: Option<String>,
     /// A Python that has llama-cpp-python (for training: torch and transformers), instead of one set up below target
@@ -72,7 +73,7 @@ enum Measurement {
     Gateway,
     /// Vouchers, epochs and finality of the ledger, and its properties in millions of cases
     Ledger,
-    /// Steps of training beside PyTorch's, and nanoGPT's recipe for a CPU
+    /// Steps of training beside PyTorch's, nanoGPT's recipe for a CPU, and members that train together
     Training,
 }
 
@@ -93,7 +94,8 @@ pub fn run(arguments: &[String]) -> Result<()> {
         Measurement::Gateway => gateway::run(),
         Measurement::Ledger => ledger::run(),
         Measurement::Training => {
-            training::run(arguments.threads, arguments.rounds, arguments.peer.as_deref())
+            let (peer, only) = (arguments.peer.as_deref(), arguments.only.as_deref());
+            training::run(arguments.threads, arguments.rounds, peer, only)
         }
     }
 }

@@ -6,10 +6,11 @@
 //! little-endian; after each round the merged weights go to standard output. What an update and all of them took in
 //! bytes goes to standard error at the end.
 
+mod words;
+
 use std::io::{self, Read, Write};
-use talka_train::{
-    Centre, Compressor, Cut, Feedback, Layout, Outer, Part, Rule, Said, Shared, UpdateError,
-};
+use talka_train::{Compressor, Feedback, Layout, Outer, Part, Rule, Said, Shared, UpdateError};
+use words::Words;
 
 struct Settings {
     members: usize,
@@ -22,7 +23,7 @@ struct Settings {
 fn main() -> Result<(), String> {
     let mut arguments = std::env::args().skip(1);
     let layout = layout(&arguments.next().ok_or("expected a layout, then settings")?)?;
-    let settings = settings(&arguments.collect::<Vec<_>>())?;
+    let settings = settings(&Words(arguments.collect()))?;
     let Some(base) = values(&layout) else { return Err("expected the first weights".into()) };
     let mut shared = Shared::new(base);
     let mut feedback = vec![Feedback::new(layout.len(), settings.decay); settings.members];
@@ -81,47 +82,13 @@ fn layout(text: &str) -> Result<Layout, String> {
     shapes.map(Layout::new).ok_or(format!("{text:?} is no layout, expected ROWSxCOLUMNS,..."))
 }
 
-fn settings(words: &[String]) -> Result<Settings, String> {
-    let value = |name: &str| {
-        words.iter().find_map(|word| word.strip_prefix(name)?.strip_prefix('=')).unwrap_or_default()
-    };
-    let number = |name: &str, usual: f64| match value(name) {
-        "" => Ok(usual),
-        text => text.parse::<f64>().map_err(|_| format!("{name}={text}, expected a number")),
-    };
-    let cut = match value("cut") {
-        "" | "flat" => Cut::Flat,
-        "tensors" => Cut::Tensors,
-        "tiles" => Cut::Tiles,
-        other => return Err(format!("cut={other} is none of flat, tensors, tiles")),
-    };
-    let compressor = match value("compressor") {
-        "" | "plain32" => Compressor::Plain32,
-        "plain16" => Compressor::Plain16,
-        "dense4" => Compressor::Dense4,
-        "sparse" => Compressor::Sparse { cut, top: number("top", 64.0)? as u16 },
-        other => {
-            return Err(format!("compressor={other} is none of plain32, plain16, dense4, sparse"));
-        }
-    };
-    let (members, liars) = (number("members", 1.0)? as u16, number("liars", 0.0)? as u16);
-    let centre = match value("centre") {
-        "" | "mean" => Centre::Mean,
-        "trimmed" => Centre::Trimmed { per_mille: 1000 * liars / members.max(1) },
-        "median" => Centre::Median,
-        "krum" => Centre::Krum { liars, kept: members },
-        "geometric" => Centre::GeometricMedian,
-        other => {
-            return Err(format!(
-                "centre={other} is none of mean, trimmed, median, krum, geometric"
-            ));
-        }
-    };
+fn settings(words: &Words) -> Result<Settings, String> {
+    let members = words.get("members", 1)?;
     Ok(Settings {
         members: members.into(),
-        compressor,
-        decay: number("feedback", f64::from(Feedback::DECAY))? as f32,
-        outer: Outer { rate: number("rate", 1.0)?, momentum: number("momentum", 0.0)? },
-        rule: Rule { clip: words.iter().any(|word| word == "clip"), centre },
+        compressor: words.compressor()?,
+        decay: words.get("feedback", Feedback::DECAY)?,
+        outer: words.outer(Outer::AVERAGE)?,
+        rule: words.rule(members)?,
     })
 }

@@ -1,5 +1,7 @@
 //! Training on this machine, beside PyTorch: the same model, batch and optimiser, in turns, on as many threads; and nanoGPT's
-//! recipe for a CPU.
+//! recipe for a CPU; and members that train together.
+
+mod together;
 
 use crate::cargo::{cargo, target_folder, tool};
 use crate::python::Packages;
@@ -14,7 +16,7 @@ use std::{
 /// Fixed, so that a ratio means the same next month.
 const PEER: Packages<'_> =
     Packages { name: "torch", packages: &["torch==2.9.1", "transformers==4.57.3", "numpy==2.3.5"] };
-const SCRIPT: &str = include_str!("training.py");
+const SCRIPT: &str = include_str!("training/speed.py");
 /// Steps of one run, after two that warm up.
 const STEPS: usize = 6;
 /// What the recipe must reach, and in how many steps.
@@ -23,15 +25,36 @@ const RECIPE_STEPS: u64 = 2000;
 /// The recipe's text, which is not part of the repository.
 const TEXT: &str = "../shared/corpora/tinyshakespeare.txt";
 
-/// Prints the tables.
+/// Prints the tables; only those that have `only` in their names.
 ///
 /// # Errors
-/// If our own program does not build or run, or misses the recipe's loss.
-pub fn run(threads: usize, rounds: usize, peer: Option<&Path>) -> Result<()> {
-    let build = ["build", "--release", "--package", "talka-train", "--example", "training"];
-    ensure!(cargo(&build).status()?.success(), "talka-train does not build");
-    let ours = target_folder()?.join(format!("release/examples/training{EXE_SUFFIX}"));
+/// If our own programs do not build or run, or a loss misses what it must reach.
+pub fn run(threads: usize, rounds: usize, peer: Option<&Path>, only: Option<&str>) -> Result<()> {
+    let build = ["build", "--release", "--package", "talka-train"];
+    let examples = ["--example", "training", "--example", "swarm"];
+    ensure!(
+        cargo(&[&build[..], &examples].concat()).status()?.success(),
+        "talka-train does not build"
+    );
+    let example = |name: &str| -> Result<PathBuf> {
+        Ok(target_folder()?.join(format!("release/examples/{name}{EXE_SUFFIX}")))
+    };
+    let ours = example("training")?;
     let python = peer.map_or_else(|| PEER.install(), |python| Ok(PathBuf::from(python)));
+    let is_wanted = |name: &str| only.is_none_or(|part| name.contains(part));
+    if is_wanted("speed") {
+        speed(&ours, python.as_deref().ok(), threads, rounds)?;
+    }
+    if is_wanted("recipe") {
+        recipe(&ours, threads)?;
+    }
+    if let Err(why) = &python {
+        println!("\nno comparison with PyTorch: {why}");
+    }
+    together::run(&example("swarm")?, threads, python.as_deref().ok(), only)
+}
+
+fn speed(ours: &Path, python: Option<&Path>, threads: usize, rounds: usize) -> Result<()> {
     println!(
         "15.7 M weights, batches of 8 x 256, {threads} threads, medians of {rounds} runs in turns\n"
     );
@@ -40,9 +63,9 @@ pub fn run(threads: usize, rounds: usize, peer: Option<&Path>) -> Result<()> {
     for precision in ["f32", "bf16"] {
         let (mut own, mut others) = (Vec::new(), Vec::new());
         for _ in 0..rounds {
-            let mut command = Command::new(&ours);
+            let mut command = Command::new(ours);
             own.push(measured(command.arg("speed"), precision, threads)?);
-            if let Ok(python) = &python {
+            if let Some(python) = python {
                 others.push(measured(tool(python).args(["-c", SCRIPT]), precision, threads)?);
             }
         }
@@ -56,10 +79,7 @@ pub fn run(threads: usize, rounds: usize, peer: Option<&Path>) -> Result<()> {
             peers_memory / 1e6
         );
     }
-    if let Err(why) = python {
-        println!("\nno comparison with PyTorch: {why}");
-    }
-    recipe(&ours, threads)
+    Ok(())
 }
 
 fn measured(command: &mut Command, precision: &str, threads: usize) -> Result<Value> {

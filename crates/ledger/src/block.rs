@@ -15,7 +15,7 @@ use crate::{
     tlog::CompactRange,
 };
 use std::{fmt, str::FromStr};
-use talka_base::{Keypair, NetworkId, Tick, TreeHash};
+use talka_base::{Keypair, NetworkId, NodeId, Tick, TreeHash};
 
 /// What begins the name of every log of ours.
 const ORIGIN: &str = "talka/";
@@ -126,6 +126,26 @@ impl Block {
     pub fn open(note: &SignedNote, sequencer: [u8; 32]) -> Result<Self, BlockError> {
         let block: Self = note.text().parse()?;
         note.verify(&Self::key(block.network, sequencer))?;
+        Ok(block)
+    }
+
+    /// The block in `note`, if one of `signers` signed it. Whether witnesses did is not asked.
+    ///
+    /// # Errors
+    /// [`BlockError`]: of the last one, if none of them did.
+    pub fn open_by(
+        note: &SignedNote,
+        signers: impl IntoIterator<Item = NodeId>,
+    ) -> Result<Self, BlockError> {
+        let block: Self = note.text().parse()?;
+        let mut checked = Err(NoteError::Malformed { reason: "nobody may sign it" });
+        for signer in signers {
+            checked = note.verify(&Self::key(block.network, signer.0)).map(|_| ());
+            if checked.is_ok() {
+                break;
+            }
+        }
+        checked?;
         Ok(block)
     }
 

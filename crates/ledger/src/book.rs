@@ -12,7 +12,7 @@ use crate::{
     govern::{Action, Assembly, Ballot, Choice, Outcome as Decision},
     keys::Keyring,
     lots::Lots,
-    order::Witnesses,
+    order::{Turns, Witnesses},
     policy::Policy,
     profile::Payout,
     removal::RemovedNode,
@@ -189,6 +189,7 @@ pub(crate) struct Book {
     pub witnesses: Witnesses,
     /// The entry that named them; 0 without any.
     pub appointed: u64,
+    pub turns: Turns,
     /// Kept for ever: their keys never come back.
     pub removed: BTreeMap<NodeId, RemovedNode>,
     pub open: BTreeMap<RequestId, OpenReservation>,
@@ -263,6 +264,7 @@ pub(crate) enum Change {
         finding: Finding,
     },
     Appoint(Witnesses),
+    Order(Turns),
     Remove {
         node: NodeId,
     },
@@ -341,6 +343,7 @@ impl Book {
             nodes: BTreeMap::new(),
             witnesses: Witnesses::default(),
             appointed: 0,
+            turns: Turns::default(),
             removed: BTreeMap::new(),
             open: BTreeMap::new(),
             forwarded: BTreeMap::new(),
@@ -447,6 +450,7 @@ impl Book {
             Change::Appoint(witnesses) => {
                 (self.witnesses, self.appointed) = (witnesses, self.entries);
             }
+            Change::Order(turns) => self.turns = turns,
             Change::Remove { node } => self.remove(node),
             Change::Rate { node, mark, measured } => {
                 self.standings.entry(node).or_default().enter_rating(mark, measured, at);

@@ -7,7 +7,7 @@ use crate::{
     forward::{Delivery, Forwarding},
     govern::{Proposal, Vote},
     keys::KeyOrder,
-    order::Appointment,
+    order::{Appointment, OrderChange},
     policy::Policy,
     removal::Removal,
     request::{Cancellation, RECEIPTS_MAX, Reservation, Settlement, VOUCHERS_MAX},
@@ -100,7 +100,7 @@ pub struct Posting {
 pub struct Founding {
     /// What people call the network; 1 to [`NAME_BYTES_MAX`] bytes.
     pub name: String,
-    /// The node that founds, orders and signs every entry; also the first member.
+    /// The node that founds, and that orders entries until the ledger says otherwise; also the first member.
     pub founder: NodeId,
     /// What people call that node; 1 to [`NAME_BYTES_MAX`] bytes.
     pub founder_name: String,
@@ -222,6 +222,11 @@ pub enum Event {
         /// The proposal.
         proposal: ProposalId,
     },
+    /// From now on the witnesses order by turns, or the founder does again.
+    OrderChanged {
+        /// Signed by the founder.
+        change: Signed<OrderChange>,
+    },
 }
 
 /// Why a reservation ended without work being paid.
@@ -257,6 +262,7 @@ impl Event {
             Self::Proposed { .. } => "proposed",
             Self::Voted { .. } => "voted",
             Self::Decided { .. } => "decided",
+            Self::OrderChanged { .. } => "order-changed",
         }
     }
 
@@ -282,7 +288,8 @@ impl Event {
             | Self::KeysChanged { .. }
             | Self::Rewarded { .. }
             | Self::Proposed { .. }
-            | Self::Voted { .. } => 1,
+            | Self::Voted { .. }
+            | Self::OrderChanged { .. } => 1,
             Self::Settled { settlement } => {
                 let Settlement { receipts, vouchers, .. } = settlement.claimed_value();
                 1 + (receipts.len() + vouchers.len()) as u64
@@ -320,7 +327,8 @@ impl Event {
             | Self::Staked { .. }
             | Self::KeysChanged { .. }
             | Self::Voted { .. }
-            | Self::Decided { .. } => Ok(()),
+            | Self::Decided { .. }
+            | Self::OrderChanged { .. } => Ok(()),
             Self::Proposed { proposal } => proposal.claimed_value().check_bounds(),
             Self::Rewarded { report } => report.claimed_value().check_bounds(),
         }
@@ -359,6 +367,7 @@ impl Event {
             Self::Rewarded { report } => signer(report),
             Self::Proposed { proposal } => signer(proposal),
             Self::Voted { vote } => signer(vote),
+            Self::OrderChanged { change } => signer(change),
         }
     }
 
@@ -408,7 +417,7 @@ impl Encoded for Event {
     const SIZE_MAX: usize = EPOCH_BYTES_MAX + 512;
 }
 
-/// One line of the ledger, signed by the founder.
+/// One line of the ledger, signed by the node that ordered it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// Its place: 0 for the founding, then one more each.

@@ -31,6 +31,8 @@ pub enum LedgerError {
 
     #[error("only {expected} may order entries of this network, this is {found}")]
     NotSequencer { expected: NodeId, found: NodeId },
+    #[error("the witnesses order entries of this network by turns, and {found} is none of them")]
+    NotWitness { found: NodeId },
     #[error("entry has height {found}, expected {expected}")]
     Height { expected: u64, found: u64 },
     #[error("entry {height} follows {found}, expected {expected}: the history was altered")]
@@ -201,6 +203,7 @@ impl LedgerError {
             Self::NotSequencer { .. } | Self::Empty => Blame::Us,
             Self::Signature(_)
             | Self::Shape(_)
+            | Self::NotWitness { .. }
             | Self::Previous { .. }
             | Self::Backwards { .. }
             | Self::Postings { .. }

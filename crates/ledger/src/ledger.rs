@@ -8,7 +8,7 @@ use crate::{
     forward::OpenForwarding,
     govern::Ballot,
     lots,
-    order::Witnesses,
+    order::{Turns, Witnesses},
     policy::Policy,
     profile::Task,
     removal::RemovedNode,
@@ -97,28 +97,29 @@ impl Ledger {
         at: Tick,
         event: Event,
     ) -> Result<Signed<Entry>, LedgerError> {
-        let (expected, found) = (self.book.founder, NodeId(keys.public()));
-        if found != expected {
-            return Err(LedgerError::NotSequencer { expected, found });
-        }
+        let orderer = NodeId(keys.public());
+        self.check_orderer(orderer)?;
         let at = at.max(self.book.at);
         let Outcome { postings, .. } = rules::judge(&self.book, at, &event)?;
         let (height, previous) = (self.book.entries, self.book.head);
-        let (event_id, author, evidence) = (event.id(), event.author(expected), event.evidence());
+        let (event_id, author, evidence) = (event.id(), event.author(orderer), event.evidence());
         let entry = Entry { height, previous, at, event_id, author, event, evidence, postings };
         Ok(keys.sign(entry))
     }
 
-    /// Takes the next entry, checking everything about it: the founder's signature, its place in
+    /// Takes the next entry, checking everything about it: whether its signer may order, its place in
     /// the chain, its time, its event and the postings that follow from that.
     ///
     /// # Errors
     /// [`LedgerError`]; the ledger is then unchanged.
     pub fn apply(&mut self, signed: &Signed<Entry>) -> Result<(), LedgerError> {
-        let entry = signed.verify_by(&self.book.founder.0)?;
+        let claimed = NodeId(*signed.claimed_signer());
+        let orderer = if self.may_order(&claimed) { claimed } else { self.book.founder };
+        let entry = signed.verify_by(&orderer.0)?;
+        self.check_orderer(orderer)?;
         self.check_place(entry)?;
         let Outcome { postings, change } = rules::judge(&self.book, entry.at, &entry.event)?;
-        self.check_fields(entry)?;
+        self.check_fields(entry, orderer)?;
         check_postings(&postings, &entry.postings)?;
         self.book.post(entry.at, &postings);
         self.book.fold(entry.at, change);
@@ -126,6 +127,17 @@ impl Ledger {
         self.book.head = entry.hash();
         self.book.at = entry.at;
         Ok(())
+    }
+
+    fn check_orderer(&self, found: NodeId) -> Result<(), LedgerError> {
+        if self.may_order(&found) {
+            return Ok(());
+        }
+        Err(if self.book.turns.by_turns {
+            LedgerError::NotWitness { found }
+        } else {
+            LedgerError::NotSequencer { expected: self.book.founder, found }
+        })
     }
 
     fn check_place(&self, entry: &Entry) -> Result<(), LedgerError> {
@@ -145,10 +157,10 @@ impl Ledger {
     }
 
     /// What the entry says of its event is what the event says of itself.
-    fn check_fields(&self, entry: &Entry) -> Result<(), LedgerError> {
+    fn check_fields(&self, entry: &Entry, orderer: NodeId) -> Result<(), LedgerError> {
         let event = &entry.event;
         rules::check_field("entry", "event id", event.id(), entry.event_id)?;
-        rules::check_field("entry", "author", event.author(self.book.founder), entry.author)?;
+        rules::check_field("entry", "author", event.author(orderer), entry.author)?;
         rules::check_field("entry", "evidence", event.evidence(), entry.evidence)
     }
 
@@ -178,7 +190,7 @@ impl Ledger {
         &self.book.name
     }
 
-    /// The node that founded the network and orders its entries.
+    /// The node that founded the network. It orders the entries, unless the witnesses do by turns.
     pub const fn founder(&self) -> NodeId {
         self.book.founder
     }
@@ -296,6 +308,25 @@ impl Ledger {
     /// The height of the entry that named them; 0 while nobody was named.
     pub const fn appointed_at(&self) -> u64 {
         self.book.appointed
+    }
+
+    /// Who may order entries, and since when.
+    pub const fn turns(&self) -> Turns {
+        self.book.turns
+    }
+
+    /// Whether this node may order the next entry.
+    pub fn may_order(&self, node: &NodeId) -> bool {
+        match self.book.turns.by_turns {
+            true => self.book.witnesses.contains(node),
+            false => *node == self.book.founder,
+        }
+    }
+
+    /// The nodes whose signature makes a note a block of this ledger, beside cosignatures: whoever orders now, or did
+    /// when these witnesses were named.
+    pub fn signers(&self) -> impl Iterator<Item = NodeId> {
+        std::iter::once(self.book.founder).chain(self.book.witnesses.nodes())
     }
 
     /// Whose node it is.

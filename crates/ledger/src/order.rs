@@ -27,6 +27,7 @@ mod evidence;
 mod newcomer;
 mod replica;
 mod sequencer;
+pub(crate) mod turns;
 pub(crate) mod witnesses;
 
 pub use chain::{Chain, needed};
@@ -34,6 +35,7 @@ pub use evidence::{Evidence, EvidenceError};
 pub use newcomer::{FinalityError, Newcomer};
 pub use replica::{CLOCK_SKEW_MS_MAX, Replica};
 pub use sequencer::{EVENTS_WAITING_MAX, Sequencer};
+pub use turns::{OrderChange, TURNS_WITNESSES_MIN, Turns};
 pub use witnesses::{Appointment, WITNESSES_MAX, Witnesses};
 
 use crate::{

@@ -7,7 +7,7 @@ use crate::{
     epoch,
     error::LedgerError,
     forward, govern, keys, lots,
-    order::witnesses,
+    order::{turns, witnesses},
     price::quote,
     profile::Payout,
     removal,
@@ -52,6 +52,7 @@ pub(crate) fn judge(book: &Book, at: Tick, event: &Event) -> Result<Outcome, Led
         Event::Proposed { proposal } => govern::propose(book, at, proposal),
         Event::Voted { vote } => govern::vote(book, at, vote),
         Event::Decided { proposal } => govern::decide(book, at, *proposal),
+        Event::OrderChanged { change } => turns::judge(book, change),
     }?;
     check_sums(book, &outcome.postings)?;
     Ok(outcome)

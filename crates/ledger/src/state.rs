@@ -11,7 +11,7 @@ use crate::{
     forward::OpenForwarding,
     govern::{Assembly, Ballot},
     lots::Lots,
-    order::Witnesses,
+    order::{Turns, Witnesses},
     policy::Policy,
     removal::RemovedNode,
     standing::Standing,
@@ -32,7 +32,7 @@ pub enum StateRecord {
         network: NetworkId,
         /// What people call it.
         name: String,
-        /// The node that orders its entries.
+        /// The node that founded it.
         founder: NodeId,
         /// Number of entries.
         entries: u64,
@@ -73,8 +73,10 @@ pub enum StateRecord {
     Forbidden(ModelId),
     /// A member that may not act.
     Suspended(MemberId),
-    /// What was paid for common work. Always the last record.
+    /// What was paid for common work.
     Purse(Purse),
+    /// Who may order; no record before the first change, as long as the founder alone may. Always the last one.
+    Turns(Turns),
 }
 
 impl StateRecord {
@@ -99,6 +101,7 @@ impl StateRecord {
             Self::Forbidden(_) => "forbidden model",
             Self::Suspended(_) => "suspended member",
             Self::Purse(_) => "purse",
+            Self::Turns(_) => "turns",
         }
     }
 }
@@ -126,6 +129,7 @@ pub(crate) fn records(book: &Book) -> impl Iterator<Item = StateRecord> {
         nodes,
         witnesses,
         appointed,
+        turns,
         removed,
         open,
         forwarded,
@@ -151,6 +155,7 @@ pub(crate) fn records(book: &Book) -> impl Iterator<Item = StateRecord> {
     };
     let witnesses =
         (!witnesses.is_solo()).then(|| StateRecord::Witnesses(witnesses.clone(), *appointed));
+    let turns = (turns.changes > 0).then_some(StateRecord::Turns(*turns));
     [chain, StateRecord::Policy(policy.clone())]
         .into_iter()
         .chain(balances.iter().map(|(&account, &amount)| StateRecord::Balance(account, amount)))
@@ -169,6 +174,7 @@ pub(crate) fn records(book: &Book) -> impl Iterator<Item = StateRecord> {
         .chain(forbidden.iter().map(|&model| StateRecord::Forbidden(model)))
         .chain(suspended.iter().map(|&member| StateRecord::Suspended(member)))
         .chain([StateRecord::Purse(*purse)])
+        .chain(turns)
 }
 
 fn closed_record((&(at, id), closed): (&(Tick, RequestId), &ClosedSession)) -> StateRecord {
@@ -208,6 +214,7 @@ pub(crate) fn enter(book: &mut Book, record: StateRecord) -> Result<(), &'static
         StateRecord::Forbidden(model) => drop(book.assembly.forbidden.insert(model)),
         StateRecord::Suspended(member) => drop(book.assembly.suspended.insert(member)),
         StateRecord::Purse(purse) => book.purse = purse,
+        StateRecord::Turns(turns) => book.turns = turns,
     }
     Ok(())
 }

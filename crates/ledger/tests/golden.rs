@@ -13,7 +13,7 @@ use talka_ledger::{
     epoch::Paper,
     govern::{Action, Choice},
     keys::KeyChange,
-    order::{Appointment, Effect, Input, Message, Order, Sequencer, Witnesses},
+    order::{Effect, Input, Message, Order, Sequencer, Witnesses},
     profile::{Job, Task, neuro::Role},
     standing::Finding,
 };
@@ -173,10 +173,18 @@ fn hashes_of_network_head_and_state_keep_their_values() {
 #[test]
 fn an_appointment_keeps_its_encoding() {
     let mut world = World::village();
-    let (network, witnesses) = (world.ledger.network(), vec![common::node(2)]);
-    let appointment = keys(FOUNDER).sign(Appointment { network, witnesses });
-    world.record(talka_ledger::Event::Appointed { appointment }).expect("valid");
+    world.record(world.appoints(&[2])).expect("valid");
     check("entry-appointed", world.entries.last().expect("recorded"));
+}
+
+#[test]
+fn a_change_of_order_keeps_its_encoding() {
+    let mut world = World::village();
+    world.record(world.joins(5, 5, 2)).expect("joins");
+    world.record(world.appoints(&[FOUNDER, 2, 3, 5])).expect("valid");
+    world.record(world.changes_order(1, true)).expect("valid");
+    check("entry-order-changed", world.entries.last().expect("recorded"));
+    check("record-turns", &world.ledger.records().last().expect("the last one"));
 }
 
 #[test]

@@ -118,6 +118,17 @@ fn decide(world: &mut World) {
     }
     world.wait_days(363);
     world.record(Event::Expired { member: member(2) }).expect("valid");
+    world.record(world.joins(5, 5, 2)).expect("joins");
+    for event in [world.appoints(&[FOUNDER, 2, 3, 5]), world.changes_order(1, true)] {
+        world.record(event).expect("valid");
+    }
+    world.record_by(5, world.forwards(30, FOUNDER, FOUNDER, 1, 1)).expect("its turn");
+    let expired = world.now.plus_ms(Policy::default().reservation_ms_max);
+    world.now = expired;
+    world.record_by(3, world.expires(30)).expect("its turn");
+    world.record_by(2, world.changes_order(2, false)).expect("its turn");
+    world.record(world.joins(6, 6, 2)).expect("the founder orders again");
+    world.record(world.changes_order(3, true)).expect("valid");
 }
 
 /// What `replay` says of these lines; `None` if there is no Python.

@@ -68,7 +68,8 @@ impl Chain {
     }
 
     /// The chain one block longer, with entries made of those of `events` that the rules allow; the others are
-    /// handed to `refused`. Takes no more once the block is full. Nothing if no entry was made.
+    /// handed to `refused`. Takes no more once the block is full, or others order from the next entry on. Nothing if no
+    /// entry was made.
     pub(super) fn order(
         &self,
         keys: &Keypair,
@@ -79,7 +80,9 @@ impl Chain {
         let mut next = Batch::of(self);
         let (mut entries, mut bytes) = (Vec::new(), 0);
         let mut events = events.into_iter();
+        let turns = self.ledger.turns();
         while bytes < BATCH_BYTES_MAX
+            && next.ledger.turns() == turns
             && let Some(event) = events.next()
         {
             match next.ledger.propose(keys, now, (*event).clone()) {
@@ -121,8 +124,9 @@ impl Chain {
 
     /// Whether `note`, which has the last block's text, has the signatures that make it final.
     pub fn is_final(&self, note: &SignedNote) -> bool {
-        let sequencer = self.ledger.founder().0;
-        Block::open(note, sequencer).ok() == self.block
+        let named = self.needed.iter().flat_map(Witnesses::nodes);
+        let signers = std::iter::once(self.ledger.founder()).chain(named);
+        Block::open_by(note, signers).ok() == self.block
             && self.block.is_some()
             && self.needed.iter().all(|witnesses| witnesses.are_enough(&witnesses.cosigned(note)))
     }

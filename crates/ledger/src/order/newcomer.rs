@@ -43,10 +43,10 @@ pub enum FinalityError {
     #[error("entry {height} does not follow")]
     Entry { height: u64, source: LedgerError },
     /// The sequencer did not sign it.
-    #[error("a checkpoint of this ledger is not its founder's")]
+    #[error("a checkpoint of this ledger is of nobody who orders it")]
     Block(#[from] BlockError),
     /// It is about other entries.
-    #[error("block {number}, which the founder signed, is not what the entries come to")]
+    #[error("block {number}, as it was signed, is not what the entries come to")]
     Differs { number: u64 },
     /// Too few of the witnesses agreed.
     #[error("block {number} has {found} cosignatures of its witnesses, expected {expected}")]
@@ -60,7 +60,7 @@ impl Newcomer {
     /// Begins with the founding; `notes` are blocks of its ledger, in any order.
     ///
     /// # Errors
-    /// [`FinalityError`] if it is none, or a note is no block that its founder signed.
+    /// [`FinalityError`] if it is none, or a note is no block.
     pub fn begin(
         founding: &Signed<Entry>,
         notes: impl IntoIterator<Item = SignedNote>,
@@ -69,11 +69,12 @@ impl Newcomer {
             Ledger::begin(founding).map_err(|source| FinalityError::Entry { height: 0, source })?;
         let mut log = CompactRange::default();
         log.append(leaf_hash(&encode(founding)), |_, _| ());
-        let opened = notes.into_iter().map(|note| {
-            let block = Block::open(&note, ledger.founder().0)?;
+        // Who had to sign is known only when the entries before are in.
+        let read = notes.into_iter().map(|note| {
+            let block: Block = note.text().parse().map_err(BlockError::from)?;
             Ok::<_, BlockError>((block, note))
         });
-        let mut blocks = opened.collect::<Result<Vec<_>, _>>()?;
+        let mut blocks = read.collect::<Result<Vec<_>, _>>()?;
         blocks.sort_by_key(|(block, _)| block.size);
         blocks.dedup_by(|later, earlier| later.0 == earlier.0);
         // Block 0 says nothing that the founding does not.
@@ -113,7 +114,9 @@ impl Newcomer {
         let number = block.number;
         // It began where another one had not ended.
         let (before, batch) = self.open.take().ok_or(FinalityError::Differs { number })?;
-        if block != Block::close(&self.ledger, &self.log, &batch, number) {
+        let signers = self.ledger.signers().chain(before.nodes());
+        if Block::open_by(&note, signers)? != Block::close(&self.ledger, &self.log, &batch, number)
+        {
             return Err(FinalityError::Differs { number });
         }
         for witnesses in needed(&before, self.ledger.witnesses()) {

@@ -100,6 +100,11 @@ pub(crate) fn judge(
     let paper = appointment.verify_by(&book.founder.0)?;
     check_network(book, "appointment", paper.network)?;
     let witnesses: BTreeSet<NodeId> = paper.witnesses.iter().copied().collect();
+    // Whoever leads could show an old appointment again.
+    if book.turns.by_turns {
+        let expected = "the founder to order: while witnesses order by turns they stay the same";
+        return Err(LedgerError::Witnesses { expected });
+    }
     let refuse = |expected| Err(LedgerError::Witnesses { expected });
     if !paper.witnesses.is_sorted() || witnesses.len() != paper.witnesses.len() {
         return refuse("each once, in ascending order");

@@ -12,6 +12,7 @@ use talka_ledger::{
     common_work::CommonWork,
     govern::{Action, Choice, Proposal, Vote},
     keys::{KeyChange, KeyOrder},
+    order::{Appointment, OrderChange},
     profile::Task,
     stake::{StakeChange, StakeOrder},
     standing::{Finding, Judgement, Measured, Rating},
@@ -114,12 +115,30 @@ impl World {
         self.ledger.network()
     }
 
-    /// Proposes and applies `event`, as the sequencer does.
+    /// Proposes and applies `event`, as the founder does.
     pub fn record(&mut self, event: Event) -> Result<(), LedgerError> {
-        let entry = self.ledger.propose(&keys(FOUNDER), self.now, event)?;
+        self.record_by(FOUNDER, event)
+    }
+
+    /// The same, as another node does.
+    pub fn record_by(&mut self, orderer: u8, event: Event) -> Result<(), LedgerError> {
+        let entry = self.ledger.propose(&keys(orderer), self.now, event)?;
         self.ledger.apply(&entry)?;
         self.entries.push(entry);
         Ok(())
+    }
+
+    pub fn appoints(&self, witnesses: &[u8]) -> Event {
+        let mut witnesses: Vec<NodeId> = witnesses.iter().map(|&who| node(who)).collect();
+        witnesses.sort();
+        let appointment = Appointment { network: self.network(), witnesses };
+        Event::Appointed { appointment: keys(FOUNDER).sign(appointment) }
+    }
+
+    /// The founder has the witnesses order by turns, or orders again.
+    pub fn changes_order(&self, number: u64, by_turns: bool) -> Event {
+        let change = OrderChange { network: self.network(), number, by_turns };
+        Event::OrderChanged { change: keys(FOUNDER).sign(change) }
     }
 
     pub fn balance(&self, first_node: u8) -> Credits {

@@ -49,7 +49,7 @@ class Ledger:
         self.head, self.entries, self.at = ZEROS, 0, 0
         self.balances, self.members, self.nodes = {}, {}, {}
         self.open, self.outside, self.requests, self.closed = {}, {}, {}, {}
-        self.epochs, self.last_epoch, self.witnesses = 0, None, None
+        self.epochs, self.last_epoch, self.witnesses, self.turns = 0, None, None, None
         self.removed, self.standings = {}, {}
         self.lots, self.ballots, self.forbidden, self.suspended, self.purse = {}, {}, set(), set(), (0, 0, 0)
 
@@ -60,13 +60,15 @@ class Ledger:
         require(write(signed(ENTRY), signed_entry) == line[1:], "not canonical")
         entry = signed_entry.value
         body = bytes([ENTRY_VERSION]) + write(ENTRY, entry)
-        founder = self.founding.founder
-        require(signed_entry.signer == founder, "not the sequencer's")
-        require(is_signed(founder, b"talka/ledger entry\0" + body, signed_entry.signature), "entry is not signed")
+        orderer = signed_entry.signer
+        by_turns = self.turns and self.turns[0]
+        may_order = self.witnesses[0] if by_turns else [self.founding.founder]
+        require(orderer in may_order, "not by a node that may order")
+        require(is_signed(orderer, b"talka/ledger entry\0" + body, signed_entry.signature), "entry is not signed")
         require((entry.height, entry.previous) == (self.entries, self.head) and entry.at >= self.at, "place")
         event_id = blake3(bytes([EVENT_VERSION]) + write(EVENT, entry.event))
         self.mark = make(MARK, self.entries, entry.at, event_id)
-        self.postings, self.author, self.evidence, self.enacts = [], founder, ZEROS, None
+        self.postings, self.author, self.evidence, self.enacts = [], orderer, ZEROS, None
         self.event(*entry.event)
         require((entry.event_id, entry.author, entry.evidence) == (event_id, self.author, self.evidence), "fields")
         require(entry.postings == self.postings and sum(amount for _, amount in self.postings) == 0, "postings")
@@ -103,6 +105,7 @@ class Ledger:
             self.delivered(event)
         elif kind == APPOINTED:
             paper = verify("appointment of witnesses", event, self.founding.founder)
+            require(not (self.turns and self.turns[0]), "witnesses stay while they order")
             self.witnesses = (sorted(paper.witnesses), self.entries) if paper.witnesses else None
         elif kind == REMOVED:
             self.remove(verify("removal", event, event.value.by))
@@ -118,14 +121,24 @@ class Ledger:
             self.change_keys(event)
         elif kind == REWARDED:
             self.reward(verify("common work", event, self.founding.founder))
+            self.author = self.founding.founder
         elif kind == PROPOSED:
             self.propose(verify("proposal", event, event.value.by))
         elif kind == VOTED:
             self.vote(verify("vote", event, event.value.by))
         elif kind == DECIDED:
             self.decide(event)
+        elif kind == ORDER_CHANGED:
+            self.change_order(verify("order change", event, self.founding.founder))
         else:
             raise ValueError("ratings and judgements are left out")
+
+    def change_order(self, paper):
+        by_turns, changes, _ = self.turns or (False, 0, 0)
+        require(paper.network == self.network, "network")
+        require((paper.number, paper.by_turns) == (changes + 1, not by_turns), "the next change")
+        require(not paper.by_turns or len(self.witnesses[0]) >= 4, "four witnesses")
+        self.author, self.turns = self.founding.founder, (paper.by_turns, paper.number, self.entries)
 
     def owner(self, node):
         require(node in self.nodes, "not a member's node")
@@ -586,6 +599,8 @@ class Ledger:
         yield from ((15, model) for model in sorted(self.forbidden))
         yield from ((16, member) for member in sorted(self.suspended))
         yield (17, self.purse)
+        if self.turns:
+            yield (18, self.turns)
 
     def state_root(self):
         return root([leaf(bytes([RECORD_VERSION]) + write(RECORD, record)) for record in self.records()])

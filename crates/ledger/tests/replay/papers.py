@@ -53,6 +53,7 @@ FORWARDING = struct(
 )  # fmt: skip
 DELIVERY = struct("Delivery", network=ID, request=REQUEST, prompt=UINT, new=UINT)
 APPOINTMENT = struct("Appointment", network=ID, witnesses=listed(ID))
+ORDER_CHANGE = struct("OrderChange", network=ID, number=UINT, by_turns=BOOL)
 REMOVAL = struct("Removal", network=ID, node=ID, by=ID)
 SESSION = struct("Session", request=REQUEST, cost=UINT, settled=BOOL, lanes=listed(("tuple", UINT, option(UINT))))
 EPOCH = struct(
@@ -80,6 +81,7 @@ PAPERS = {
     "forwarding": (1, FORWARDING),
     "delivery": (1, DELIVERY),
     "appointment of witnesses": (1, APPOINTMENT),
+    "order change": (1, ORDER_CHANGE),
     "removal": (1, REMOVAL),
     "voucher": (1, VOUCHER),
     "stake order": (1, STAKE_ORDER),
@@ -90,6 +92,7 @@ PAPERS = {
 }
 FOUNDED, JOINED, RESERVED, SETTLED, RELEASED, FORWARDED, DELIVERED, APPOINTED, REMOVED = range(9)
 RATED, JUDGED, CLAIMED, EPOCHED, EXPIRED, STAKED, KEYS_CHANGED, REWARDED, PROPOSED, VOTED, DECIDED = range(9, 20)
+ORDER_CHANGED = 20
 EVENT = (
     "enum",
     [
@@ -113,6 +116,7 @@ EVENT = (
         signed(PROPOSAL),
         signed(VOTE),
         ID,
+        signed(ORDER_CHANGE),
     ],
 )
 MEMBER_, MINT, BURN, TREASURY = range(4)
@@ -193,5 +197,6 @@ RECORD = (
         ID,
         ID,
         ("tuple", UINT, UINT, UINT),
+        ("tuple", BOOL, UINT, UINT),
     ],
 )

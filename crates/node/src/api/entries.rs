@@ -55,6 +55,7 @@ impl Reader<'_> {
             | Event::Epoch(_)
             | Event::Delivered { .. }
             | Event::Appointed { .. }
+            | Event::OrderChanged { .. }
             | Event::Removed { .. }
             | Event::Rated { .. }
             | Event::Judged { .. }
@@ -151,6 +152,7 @@ fn request_of(event: &Event) -> Option<RequestId> {
         Event::Founded(_)
         | Event::Joined { .. }
         | Event::Appointed { .. }
+        | Event::OrderChanged { .. }
         | Event::Removed { .. }
         | Event::Rated { .. }
         | Event::Epoch(_)

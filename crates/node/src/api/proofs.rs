@@ -1,7 +1,10 @@
 //! Checkpoints and proofs of the ledger: given by a node, checked without one.
 
 use super::{AdminError, Api};
-use crate::{shell::desk::DeskError, store::StoreError};
+use crate::{
+    shell::desk::{Desk, DeskError},
+    store::StoreError,
+};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use talka_base::{Credits, EntryHash, MemberId, NetworkId, NodeId, Tick, TreeHash};
@@ -196,7 +199,8 @@ impl Api {
         let founder = desk.founder();
         let found = tokio::task::spawn_blocking(move || desk.prove_consistency(old)).await;
         let proof = found.expect("proving does not panic").map_err(refused)?.ok_or(no_size)?;
-        let block = Block::open(&proof.checkpoint, founder.0).map_err(|e| refused(e.into()))?;
+        let block =
+            self.shared.desk().open_block(&proof.checkpoint).map_err(|e| refused(e.into()))?;
         Ok(ConsistencyReport { old, size: block.size, founder, proof: proof.to_string() })
     }
 
@@ -216,7 +220,7 @@ impl Api {
         let proof = found.ok_or(AdminError::NoCheckpoint)?;
         let Claim::Entry(entry) = &proof.claim else { unreachable!("an entry was to be proved") };
         let (hash, founder) = (entry.claimed_value().hash(), desk.founder());
-        let size = size_of(&proof, founder)?;
+        let size = size_of(&self.shared.desk(), &proof)?;
         Ok(ProofReport { height, hash, founder, size, proof: proof.to_string() })
     }
 
@@ -241,13 +245,13 @@ impl Api {
             Claim::Entry(_) => unreachable!("a balance was to be proved"),
         };
         let founder = desk.founder();
-        let size = size_of(&proof, founder)?;
+        let size = size_of(&self.shared.desk(), &proof)?;
         Ok(BalanceProofReport { member, balance, founder, size, proof: proof.to_string() })
     }
 }
 
-fn size_of(proof: &Proof, founder: NodeId) -> Result<u64, AdminError> {
-    let block = Block::open(&proof.checkpoint, founder.0);
+fn size_of(desk: &Desk, proof: &Proof) -> Result<u64, AdminError> {
+    let block = desk.open_block(&proof.checkpoint);
     Ok(block.map_err(|error| refused(error.into()))?.size)
 }
 
@@ -265,7 +269,11 @@ impl Trust<'_> {
     /// The block in `note`, if it has the signatures that are asked for, and how many witnesses cosigned it.
     fn open(&self, note: &SignedNote) -> Result<(Block, usize), ProofRefused> {
         let block: Block = match self.founder {
-            Some(founder) => Block::open(note, founder.0)?,
+            // The witnesses may order too, and it is their cosignatures that count.
+            Some(founder) => {
+                let signers = std::iter::once(founder).chain(self.witnesses.iter().copied());
+                Block::open_by(note, signers)?
+            }
             None => note.text().parse::<Block>().map_err(BlockError::from)?,
         };
         let witnesses: Witnesses = self.witnesses.iter().copied().collect();

@@ -38,7 +38,7 @@ impl Desk {
         let _closing = self.closing.lock().unwrap_or_else(PoisonError::into_inner);
         let network = self.network();
         let last = match self.store.last_checkpoint(&network)? {
-            Some(note) => Some((Block::open(&note, self.founder().0)?, note)),
+            Some(note) => Some((self.open_block(&note)?, note)),
             None => None,
         };
         if !self.orders() || !self.is_solo() || self.halted().is_some() {
@@ -80,7 +80,7 @@ impl Desk {
     /// left: the next one will come. Blocks on the disk.
     pub(crate) fn follow_checkpoint(&self, note: &SignedNote) -> Result<(), CheckpointRefused> {
         let _closing = self.closing.lock().unwrap_or_else(PoisonError::into_inner);
-        let (expected, block) = (self.network(), Block::open(note, self.founder().0)?);
+        let (expected, block) = (self.network(), self.open_block(note)?);
         if block.network != expected {
             return Err(CheckpointRefused::Network { expected, found: block.network });
         }

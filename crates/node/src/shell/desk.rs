@@ -19,7 +19,8 @@ use std::{
 };
 use talka_base::{EventId, Keypair, NetworkId, NodeId, Signed, Tick};
 use talka_ledger::{
-    BlockError, Entry, Event, Founding, Ledger, LedgerError,
+    Block, BlockError, Entry, Event, Founding, Ledger, LedgerError,
+    note::SignedNote,
     order::{FinalityError, Order},
 };
 use tokio::{
@@ -42,8 +43,8 @@ pub(crate) enum DeskError {
     /// The ledger refused an event or entry.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
-    /// The last block is none that this network's founder signed.
-    #[error("the last checkpoint here is not the founder's")]
+    /// The last block is none that anybody signed who orders this ledger.
+    #[error("the last checkpoint here is of nobody who orders this ledger")]
     Checkpoint(#[from] BlockError),
     /// What is here lacks the signatures that would make it final.
     #[error("the ledger here is not to be believed")]
@@ -155,6 +156,11 @@ impl Desk {
 
     pub(crate) fn founder(&self) -> NodeId {
         self.read(Ledger::founder)
+    }
+
+    /// The block in `note`, if somebody signed it who may.
+    pub(crate) fn open_block(&self, note: &SignedNote) -> Result<Block, BlockError> {
+        Block::open_by(note, self.ledger().signers())
     }
 
     /// Whether this node orders entries.

@@ -281,7 +281,7 @@ impl Desk {
     }
 
     fn persist(&self, record: &Record) -> Result<(), DeskError> {
-        let block = |note: &SignedNote| Block::open(note, self.founder().0);
+        let block = |note: &SignedNote| self.open_block(note);
         match record {
             Record::Signed(batch) => self.store.put_pending(&block(&batch.note)?, batch)?,
             Record::Final(note) => self.store.finalise(&block(note)?, note, None)?,
@@ -343,13 +343,13 @@ impl Desk {
     pub(super) fn recover(&self) -> Result<Part, DeskError> {
         let (network, held) = (self.network(), self.entries_held());
         let pending = self.store.pending(&network)?;
-        let first = pending.first().map(|batch| Block::open(&batch.note, self.founder().0));
+        let first = pending.first().map(|batch| self.open_block(&batch.note));
         let (first, ledger) = (first.transpose()?, self.ledger());
         if first.is_none() && ledger.witnesses().is_solo() {
             return Ok(None);
         }
         let last = match self.store.last_checkpoint(&network)? {
-            Some(note) => Some((Block::open(&note, self.founder().0)?, note)),
+            Some(note) => Some((self.open_block(&note)?, note)),
             None => None,
         };
         let last = last.filter(|(block, _)| block.size == held);

@@ -643,7 +643,7 @@ fn is_final(desk: &Desk, open: &Open) -> bool {
     }
     let ledger = desk.ledger();
     let shows = |finality: &Finality| {
-        finality.shows(&open.ticket, ledger.network(), ledger.founder(), ledger.witnesses())
+        finality.shows(&open.ticket, ledger.network(), ledger.signers(), ledger.witnesses())
     };
     open.finality.as_ref().is_some_and(shows)
 }
@@ -652,7 +652,11 @@ fn is_final(desk: &Desk, open: &Open) -> bool {
 fn check_ticket(shared: &Shared, open: &Open) -> Result<(Arc<KnownModel>, Ticket), Wrong> {
     let desk = shared.desk();
     let wrong = |reason: String| Wrong::of(Fault::Session, reason);
-    let entry = open.ticket.verify_by(&desk.founder().0).map_err(|e| wrong(e.to_string()))?;
+    let orderer = NodeId(*open.ticket.claimed_signer());
+    if !desk.read(|ledger| ledger.signers().any(|node| node == orderer)) {
+        return Err(wrong(format!("the ticket is signed by {orderer}, who orders nothing here")));
+    }
+    let entry = open.ticket.verify_by(&orderer.0).map_err(|e| wrong(e.to_string()))?;
     let Event::Reserved { reservation } = &entry.event else {
         let kind = entry.event.kind();
         return Err(wrong(format!("the ticket is a {kind} entry, expected reserved")));

@@ -442,7 +442,7 @@ fn check_block(
     ledger: &Ledger,
     log: &CompactRange,
 ) -> Result<Block, BackupError> {
-    let block = Block::open(note, ledger.founder().0)?;
+    let block = Block::open_by(note, ledger.signers())?;
     let ours = (ledger.network(), log.size(), log.root(), ledger.at());
     if (block.network, block.size, block.root, block.at) == ours {
         Ok(block)

@@ -45,7 +45,7 @@ pub struct Snapshot {
 /// Why a snapshot is not believed.
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotRefused {
-    /// The founder did not sign its block.
+    /// Nobody signed its block who may.
     #[error(transparent)]
     Block(#[from] BlockError),
     /// Its records are not what the block says.
@@ -54,13 +54,17 @@ pub enum SnapshotRefused {
 }
 
 impl Snapshot {
-    /// The ledger that goes on from here, if `founder` signed for it.
+    /// The ledger that goes on from here, if `founder` signed for it, or one of the witnesses that it names: then it
+    /// convinces nobody but whoever wrote it.
     ///
     /// # Errors
     /// [`SnapshotRefused`].
     pub fn restore(self, founder: NodeId) -> Result<Ledger, SnapshotRefused> {
-        let block = Block::open(&self.checkpoint, founder.0)?;
-        Ok(Ledger::restore(self.records, &block)?)
+        let block = self.checkpoint.text().parse().map_err(BlockError::from)?;
+        let ledger = Ledger::restore(self.records, &block)?;
+        let signers = std::iter::once(founder).chain(ledger.witnesses().nodes());
+        Block::open_by(&self.checkpoint, signers)?;
+        Ok(ledger)
     }
 }
 

@@ -24,15 +24,15 @@ impl Finality {
         at_most("hashes on a path", self.path.len(), PATH_MAX)
     }
 
-    /// Whether `entry` is in a block of `network` that its founder signed and enough of `witnesses` cosigned.
+    /// Whether `entry` is in a block of `network` that one of `signers` signed and enough of `witnesses` cosigned.
     pub fn shows(
         &self,
         entry: &Signed<Entry>,
         network: NetworkId,
-        founder: NodeId,
+        signers: impl IntoIterator<Item = NodeId>,
         witnesses: &Witnesses,
     ) -> bool {
-        let Ok(block) = Block::open(&self.checkpoint, founder.0) else { return false };
+        let Ok(block) = Block::open_by(&self.checkpoint, signers) else { return false };
         let proof = Proof {
             claim: Claim::Entry(Box::new(entry.clone())),
             index: entry.claimed_value().height,

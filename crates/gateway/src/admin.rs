@@ -53,6 +53,7 @@ pub fn routes() -> Router<Api> {
         .route("/api/ledger/consistency", get(ledger_consistency))
         .route("/api/ledger/evidence", get(ledger_evidence))
         .route("/api/ledger/witnesses", get(ledger_witnesses).post(appoint))
+        .route("/api/ledger/order", post(order_by_turns))
         .route("/api/ledger/{height}/proof", get(ledger_proof))
 }
 
@@ -265,6 +266,15 @@ async fn ledger_witnesses(State(api): State<Api>) -> Result<Json<OrderReport>, A
 
 async fn appoint(State(api): State<Api>, body: Fields) -> Result<Json<OrderReport>, ApiError> {
     Ok(Json(api.appoint(named_nodes(body)?).await?))
+}
+
+async fn order_by_turns(
+    State(api): State<Api>,
+    mut body: Fields,
+) -> Result<Json<OrderReport>, ApiError> {
+    let by_turns: bool = body.required("by_turns")?;
+    body.finish()?;
+    Ok(Json(api.order_by_turns(by_turns).await?))
 }
 
 pub(crate) fn named_nodes(mut body: Fields) -> Result<Vec<NodeId>, ApiError> {

@@ -12,25 +12,34 @@
 //! Naming witnesses is an entry. Its block needs the quorum of the new ones as well as that of the old ones, so
 //! the change never forks the log.
 //!
+//! - *By turns*: it names at least four witnesses, and says that each may order. They agree on every block before they
+//!   cosign it, and another leads when the one who does falls silent ([`Council`]). So ordering survives the death of any f.
+//!
+//! A change of who orders is an entry too, the last one of its block.
+//!
 //! A node that joins later executes all entries at once and needs few blocks only ([`Newcomer`]).
 //!
 //! Whoever sees two blocks that a key signed and that cannot both be true keeps them as [`Evidence`], which
 //! convinces anybody, and votes no more.
 //!
 //! A part is a machine ([`Order`]): its state, the time and one input give effects. Whoever performs them
-//! keeps their order, and makes a [`Effect::Persist`] durable before a later effect leaves. An implementation
-//! that survives the sequencer's death (BFT) is one more [`Order`]; until there is one, a dead or dishonest
-//! sequencer stops a witnessed ledger, and never splits it.
+//! keeps their order, and makes a [`Effect::Persist`] durable before a later effect leaves. Where one node orders, its death or
+//! dishonesty stops a witnessed ledger, and never splits it.
 
+mod ballots;
 mod chain;
+mod council;
 mod evidence;
 mod newcomer;
+mod pool;
 mod replica;
 mod sequencer;
 pub(crate) mod turns;
 pub(crate) mod witnesses;
 
+pub use ballots::{Ballot, Offer, Stage, digest};
 pub use chain::{Chain, needed};
+pub use council::{Council, Promise};
 pub use evidence::{Evidence, EvidenceError};
 pub use newcomer::{FinalityError, Newcomer};
 pub use replica::{CLOCK_SKEW_MS_MAX, Replica};
@@ -50,9 +59,12 @@ use talka_base::{Encoded, NodeId, Signed, Tick};
 /// No more entries go into a block once they have this many bytes: it has to fit a message.
 pub const BATCH_BYTES_MAX: usize = 1 << 20;
 
-/// The longest message and record: a full batch of which the last entry is the largest, with its note; or evidence.
+/// A signed ballot with the lengths around it.
+const BALLOT_BYTES_MAX: usize = 256;
+/// The longest message and record: a full batch of which the last entry is the largest, with its note and ballots; or evidence.
 const ENCODED_BYTES_MAX: usize = 16 + {
-    let batch = BATCH_BYTES_MAX + <Signed<Entry> as Encoded>::SIZE_MAX + NOTE_BYTES_MAX;
+    let ballots = WITNESSES_MAX * BALLOT_BYTES_MAX;
+    let batch = BATCH_BYTES_MAX + <Signed<Entry> as Encoded>::SIZE_MAX + NOTE_BYTES_MAX + ballots;
     if batch > EVIDENCE_BYTES_MAX { batch } else { EVIDENCE_BYTES_MAX }
 };
 
@@ -75,6 +87,16 @@ pub trait Order {
 
     /// The proof that somebody signed what cannot be true, if one was seen.
     fn evidence(&self) -> Option<&Evidence>;
+
+    /// Whether it orders by turns, which it does until the ledger says otherwise.
+    fn is_by_turns(&self) -> bool {
+        false
+    }
+
+    /// Gives away the events that wait, for the part that takes over.
+    fn hand_over(&mut self) -> Vec<Box<Event>> {
+        Vec::new()
+    }
 }
 
 /// What happens to a node.
@@ -105,6 +127,19 @@ pub enum Message {
     Seen(SignedNote),
     /// The sequencer, or a witness, is dishonest.
     Accusation(Box<Evidence>),
+    /// By turns: this is to be ordered.
+    Wish(Box<Event>),
+    /// By turns: the leader offers a block.
+    Offer(Box<Offer>),
+    /// By turns: a member's word for a block.
+    Ballot(Box<Signed<Ballot>>),
+    /// By turns: a member saw no progress.
+    Leave {
+        /// The turn that it leaves.
+        turn: u64,
+        /// The block that it holds, if it does, with the ballots of the turn in which it was prepared.
+        held: Option<Box<Offer>>,
+    },
 }
 
 impl Encoded for Message {
@@ -149,6 +184,8 @@ pub enum Record {
     Taken(Batch),
     /// Somebody was dishonest.
     Evidence(Box<Evidence>),
+    /// By turns: the last of these holds.
+    Promised(Box<Promise>),
 }
 
 impl Encoded for Record {

@@ -13,7 +13,10 @@ use talka_ledger::{
     epoch::Paper,
     govern::{Action, Choice},
     keys::KeyChange,
-    order::{Effect, Input, Message, Order, Sequencer, Witnesses},
+    order::{
+        Ballot, Effect, Input, Message, Offer, Order, Promise, Record, Sequencer, Stage, Witnesses,
+        digest,
+    },
     profile::{Job, Task, neuro::Role},
     standing::Finding,
 };
@@ -200,4 +203,15 @@ fn what_nodes_say_and_keep_of_order_keeps_its_encoding() {
     let vote =
         Witnesses::cosign(sequencer.chain().block().expect("known"), &keys(2), 1_700_000_000);
     check("order-message-vote", &Message::Vote(1, vote));
+
+    let block = digest(sequencer.chain().block().expect("known"));
+    let (network, stage) = (World::new().network(), Stage::Prepare);
+    let ballot = keys(2).sign(Ballot { network, number: 1, turn: 7, stage, block });
+    check("order-message-ballot", &Message::Ballot(Box::new(ballot.clone())));
+    let offer = Offer { number: 1, turn: 7, entries: vec![founding], prepared: vec![ballot] };
+    check("order-message-offer", &Message::Offer(Box::new(offer.clone())));
+    let held = Some(Box::new(offer.clone()));
+    check("order-message-leave", &Message::Leave { turn: 8, held });
+    let promise = Promise { number: 1, turn: 8, prepared: Some(block), held: Some(offer) };
+    check("order-record-promised", &Record::Promised(Box::new(promise)));
 }

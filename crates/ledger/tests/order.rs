@@ -4,7 +4,8 @@
 //! dishonest sequencer with f dishonest witnesses do; and when all heals, an honest ledger goes on.
 //! Method: a seeded world around the shipped machines. Messages are lost, doubled and late; groups of nodes are
 //! parted; nodes die between any two effects, lose what was not durable, and come back; clocks are off by
-//! minutes. Dishonest nodes are twins: two machines with one key, each honest to those it reaches.
+//! minutes. Dishonest nodes are twins: two machines with one key, each honest to those it reaches. Where witnesses order
+//! by turns, leaders die too, one of them and the founder for good.
 //!
 //! `TALKA_SEEDS` sets how many seeds are tried of each kind, `TALKA_SEED` tries one. The full run,
 //! a thousand of each, is part of `cargo xtask bench ledger`.
@@ -16,12 +17,12 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     ops::Range,
 };
-use talka_base::{Keypair, NodeId, Signed, Tick, decode, encode, rng::Rng};
+use talka_base::{Keypair, Signed, Tick, decode, encode, rng::Rng};
 use talka_ledger::{
     Block, Entry, Event, LedgerError,
     note::SignedNote,
     order::{
-        Appointment, Batch, Effect, Evidence, Input, Message, Order, Record, Replica, Sequencer,
+        Batch, Chain, Council, Effect, Evidence, Input, Message, Order, Record, Replica, Sequencer,
         Witnesses,
     },
 };
@@ -47,6 +48,8 @@ struct Machine {
     /// Those of one group reach each other.
     group: u64,
     back_at: u64,
+    /// It never comes back.
+    is_gone: bool,
 }
 
 struct Sim {
@@ -90,7 +93,8 @@ impl Sim {
     fn add(&mut self, who: u8, disk: Vec<Vec<u8>>) {
         // Up to eight minutes between two clocks, of which a witness bears five.
         let skew_ms = self.rng.below(480_000) as i64 - 240_000;
-        let machine = Machine { who, part: None, disk, skew_ms, group: 0, back_at: 0 };
+        let machine =
+            Machine { who, part: None, disk, skew_ms, group: 0, back_at: 0, is_gone: false };
         self.machines.push(machine);
         self.start(self.machines.len() - 1);
     }
@@ -129,6 +133,21 @@ impl Sim {
                 return;
             }
             self.perform(at, effect);
+        }
+        self.change_part(at);
+    }
+
+    /// What waited goes to the part that takes over, once others order.
+    fn change_part(&mut self, at: usize) {
+        let machine = &mut self.machines[at];
+        let Some(part) = &mut machine.part else { return };
+        let by_turns = part.final_chain().map(|chain| chain.ledger().turns().by_turns);
+        if by_turns.is_some_and(|by_turns| by_turns != part.is_by_turns()) {
+            let waiting = part.hand_over();
+            self.start(at);
+            for event in waiting {
+                self.give(at, Input::Submit(event));
+            }
         }
     }
 
@@ -202,6 +221,9 @@ impl Sim {
             }
         }
         for at in 0..self.machines.len() {
+            if self.machines[at].is_gone {
+                continue;
+            }
             if self.machines[at].part.is_none() {
                 if self.is_healed || self.now >= self.machines[at].back_at {
                     self.start(at);
@@ -256,7 +278,7 @@ impl Sim {
             self.load();
             self.tick();
         }
-        self.submit(&appointment(&self.world, &WITNESSES));
+        self.submit(&self.world.appoints(&WITNESSES));
         self.close();
     }
 
@@ -268,7 +290,7 @@ impl Sim {
                 for who in WITNESSES {
                     self.submit(&self.world.joins(who, who, FOUNDER));
                 }
-                self.submit(&appointment(&self.world, &WITNESSES));
+                self.submit(&self.world.appoints(&WITNESSES));
             }
             self.close();
             self.tick();
@@ -315,24 +337,44 @@ fn records(disk: &[Vec<u8>]) -> Vec<Record> {
     disk.iter().map(|bytes| decode(bytes).expect("only the last can be torn")).collect()
 }
 
+/// As a node starts: from its last final block on, with what it signed since.
 fn recovered(
     who: u8,
     keys: Keypair,
     founding: &Signed<Entry>,
     disk: Vec<Record>,
 ) -> Box<dyn Order> {
+    let mut chain = Chain::found(founding).expect("a founding");
+    let (mut last_final, mut signed, mut promised) = (None, None, None);
+    for record in &disk {
+        let (entries, note) = match record {
+            Record::Signed(batch) => {
+                signed = Some(batch.clone());
+                continue;
+            }
+            Record::Promised(_) => {
+                promised = Some(record.clone());
+                continue;
+            }
+            Record::Evidence(_) => continue,
+            Record::Taken(batch) => (batch.entries.clone(), batch.note.clone()),
+            Record::Final(note) => (signed.take().expect("it was signed").entries, note.clone()),
+        };
+        signed = None;
+        chain = chain.extend(&entries).expect("its own records");
+        last_final = Some(note);
+    }
+    if chain.ledger().turns().by_turns {
+        let records = signed.map(Record::Signed).into_iter().chain(promised);
+        return Box::new(
+            Council::resume(keys, chain, last_final, records).expect("its own records"),
+        );
+    }
     if who == FOUNDER {
         Box::new(Sequencer::recover(keys, founding, disk).expect("its own records"))
     } else {
         Box::new(Replica::recover(keys, founding, disk).expect("its own records"))
     }
-}
-
-fn appointment(world: &World, witnesses: &[u8]) -> Event {
-    let mut witnesses: Vec<NodeId> = witnesses.iter().map(|&who| node(who)).collect();
-    witnesses.sort();
-    let appointment = Appointment { network: world.ledger.network(), witnesses };
-    Event::Appointed { appointment: keys(FOUNDER).sign(appointment) }
 }
 
 /// The final block that begins at a height, as a disk has it.
@@ -441,10 +483,135 @@ fn a_sequencer_that_tells_two_stories_splits_nothing_and_is_found_out() {
     assert!(2 * found >= worlds || worlds == 1, "found out in {found} of {worlds} worlds");
 }
 
+impl Sim {
+    /// A request that nobody made before, at any node.
+    fn ask_anybody(&mut self) {
+        let at = self.rng.below(self.machines.len() as u64) as usize;
+        self.next_request = self.next_request.wrapping_add(1);
+        let event = self.world.reserves(self.next_request, FOUNDER, FOUNDER, 1, 1);
+        self.give(at, Input::Submit(Box::new(event)));
+        self.give(at, Input::Close);
+    }
+
+    /// Time passes while requests come in.
+    fn run(&mut self, ticks: u64) {
+        for _ in 0..ticks {
+            if self.rng.below(4) == 0 {
+                self.ask_anybody();
+            }
+            self.tick();
+        }
+    }
+
+    /// Whether all that run have their witnesses order by turns.
+    fn is_by_turns(&self) -> bool {
+        let mut parts = self.machines.iter().filter_map(|machine| machine.part.as_ref());
+        parts.all(|part| part.is_by_turns())
+    }
+
+    /// The witnesses order by turns from now on: asked for under load and bad luck, and then until it is final.
+    fn take_turns(&mut self) {
+        let change = self.world.changes_order(1, true);
+        self.submit(&change);
+        self.close();
+        self.run(30);
+        self.heal();
+        for _ in 0..HEALING_TICKS {
+            if self.is_by_turns() {
+                break;
+            }
+            self.submit(&change);
+            self.close();
+            self.tick();
+        }
+        assert!(self.is_by_turns(), "the change is not final");
+        self.is_healed = false;
+    }
+
+    /// Everything works again, but for those that are gone: a new request becomes final everywhere.
+    fn go_on(&mut self, request: u8) {
+        self.heal();
+        let event = self.world.reserves(request, FOUNDER, FOUNDER, 1, 1);
+        let at = self.of(FOLLOWER)[0];
+        let is_recorded = |machine: &Machine| {
+            let part = machine.part.as_ref();
+            part.is_some_and(|part| {
+                let ledger = part.chain().ledger();
+                ledger.reservation(&common::request(request)).is_some()
+            })
+        };
+        for _ in 0..4 * HEALING_TICKS {
+            if self.machines.iter().filter(|machine| !machine.is_gone).all(is_recorded) {
+                return;
+            }
+            self.give(at, Input::Submit(Box::new(event.clone())));
+            self.tick();
+        }
+        panic!("request {request} did not become final everywhere");
+    }
+
+    fn bury(&mut self, who: u8) {
+        for at in self.of(who) {
+            (self.machines[at].part, self.machines[at].is_gone) = (None, true);
+        }
+    }
+}
+
+/// Witnesses take turns under load and bad luck; then the founder and one of them die for good.
+fn run_by_turns(seed: u64) -> Sim {
+    let mut sim = Sim::new(seed);
+    sim.appoint();
+    sim.appoint_for_sure();
+    sim.take_turns();
+    sim.run(150);
+    sim.go_on(254);
+    let gone = WITNESSES[sim.rng.below(4) as usize];
+    sim.bury(FOUNDER);
+    sim.bury(gone);
+    sim.is_healed = false;
+    sim.run(100);
+    sim.go_on(255);
+    sim
+}
+
+#[test]
+fn a_ledger_ordered_by_turns_never_forks_and_goes_on_without_its_founder() {
+    for seed in seeds(8) {
+        let sim = std::panic::catch_unwind(|| run_by_turns(seed));
+        assert!(sim.is_ok(), "seed {seed}");
+    }
+}
+
+/// One of the witnesses runs twice, from the same disk, and so leads and votes for two stories.
+fn run_twin_by_turns(seed: u64) -> Sim {
+    let mut sim = Sim::new(seed);
+    sim.appoint();
+    sim.appoint_for_sure();
+    sim.take_turns();
+    let at = sim.of(LIAR)[0];
+    sim.add(LIAR, sim.machines[at].disk.clone());
+    for at in 0..sim.machines.len() {
+        sim.machines[at].group = sim.rng.below(2);
+    }
+    sim.run(200);
+    sim.go_on(255);
+    sim
+}
+
+#[test]
+fn a_witness_that_tells_two_stories_splits_nothing_and_stops_nothing() {
+    for seed in seeds(8) {
+        let sim = std::panic::catch_unwind(|| run_twin_by_turns(seed));
+        assert!(sim.is_ok(), "seed {seed}");
+    }
+}
+
 #[test]
 fn a_seed_gives_the_same_history_each_time() {
     for seed in 0..3 {
         let [first, second] = [run_equivocating(seed), run_equivocating(seed)];
         assert_eq!((&first.finals, first.sent), (&second.finals, second.sent));
     }
+    let [first, second] = [run_by_turns(0), run_by_turns(0)];
+    assert_eq!((&first.finals, first.sent), (&second.finals, second.sent));
 }

@@ -504,6 +504,12 @@ pub enum WitnessAction {
         #[arg(required = true, value_name = "NODE")]
         nodes: Vec<String>,
     },
+    /// As the founder, has the witnesses order entries by turns, so that the ledger goes on without this node
+    #[command(after_help = "Example: talka ledger witness lead")]
+    Lead,
+    /// As the founder, orders entries alone again, which the witnesses make final
+    #[command(after_help = "Example: talka ledger witness follow")]
+    Follow,
 }
 
 /// What to verify: the ledger of a node, or one file.

@@ -340,6 +340,11 @@ impl Client {
         self.post("/api/ledger/witnesses", &serde_json::json!({ "nodes": nodes })).await
     }
 
+    /// Has the witnesses order by turns, or the founder again.
+    pub async fn order_by_turns(&self, by_turns: bool) -> Result<OrderReport, ClientError> {
+        self.post("/api/ledger/order", &serde_json::json!({ "by_turns": by_turns })).await
+    }
+
     /// What proves the founder to be dishonest.
     pub async fn ledger_evidence(&self) -> Result<EvidenceReport, ClientError> {
         self.get("/api/ledger/evidence").await

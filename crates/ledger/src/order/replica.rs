@@ -68,6 +68,7 @@ impl Replica {
                 }
                 Record::Final(note) => replica.finish(note),
                 Record::Evidence(evidence) => replica.evidence = Some(*evidence),
+                Record::Promised(_) => {}
             }
         }
         Ok(replica)

@@ -86,7 +86,7 @@ impl Sequencer {
                     (sequencer.chain, sequencer.last_final) = (open.chain, note);
                 }
                 // Never a sequencer's.
-                Record::Taken(_) | Record::Evidence(_) => {}
+                Record::Taken(_) | Record::Evidence(_) | Record::Promised(_) => {}
             }
         }
         Ok(sequencer)
@@ -103,7 +103,7 @@ impl Sequencer {
 
     /// Signs the next block, if none is under way and something waits.
     fn close(&mut self, now: Tick, out: &mut Vec<Effect>) {
-        if self.open.is_some() {
+        if self.open.is_some() || self.chain.ledger().turns().by_turns {
             return;
         }
         let events = std::iter::from_fn(|| self.waiting.pop_front());
@@ -208,5 +208,9 @@ impl Order for Sequencer {
     /// It would have to accuse itself.
     fn evidence(&self) -> Option<&Evidence> {
         None
+    }
+
+    fn hand_over(&mut self) -> Vec<Box<Event>> {
+        std::mem::take(&mut self.waiting).into()
     }
 }

@@ -63,16 +63,22 @@ impl Api {
         self.shared.places.most()
     }
 
+    fn reaches_order(&self) -> bool {
+        let ledger = self.shared.desk().ledger();
+        if !ledger.turns().by_turns {
+            return self.shared.reaches(ledger.founder());
+        }
+        let witnesses = ledger.witnesses();
+        let linked = witnesses.nodes().filter(|&node| self.shared.reaches(node)).count();
+        linked >= witnesses.quorum()
+    }
+
     /// What keeps this node from answering its callers now; nothing, if it can.
     pub fn obstacles(&self) -> Vec<NotReady> {
         let shared = &self.shared;
-        let founder = shared.desk().founder();
-        let is_linked = |view: &crate::shell::hub::View| {
-            view.nodes.iter().any(|node| node.linked && node.node == founder)
-        };
         obstacles(Facts {
             has_route: !shared.upstreams.is_empty() || self.reports().iter().any(|m| m.complete),
-            reaches_founder: founder == shared.me || is_linked(&shared.view.borrow()),
+            reaches_order: self.reaches_order(),
             trusts_order: shared.desk().halted().is_none(),
             has_room: shared.places.have_room(),
         })

@@ -11,7 +11,7 @@ use talka_base::{NodeId, Signed};
 use talka_ledger::{
     Event,
     note::SignedNote,
-    order::{Appointment, Witnesses},
+    order::{Appointment, OrderChange, Witnesses},
 };
 
 /// The change is waited for as long as so many entries are, one after the other: half a minute.
@@ -20,8 +20,10 @@ const APPOINTMENT_TRIES: usize = 6;
 /// How entries become final.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OrderReport {
-    /// The node that orders entries.
+    /// The node that founded the network.
     pub founder: NodeId,
+    /// The witnesses order entries by turns; otherwise the founder does.
+    pub by_turns: bool,
     /// The nodes whose cosignatures a block needs; none, if the founder's signature is enough.
     pub witnesses: Vec<WitnessReport>,
     /// How many of them have to cosign.
@@ -82,6 +84,7 @@ impl Api {
         };
         Ok(OrderReport {
             founder: desk.founder(),
+            by_turns: desk.is_by_turns(),
             quorum: witnesses.quorum(),
             faulty_max: witnesses.nodes().count() - witnesses.quorum(),
             witnesses: witnesses.nodes().map(report).collect(),
@@ -98,14 +101,9 @@ impl Api {
     /// ledger's rules do not let it be.
     pub async fn appoint(&self, nodes: Vec<NodeId>) -> Result<OrderReport, AdminError> {
         let shared = &self.shared;
-        let (me, desk) = (shared.me, shared.desk());
+        let desk = shared.desk();
         let refused = |reason: String| Err(AdminError::Refused { reason });
-        let founder = desk.founder();
-        if me != founder {
-            return refused(format!(
-                "only the founder, {founder}, appoints witnesses, and this is {me}"
-            ));
-        }
+        self.check_founder("appoints witnesses")?;
         let named: BTreeSet<NodeId> = nodes.into_iter().collect();
         let linked = named.iter().filter(|node| shared.reaches(**node)).count();
         let quorum = named.iter().copied().collect::<Witnesses>().quorum();
@@ -120,17 +118,55 @@ impl Api {
         let appointment: Signed<Appointment> = shared
             .keys
             .sign(Appointment { network: desk.network(), witnesses: named.into_iter().collect() });
+        self.change(Event::Appointed { appointment }).await
+    }
+
+    /// As the founder, has the witnesses order by turns from now on, or orders again.
+    ///
+    /// # Errors
+    /// [`AdminError::Refused`] if this is not the founder, too few witnesses are linked to make it final, or the ledger's
+    /// rules do not let it be.
+    pub async fn order_by_turns(&self, by_turns: bool) -> Result<OrderReport, AdminError> {
+        self.check_founder("changes who orders")?;
+        let ledger = self.shared.desk().ledger();
+        if ledger.turns().by_turns == by_turns {
+            return self.ledger_order().await;
+        }
+        let witnesses = ledger.witnesses();
+        let linked = witnesses.nodes().filter(|&node| self.shared.reaches(node)).count();
+        if linked < witnesses.quorum() {
+            let (quorum, of) = (witnesses.quorum(), witnesses.nodes().count());
+            let reason = format!("{linked} of {of} witnesses are linked now, expected {quorum}");
+            return Err(AdminError::Refused { reason });
+        }
+        let (network, number) = (ledger.network(), ledger.turns().changes + 1);
+        let change = self.shared.keys.sign(OrderChange { network, number, by_turns });
+        self.change(Event::OrderChanged { change }).await
+    }
+
+    fn check_founder(&self, does: &str) -> Result<(), AdminError> {
+        let (me, founder) = (self.shared.me, self.shared.desk().founder());
+        if me == founder {
+            return Ok(());
+        }
+        let reason = format!("only the founder, {founder}, {does}, and this is {me}");
+        Err(AdminError::Refused { reason })
+    }
+
+    /// Has a change of order recorded, which is waited for.
+    async fn change(&self, event: Event) -> Result<OrderReport, AdminError> {
         let mut waited = String::new();
         for _ in 0..APPOINTMENT_TRIES {
-            let event = Event::Appointed { appointment: appointment.clone() };
-            waited = match orders::order(shared, event).await {
+            waited = match orders::order(&self.shared, event.clone()).await {
                 Ok(_) | Err(Refusal::Duplicate { .. }) => return self.ledger_order().await,
                 // It is signed, and final as soon as enough answer.
                 Err(Refusal::Unreachable { reason }) => reason,
-                Err(refusal) => return refused(orders::describe(&refusal)),
+                Err(refusal) => {
+                    return Err(AdminError::Refused { reason: orders::describe(&refusal) });
+                }
             };
         }
-        refused(waited)
+        Err(AdminError::Refused { reason: waited })
     }
 
     /// What proves the founder to be dishonest.

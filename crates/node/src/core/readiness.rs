@@ -8,8 +8,8 @@
 pub struct Facts {
     /// Live nodes serve all layers of some model, or a service outside the network may be asked.
     pub has_route: bool,
-    /// The founder, who has to hold the credits first, is this node or linked to it.
-    pub reaches_founder: bool,
+    /// Whoever has to hold the credits first is this node or linked to it: the founder, or a quorum of witnesses who order.
+    pub reaches_order: bool,
     /// Whoever orders the ledger can be believed.
     pub trusts_order: bool,
     /// Another request would be admitted.
@@ -23,7 +23,9 @@ pub enum NotReady {
     #[error("no model is served whole by nodes that answer now")]
     NoRoute,
     /// Without credits held no stage works.
-    #[error("the network's founder, who holds the ledger, is not linked")]
+    #[error(
+        "whoever orders the ledger is not linked: the founder, or enough of the witnesses who order by turns"
+    )]
     NoFounder,
     /// The founder is dishonest, or its data is older than what it signed.
     #[error(
@@ -49,10 +51,10 @@ impl NotReady {
 
 /// All that keeps a node with these facts from answering: nothing, if it is ready.
 pub fn obstacles(facts: Facts) -> Vec<NotReady> {
-    let Facts { has_route, reaches_founder, trusts_order, has_room } = facts;
+    let Facts { has_route, reaches_order, trusts_order, has_room } = facts;
     let found = [
         (has_route, NotReady::NoRoute),
-        (reaches_founder, NotReady::NoFounder),
+        (reaches_order, NotReady::NoFounder),
         (trusts_order, NotReady::Halted),
         (has_room, NotReady::Full),
     ];
@@ -66,11 +68,11 @@ mod tests {
     #[test]
     fn every_obstacle_is_named() {
         let ready =
-            Facts { has_route: true, reaches_founder: true, trusts_order: true, has_room: true };
+            Facts { has_route: true, reaches_order: true, trusts_order: true, has_room: true };
         let check = |facts, expected: &[NotReady]| assert_eq!(obstacles(facts), expected);
         check(ready, &[]);
         check(Facts { has_route: false, ..ready }, &[NotReady::NoRoute]);
-        check(Facts { reaches_founder: false, ..ready }, &[NotReady::NoFounder]);
+        check(Facts { reaches_order: false, ..ready }, &[NotReady::NoFounder]);
         check(Facts { trusts_order: false, ..ready }, &[NotReady::Halted]);
         check(
             Facts { has_room: false, has_route: false, ..ready },

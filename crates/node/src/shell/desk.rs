@@ -163,9 +163,19 @@ impl Desk {
         Block::open_by(note, self.ledger().signers())
     }
 
-    /// Whether this node orders entries.
+    /// Whether this node is the founder, who orders entries unless the witnesses do by turns.
     pub(crate) fn orders(&self) -> bool {
         self.founder() == NodeId(self.keys.public())
+    }
+
+    /// Whether the witnesses order by turns.
+    pub(crate) fn is_by_turns(&self) -> bool {
+        self.read(|ledger| ledger.turns().by_turns)
+    }
+
+    /// Whether this node may order now: as the founder, or as a witness where these order by turns.
+    pub(crate) fn may_order(&self) -> bool {
+        self.read(|ledger| ledger.may_order(&NodeId(self.keys.public())))
     }
 
     /// Number of entries held.

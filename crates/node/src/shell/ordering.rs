@@ -2,7 +2,8 @@
 //!
 //! While the ledger is solo there is no part: entries come one by one. The founder's node takes up the part of the sequencer
 //! with the first appointment, after it closed a block of all entries before; every other node takes up that of a replica
-//! when it gets the block that begins where its entries end. From then on entries come in final blocks only.
+//! when it gets the block that begins where its entries end. From then on entries come in final blocks only. Where witnesses order
+//! by turns, every node takes part in the [`Council`], and sends what it wants recorded to all of them.
 //!
 //! What a part wants kept is on disk before anything later is sent. Every signed block that comes is first compared with
 //! those kept here, from the beginning on: whoever signed two that cannot both be true is not believed again ([`Halt`]).
@@ -23,8 +24,8 @@ use talka_ledger::{
     Block, Event, Ledger, LedgerError,
     note::SignedNote,
     order::{
-        Batch, Chain, Effect, Evidence, FinalityError, Input, Message, Order, Record, Replica,
-        Sequencer, Witnesses,
+        Batch, Chain, Council, Effect, Evidence, FinalityError, Input, Message, Order, Record,
+        Replica, Sequencer, Witnesses,
     },
 };
 use tokio::{
@@ -172,7 +173,12 @@ impl Desk {
                 Message::Proposal(Batch { note, .. })
                 | Message::Final(Batch { note, .. })
                 | Message::Seen(note) => self.compare(*from, note, tell)?,
-                Message::Vote(..) | Message::Want(_) => {}
+                Message::Vote(..)
+                | Message::Want(_)
+                | Message::Wish(_)
+                | Message::Offer(_)
+                | Message::Ballot(_)
+                | Message::Leave { .. } => {}
             }
         }
         if let Some(halt) = self.halted() {
@@ -197,7 +203,30 @@ impl Desk {
             *part = None;
         }
         self.is_witnessed.store(!is_over, Ordering::Relaxed);
-        taken
+        taken?;
+        self.change_part(&mut part, now, tell)
+    }
+
+    /// Has another part take over what waits, once others order.
+    fn change_part(
+        &self,
+        part: &mut Part,
+        now: Tick,
+        tell: &mut dyn FnMut(Tell),
+    ) -> Result<(), DeskError> {
+        let Some(order) = part.as_mut() else { return Ok(()) };
+        let by_turns = order.final_chain().map(|chain| chain.ledger().turns().by_turns);
+        if by_turns.is_none_or(|by_turns| by_turns == order.is_by_turns()) {
+            return Ok(());
+        }
+        let waiting = order.hand_over();
+        *part = self.recover()?;
+        let Some(order) = part.as_mut() else { return Ok(()) };
+        let waiting = waiting.into_iter().map(Input::Submit);
+        for input in waiting.chain([Input::Close]) {
+            self.step(&mut **order, now, input, tell)?;
+        }
+        Ok(())
     }
 
     /// Does nothing more but to say why.
@@ -288,6 +317,7 @@ impl Desk {
             Record::Taken(batch) => {
                 self.store.finalise(&block(&batch.note)?, &batch.note, Some(batch))?;
             }
+            Record::Promised(_) => self.store.put_promise(&self.network(), record)?,
             Record::Evidence(_) => {}
         }
         Ok(())
@@ -371,6 +401,10 @@ impl Desk {
         }
         let (keys, records) = (self.keys.clone(), pending.into_iter().map(Record::Signed));
         let order: Box<dyn Order + Send> = match note {
+            note if ledger.turns().by_turns => {
+                let records = records.chain(self.store.promise(&network)?);
+                Box::new(Council::resume(keys, chain, note, records)?)
+            }
             Some(note) if self.orders() => Box::new(Sequencer::resume(keys, chain, note, records)?),
             note => Box::new(Replica::resume(keys, chain, note, records)?),
         };
@@ -401,18 +435,26 @@ impl Desk {
         tell: &mut dyn FnMut(Tell),
     ) -> Result<(), DeskError> {
         let network = self.network();
-        let block = Block::open(note, self.founder().0).ok().filter(|b| b.network == network);
-        let Some(block) = block else {
-            tell(Tell::Blame(from));
+        let is_ours = |block: &Block| block.network == network;
+        let Some(block) = Block::open(note, self.founder().0).ok().filter(is_ours) else {
+            // What another witness signed is believed for its cosignatures only.
+            if !self.open_block(note).is_ok_and(|block| is_ours(&block)) {
+                tell(Tell::Blame(from));
+            }
             return Ok(());
         };
         let known = self.store.checkpoints_around(&network, block.number)?;
         let pending = if self.is_solo() { Vec::new() } else { self.store.pending(&network)? };
         let signed = known.iter().chain(pending.iter().map(|batch| &batch.note));
         if let Some(evidence) = signed.filter_map(|known| Evidence::between(known, note)).next() {
+            if self.is_by_turns() {
+                // One dishonest member stops nothing. It may be a founder put back from an old copy, who is to know.
+                tell(Tell::One(from, Message::Accusation(Box::new(evidence))));
+                return Ok(());
+            }
             return self.accuse(None, &evidence, tell);
         }
-        if self.orders() {
+        if self.orders() && !self.is_by_turns() {
             self.heed(&block, &pending)?;
         }
         Ok(())
@@ -441,7 +483,7 @@ impl Desk {
         evidence: &Evidence,
         tell: &mut dyn FnMut(Tell),
     ) -> Result<(), DeskError> {
-        if matches!(self.halted(), Some(Halt::Dishonest(_))) {
+        if matches!(self.halted(), Some(Halt::Dishonest(_))) || self.is_by_turns() {
             return Ok(());
         }
         let (network, text) = (self.network(), evidence.to_string());

@@ -1,8 +1,8 @@
-//! Asking the founder to order an event, here or over its link.
+//! Having an event ordered: by the founder, here or over its link, or by the witnesses who take turns.
 
 use super::{
     Shared,
-    desk::{DeskError, OrderResult},
+    desk::{Desk, DeskError, OrderResult},
     now,
     ordering::{OrderInput, not_final},
 };
@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 use talka_base::{Credits, RequestId, Signed};
-use talka_ledger::{Cancellation, Entry, Event, ReleaseReason};
+use talka_ledger::{Cancellation, Entry, Event, LedgerError, ReleaseReason};
 use tokio::{sync::oneshot, time::timeout};
 
 /// The founder answers within this time, and witnesses too.
@@ -34,7 +34,10 @@ pub(crate) async fn order(shared: &Arc<Shared>, event: Event) -> OrderResult {
     if let Some(halt) = desk.halted() {
         return Err(DeskError::from(halt).into());
     }
-    if founder == shared.me {
+    if founder == shared.me || desk.is_by_turns() {
+        if desk.is_by_turns() {
+            can_be_paid(&desk, &event)?;
+        }
         decide_due(shared).await;
         return record(shared, event).await;
     }
@@ -61,7 +64,15 @@ pub(crate) async fn order(shared: &Arc<Shared>, event: Event) -> OrderResult {
     }
 }
 
-/// As the founder: decides proposals whose time has come. The ledger takes nothing else before.
+/// Where witnesses order by turns, whoever leads tells nobody else at once that credits are lacking.
+fn can_be_paid(desk: &Desk, event: &Event) -> Result<(), Refusal> {
+    match desk.read(|ledger| ledger.would_take(now(), event)) {
+        Err(error @ LedgerError::Insufficient { .. }) => Err(DeskError::from(error).into()),
+        _ => Ok(()),
+    }
+}
+
+/// As one who orders: decides proposals whose time has come. The ledger takes nothing else before.
 async fn decide_due(shared: &Arc<Shared>) {
     while let Some(proposal) = shared.desk().read(|ledger| ledger.undecided(now())) {
         match record(shared, Event::Decided { proposal }).await {
@@ -74,7 +85,7 @@ async fn decide_due(shared: &Arc<Shared>) {
     }
 }
 
-/// As the founder: orders `event`, and tells everybody. At once, or, where there are witnesses, as soon as they agreed.
+/// As one who orders, or where witnesses do by turns: has `event` ordered, and tells everybody. At once, or, where there are witnesses, as soon as they agreed.
 async fn record(shared: &Arc<Shared>, event: Event) -> OrderResult {
     let (desk, mut event) = (shared.desk(), Box::new(event));
     if desk.is_solo() && !matches!(*event, Event::Appointed { .. }) {
@@ -119,11 +130,11 @@ pub(crate) async fn finality(shared: &Arc<Shared>, entry: &Signed<Entry>) -> Opt
     }
 }
 
-/// As the founder: records what follows from time alone. What heads forgot returns to its payers, credits that nobody
+/// As one who may order: records what follows from time alone. What heads forgot returns to its payers, credits that nobody
 /// used expire, and proposals are decided.
 pub(crate) fn sweep(shared: &Arc<Shared>) {
     let desk = shared.desk();
-    if desk.founder() != shared.me || desk.halted().is_some() {
+    if !desk.may_order() || desk.halted().is_some() {
         return;
     }
     let (forgotten, unused) =

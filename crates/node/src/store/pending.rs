@@ -21,6 +21,13 @@ use talka_ledger::{
 /// Network and block number to the sealed encoding of a [`Record::Signed`]. Made when first written to.
 const PENDING: TableDefinition<(&[u8; 32], u64), &[u8]> = TableDefinition::new("pending");
 
+/// Network to the sealed encoding of a [`Record::Promised`]. Made when first written to.
+const PROMISES: TableDefinition<&[u8; 32], &[u8]> = TableDefinition::new("promises");
+
+fn promise_key(network: &NetworkId) -> Vec<u8> {
+    [b"promise".as_slice(), &network.0].concat()
+}
+
 fn pending_key(network: &NetworkId, number: u64) -> Vec<u8> {
     [b"pending".as_slice(), &network.0, &number.to_be_bytes()].concat()
 }
@@ -49,6 +56,36 @@ impl Store {
             let mut table = transaction.open_table(PENDING)?;
             table.insert((&block.network.0, block.number), sealed.as_slice())?;
             Ok(())
+        })
+    }
+
+    /// Keeps what this node may not contradict, in place of what it kept before. On disk when this returns.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the file cannot be written.
+    pub fn put_promise(&self, network: &NetworkId, promise: &Record) -> Result<(), StoreError> {
+        let sealed = seal::seal(&promise_key(network), &encode(promise));
+        self.write(|transaction| {
+            transaction.open_table(PROMISES)?.insert(&network.0, sealed.as_slice())?;
+            Ok(())
+        })
+    }
+
+    /// What this node may not contradict, if it promised anything.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] if it was altered on disk.
+    pub fn promise(&self, network: &NetworkId) -> Result<Option<Record>, StoreError> {
+        self.read(|database| {
+            let table = match database.begin_read()?.open_table(PROMISES) {
+                Err(TableError::TableDoesNotExist(_)) => return Ok(None),
+                table => table?,
+            };
+            let Some(sealed) = table.get(&network.0)? else { return Ok(None) };
+            let record = || "the promise".to_owned();
+            let bytes = seal::open(&promise_key(network), sealed.value())
+                .ok_or_else(|| Damage::Digest { record: record() })?;
+            Ok(Some(decode(bytes).map_err(|source| Damage::Encoding { record: record(), source })?))
         })
     }
 

@@ -43,5 +43,6 @@ mod terminal;
 mod together;
 mod tools;
 mod train;
+mod turns;
 mod upstream;
 mod witnesses;

@@ -13,18 +13,18 @@ use std::{
 
 const SHORT: &str = "To be";
 
-fn body() -> Value {
+pub(crate) fn body() -> Value {
     json!({"model": "bard", "prompt": SHORT, "temperature": 0, "max_tokens": 3})
 }
 
 /// Asks `node` once; the answer was paid when this returns.
 #[track_caller]
-fn ask(node: &Node) {
+pub(crate) fn ask(node: &Node) {
     node.post("/v1/completions", &body()).done();
 }
 
 /// A founder at `address` and three who joined, each with the whole model.
-fn four(place: &Path, address: &str) -> [Node; 4] {
+pub(crate) fn four(place: &Path, address: &str) -> [Node; 4] {
     let founder = founder(place, address);
     let invite = founder.invite(&["--reusable", "--valid", "1h"]);
     let [b, c, d] = ["b", "c", "d"].map(|name| join(&invite, &place.join(name), &["--name", name]));
@@ -41,16 +41,16 @@ fn four(place: &Path, address: &str) -> [Node; 4] {
 }
 
 /// The founder, whom the others find again where it was.
-fn founder(place: &Path, address: &str) -> Node {
+pub(crate) fn founder(place: &Path, address: &str) -> Node {
     up(&place.join("a"), &["--name", "a", "--p2p", address])
 }
 
-fn order(node: &Node) -> Value {
+pub(crate) fn order(node: &Node) -> Value {
     node.cli(&["ledger", "witness", "list", "--json"]).json()
 }
 
 /// Waits until all nodes verify one ledger, of which every entry is final.
-fn one_final_ledger(nodes: &[&Node]) -> Value {
+pub(crate) fn one_final_ledger(nodes: &[&Node]) -> Value {
     wait_for("one ledger, final to its end", || {
         let verify = |node: &&Node| node.cli(&["ledger", "verify", "--json"]).json();
         let reports: Vec<Value> = nodes.iter().map(verify).collect();
@@ -60,12 +60,12 @@ fn one_final_ledger(nodes: &[&Node]) -> Value {
     })
 }
 
-fn ids(nodes: &[Node; 4]) -> [&str; 4] {
+pub(crate) fn ids(nodes: &[Node; 4]) -> [&str; 4] {
     nodes.each_ref().map(|node| node.id.as_str())
 }
 
 /// Checks files without any node.
-fn check(args: &[&str]) -> Said {
+pub(crate) fn check(args: &[&str]) -> Said {
     finish(&mut talka(&[&["ledger", "verify", "--json"], args].concat()), "")
 }
 

@@ -5,7 +5,10 @@ use crate::shell::desk::Followed;
 use crate::store::Store;
 use std::collections::VecDeque;
 use talka_base::{Keypair, Membership, Signed};
-use talka_ledger::{Entry, Founding, Policy, order::Appointment};
+use talka_ledger::{
+    Entry, Founding, Policy,
+    order::{Appointment, OrderChange},
+};
 use tempfile::TempDir;
 
 const FOUNDER: usize = 0;
@@ -91,6 +94,19 @@ impl Town {
         Event::Appointed { appointment: keys(FOUNDER).sign(appointment) }
     }
 
+    /// What a node says to an event where witnesses order by turns, once all messages have passed.
+    fn order_at(&mut self, node: usize, event: Event) -> Option<OrderResult> {
+        let (sender, mut answer) = oneshot::channel();
+        self.desk(node).wait_for(event.id(), sender);
+        self.take(node, Input::Submit(Box::new(event)));
+        self.take(node, Input::Close);
+        self.pass();
+        for _ in 0..5 {
+            self.again();
+        }
+        answer.try_recv().ok()
+    }
+
     /// What the founder says to an event once all messages have passed: nothing, if that waits for witnesses.
     fn order(&mut self, event: Event) -> Option<OrderResult> {
         self.now = self.now.plus_ms(1);
@@ -145,6 +161,7 @@ impl Town {
     /// A second passes, and another.
     fn again(&mut self) {
         for _ in 0..2 {
+            self.now = self.now.plus_ms(1_000);
             for node in 0..NODES {
                 self.take(node, Input::Again);
             }
@@ -343,4 +360,85 @@ impl Town {
         self.now = self.now.plus_ms(1);
         self.desk(FOUNDER).order(event, self.now).map_err(Refusal::from)
     }
+}
+
+/// A town whose witnesses order by turns.
+fn by_turns() -> Town {
+    let mut town = witnessed();
+    let change = OrderChange { network: town.network, number: 1, by_turns: true };
+    let event = Event::OrderChanged { change: keys(FOUNDER).sign(change) };
+    assert!(matches!(town.order(event), Some(Ok(_))), "it is final");
+    town
+}
+
+/// Another node of node 4's member, invited by it: an event that needs no founder.
+fn invites(town: &Town, key: u8) -> Event {
+    let joining = NodeId(Keypair::from_secret(&[key; 32]).public());
+    let membership = keys(4).sign(Membership {
+        network: town.network,
+        node: joining,
+        member: id(4).into(),
+        name: format!("node {key}"),
+        invited_by: id(4),
+        issued_at: town.now,
+    });
+    Event::Joined { membership }
+}
+
+#[test]
+fn witnesses_order_by_turns_while_any_one_of_them_is_gone() {
+    let mut town = by_turns();
+    assert!((0..NODES).all(|node| town.desk(node).is_by_turns()));
+    for gone in WITNESSES {
+        town.stop(gone);
+        let asked = if gone == 1 { 4 } else { 1 };
+        let event = invites(&town, 100 + gone as u8);
+        let answer = town.order_at(asked, event);
+        let entry = answer.expect("it is answered").expect("it is final");
+        assert!(WITNESSES.iter().any(|&node| id(node).0 == *entry.claimed_signer()));
+        assert_ne!(entry.claimed_signer(), &id(gone).0);
+        town.start(gone);
+        town.again();
+        town.again();
+        assert!(town.is_one(), "{:?}", town.heights());
+    }
+    assert!(town.blamed.is_empty(), "{:?}", town.blamed);
+}
+
+#[test]
+fn a_town_that_ordered_by_turns_goes_on_where_it_stopped() {
+    let mut town = by_turns();
+    let event = invites(&town, 90);
+    assert!(matches!(town.order_at(4, event), Some(Ok(_))));
+    for node in 0..NODES {
+        town.stop(node);
+    }
+    for node in 0..NODES {
+        town.start(node);
+    }
+    let event = invites(&town, 91);
+    assert!(matches!(town.order_at(2, event), Some(Ok(_))));
+    let change = OrderChange { network: town.network, number: 2, by_turns: false };
+    let event = Event::OrderChanged { change: keys(FOUNDER).sign(change) };
+    assert!(matches!(town.order_at(FOUNDER, event), Some(Ok(_))));
+    assert!((0..NODES).all(|node| !town.desk(node).is_by_turns()));
+    let event = invites(&town, 92);
+    let entry = town.order(event).expect("it is answered").expect("it is final");
+    assert_eq!(entry.claimed_signer(), &id(FOUNDER).0);
+    assert!(town.is_one(), "{:?}", town.heights());
+}
+
+#[test]
+fn what_the_ledger_refuses_is_answered_by_turns_too() {
+    let mut town = by_turns();
+    let event = invites(&town, 80);
+    assert!(matches!(town.order_at(3, event.clone()), Some(Ok(_))));
+    let refused = town.order_at(2, event);
+    assert!(matches!(refused, Some(Err(Refusal::Duplicate { .. }))), "{refused:?}");
+    let (alone, event) = (town.heights(), invites(&town, 81));
+    for node in [0, 1] {
+        town.stop(node);
+    }
+    assert!(town.order_at(2, event).is_none(), "two of four order nothing");
+    assert_eq!(town.heights(), alone[2..]);
 }

@@ -79,6 +79,7 @@ fn running() -> Running {
     };
     let order = OrderReport {
         founder: status.node,
+        by_turns: false,
         witnesses: Vec::new(),
         quorum: 0,
         faulty_max: 0,
@@ -243,6 +244,11 @@ fn the_network_and_its_ledger_are_judged() {
         r.status.founder = r.peers[1].node;
     };
     check_running(founder, "peers", Failed, &["founder attic", "nothing can be paid"]);
+    let by_turns = |r: &mut Running| {
+        founder(r);
+        r.order.by_turns = true;
+    };
+    check_running(by_turns, "peers", Note, &["2 of 3", "attic"]);
     let wrong = |r: &mut Running| {
         r.peers[2].faults.insert(Fault::Piece, 3);
     };

@@ -17,6 +17,8 @@ pub async fn run(client: &Client, action: Option<WitnessAction>, json: bool) -> 
             let nodes = nodes.iter().map(|node| named(&peers, node)).collect::<Result<Vec<_>>>()?;
             client.appoint(&nodes).await?
         }
+        WitnessAction::Lead => client.order_by_turns(true).await?,
+        WitnessAction::Follow => client.order_by_turns(false).await?,
     };
     if json {
         return Ok(output::json(&report)?);
@@ -25,15 +27,21 @@ pub async fn run(client: &Client, action: Option<WitnessAction>, json: bool) -> 
 }
 
 fn show(report: &OrderReport) -> Result<()> {
-    let OrderReport { founder, witnesses, quorum, faulty_max, block, size, halted } = report;
+    let OrderReport { founder, by_turns, witnesses, quorum, faulty_max, block, size, halted } =
+        report;
     output::line(if witnesses.is_empty() {
-        format!("no witnesses: an entry counts once the founder, {founder}, signed it")
+        "no witnesses: an entry counts once the founder signed it".to_owned()
     } else {
         format!(
             "an entry counts once {quorum} of {} witnesses cosigned it: {faulty_max} may be dishonest \
              or dead",
             witnesses.len()
         )
+    })?;
+    output::line(if *by_turns {
+        "the witnesses order entries by turns".to_owned()
+    } else {
+        format!("the founder, {founder}, orders entries")
     })?;
     if let (Some(block), Some(size)) = (block, size) {
         output::line(format!("last checkpoint: block {block}, {size} entries"))?;

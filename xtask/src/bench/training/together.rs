@@ -70,7 +70,8 @@ const CASES: [Case; 18] = [
     case("long-8-top64", "members=8 steps=4000 compressor=sparse precision=bf16", LONG_8),
 ];
 const HONEST: Must = Times(1.01, "honest-6");
-const FAILS: Must = Fails(1.05, "honest-6");
+/// Twice what may be lost with a rule that holds.
+const FAILS: Must = Fails(1.02, "honest-6");
 const LONG_2: Must = Times(1.02, "long-2-data-parallel");
 const LONG_8: Must = Times(1.05, "long-8-data-parallel");
 
@@ -102,6 +103,9 @@ fn is_wanted(name: &str, only: Option<&str>) -> bool {
 /// Names of the cases that missed what they must reach.
 fn cases(ours: &Path, threads: usize, only: Option<&str>) -> Result<Vec<String>> {
     let wanted: Vec<&Case> = CASES.iter().filter(|case| is_wanted(case.name, only)).collect();
+    if wanted.is_empty() {
+        return Ok(Vec::new());
+    }
     let is_base = |case: &Case| {
         wanted.iter().any(
             |wanted| matches!(wanted.must, Times(_, base) | Fails(_, base) if base == case.name),

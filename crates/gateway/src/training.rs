@@ -9,13 +9,15 @@ use axum::{
     routing::{get, post},
 };
 use serde_json::{Map, Value};
-use talka_node::api::{Api, EstimateReport, RunDetail, RunReport};
+use talka_node::api::{Api, EstimateReport, OpenJobReport, RunDetail, RunReport};
 
 /// The calls under `/api/training`.
 pub fn routes() -> Router<Api> {
     Router::new()
         .route("/api/training", get(list).post(submit))
         .route("/api/training/estimate", post(estimate))
+        .route("/api/training/open", get(open))
+        .route("/api/training/join", post(join))
         .route("/api/training/stop", post(stop))
         .route("/api/training/promote", post(promote))
         .route("/api/training/rollback", post(roll_back))
@@ -24,6 +26,20 @@ pub fn routes() -> Router<Api> {
 
 async fn list(State(api): State<Api>) -> Json<Vec<RunReport>> {
     Json(api.training())
+}
+
+async fn open(State(api): State<Api>) -> Json<Vec<OpenJobReport>> {
+    Json(api.training_open())
+}
+
+async fn join(State(api): State<Api>, body: Fields) -> Result<Json<RunReport>, ApiError> {
+    Ok(Json(api.train_join(&open_job(body)?).await?))
+}
+
+pub(crate) fn open_job(mut body: Fields) -> Result<String, ApiError> {
+    let job = body.required("job")?;
+    body.finish()?;
+    Ok(job)
 }
 
 async fn show(

@@ -8,6 +8,7 @@ pub mod fetch;
 mod finality;
 pub mod outlook;
 mod step;
+pub mod training;
 
 pub use finality::Finality;
 pub use step::{Answer, Payload, Step, Wanted};
@@ -279,6 +280,8 @@ pub enum Control {
     BlockWanted(u64),
     /// The answer: the text of a signed block.
     Block(String),
+    /// About jobs that nodes train together.
+    Training(training::TrainingMessage),
 }
 
 /// Records of a snapshot, as many as fit one message.
@@ -475,6 +478,7 @@ impl Control {
             Self::Admitted(admission) => check_peers(&admission.peers)?,
             Self::Bulk(bytes) => at_most("bytes of nothing", bytes.len(), BULK_BYTES_MAX)?,
             Self::Outlook(outlook) => outlook.check()?,
+            Self::Training(message) => message.check()?,
             Self::Block(text) => at_most("bytes of a block", text.len(), NOTE_BYTES_MAX)?,
             _ => {}
         }

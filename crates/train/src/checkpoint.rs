@@ -8,7 +8,7 @@ use crate::config::TrainConfig;
 use crate::files::{self, FileError};
 use crate::optim::Moments;
 use crate::trainer::{TrainError, Trainer};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use talka_engine::kernels::Kernels;
@@ -96,7 +96,7 @@ impl Checkpoint {
     }
 
     fn encode(&self) -> Vec<u8> {
-        let parts = [&self.weights, &self.moments.first, &self.moments.second];
+        let parts = [&self.weights[..], &self.moments.first, &self.moments.second];
         let header = Header {
             config: self.config.clone(),
             steps: self.steps,
@@ -105,17 +105,7 @@ impl Checkpoint {
             updates: self.moments.updates,
             lengths: parts.map(|part| part.len() as u64),
         };
-        let header = exact(serde_json::to_value(&header).expect("plain fields"));
-        let header = header.to_string();
-        let mut bytes = MAGIC.to_vec();
-        bytes.extend((header.len() as u64).to_le_bytes());
-        bytes.extend(header.as_bytes());
-        for part in parts {
-            bytes.extend(part.iter().flat_map(|x| x.to_le_bytes()));
-        }
-        let hash = blake3::hash(&bytes);
-        bytes.extend(hash.as_bytes());
-        bytes
+        seal(&MAGIC, &header, &parts)
     }
 
     /// Reads a file.
@@ -123,39 +113,13 @@ impl Checkpoint {
     /// # Errors
     /// It is missing, none of ours, or damaged.
     pub fn read(path: &Path) -> Result<Self, CheckpointError> {
-        let bytes = files::read(path)?;
-        if !bytes.starts_with(&MAGIC) {
-            return Err(CheckpointError::Format { path: path.to_owned() });
-        }
-        let body = bytes.len().checked_sub(HASH_BYTES).map(|end| bytes.split_at(end));
-        match body {
-            Some((body, hash)) if blake3::hash(body).as_bytes() == hash => {
-                Self::decode(&body[MAGIC.len()..])
-                    .ok_or_else(|| CheckpointError::Format { path: path.to_owned() })
-            }
-            _ => Err(CheckpointError::Hash { path: path.to_owned() }),
-        }
+        let (header, numbers): (Header, _) = unseal(&MAGIC, path)?;
+        Self::decode(header, numbers).ok_or_else(|| CheckpointError::Format { path: path.into() })
     }
 
-    fn decode(bytes: &[u8]) -> Option<Self> {
-        let (length, bytes) = bytes.split_first_chunk()?;
-        let length = usize::try_from(u64::from_le_bytes(*length)).ok()?;
-        if length > HEADER_BYTES_MAX.min(bytes.len()) {
-            return None;
-        }
-        let (header, bytes) = bytes.split_at(length);
-        let header: Header =
-            serde_json::from_value(plain(serde_json::from_slice(header).ok()?)).ok()?;
-        let (numbers, rest) = bytes.as_chunks();
-        let mut numbers = numbers.iter().map(|number| f32::from_le_bytes(*number));
-        let total =
-            header.lengths.iter().try_fold(0_u64, |sum, length| sum.checked_add(*length))?;
-        if !rest.is_empty() || total != numbers.len() as u64 {
-            return None;
-        }
-        let mut part = |at: usize| numbers.by_ref().take(header.lengths[at] as usize).collect();
-        let weights = part(0);
-        let moments = Moments { updates: header.updates, first: part(1), second: part(2) };
+    fn decode(header: Header, numbers: Vec<f32>) -> Option<Self> {
+        let [weights, first, second] = split(numbers, header.lengths)?;
+        let moments = Moments { updates: header.updates, first, second };
         Some(Self {
             config: header.config,
             steps: header.steps,
@@ -205,6 +169,62 @@ fn each(value: Value, change: &impl Fn(Value) -> Value) -> Value {
     }
 }
 
+/// A file: `magic`, the header's length (u64) and JSON, numbers, and the BLAKE3 hash of all that; little-endian.
+pub(crate) fn seal(magic: &[u8; 8], header: &impl Serialize, parts: &[&[f32]]) -> Vec<u8> {
+    let header = exact(serde_json::to_value(header).expect("plain fields")).to_string();
+    let mut bytes = magic.to_vec();
+    bytes.extend((header.len() as u64).to_le_bytes());
+    bytes.extend(header.as_bytes());
+    for part in parts {
+        bytes.extend(part.iter().flat_map(|x| x.to_le_bytes()));
+    }
+    let hash = blake3::hash(&bytes);
+    bytes.extend(hash.as_bytes());
+    bytes
+}
+
+/// Reads what [`seal`] made.
+pub(crate) fn unseal<H: DeserializeOwned>(
+    magic: &[u8; 8],
+    path: &Path,
+) -> Result<(H, Vec<f32>), CheckpointError> {
+    let bytes = files::read(path)?;
+    let format = || CheckpointError::Format { path: path.to_owned() };
+    if !bytes.starts_with(magic) {
+        return Err(format());
+    }
+    let body = bytes.len().checked_sub(HASH_BYTES).map(|end| bytes.split_at(end));
+    match body {
+        Some((body, hash)) if blake3::hash(body).as_bytes() == hash => {
+            parts_of(&body[magic.len()..]).ok_or_else(format)
+        }
+        _ => Err(CheckpointError::Hash { path: path.to_owned() }),
+    }
+}
+
+fn parts_of<H: DeserializeOwned>(bytes: &[u8]) -> Option<(H, Vec<f32>)> {
+    let (length, bytes) = bytes.split_first_chunk()?;
+    let length = usize::try_from(u64::from_le_bytes(*length)).ok()?;
+    if length > HEADER_BYTES_MAX.min(bytes.len()) {
+        return None;
+    }
+    let (header, bytes) = bytes.split_at(length);
+    let (numbers, rest) = bytes.as_chunks();
+    let numbers = numbers.iter().map(|number| f32::from_le_bytes(*number)).collect();
+    let header = plain(serde_json::from_slice(header).ok()?);
+    rest.is_empty().then_some((serde_json::from_value(header).ok()?, numbers))
+}
+
+/// Numbers cut into parts of these lengths, if that comes out even.
+pub(crate) fn split<const N: usize>(numbers: Vec<f32>, lengths: [u64; N]) -> Option<[Vec<f32>; N]> {
+    let total = lengths.iter().try_fold(0_u64, |sum, length| sum.checked_add(*length))?;
+    if total != numbers.len() as u64 {
+        return None;
+    }
+    let mut numbers = numbers.into_iter();
+    Some(lengths.map(|length| numbers.by_ref().take(length as usize).collect()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -230,7 +250,8 @@ mod tests {
             let kept = Checkpoint { config, steps: 4, data_position: 5, data_seed: u64::MAX, weights: vec![1.0], moments };
             let bytes = kept.encode();
             let body = &bytes[MAGIC.len()..bytes.len() - HASH_BYTES];
-            prop_assert_eq!(Checkpoint::decode(body), Some(kept));
+            let (header, numbers) = parts_of(body).expect("a checkpoint");
+            prop_assert_eq!(Checkpoint::decode(header, numbers), Some(kept));
         }
     }
 }

@@ -6,25 +6,20 @@
 //! Reads no clock and never decides when a checkpoint is due: whoever drives it does.
 
 use crate::{
-    Batch, Checkpoint, CheckpointError, FileError, Job, Parameters, StepReport, TextTokenizer,
-    TrainConfig, TrainError, Trainer, WeightWidth, WeightsError,
-    data::{DataError, TextSource, TokenSplit, Windows, tokenize, validation_batches},
-    files,
+    Batch, Checkpoint, CheckpointError, FileError, Job, Parameters, RecipeError, SharedError,
+    StepReport, TextTokenizer, TrainConfig, TrainError, Trainer, UpdateError, WeightsError,
+    data::{DataError, Windows, tokenize},
     job::TokenizerPlan,
-    write_model,
+    material::{self, Material},
 };
 use std::path::{Path, PathBuf};
 use talka_base::rng::Rng;
 use talka_engine::kernels::Kernels;
 
-/// Of the validation data at most so many tokens are looked at: their mean is known to a hundredth by then, and a look costs no
-/// more than some steps.
-const VALIDATION_TOKENS_MAX: usize = 1 << 17;
 /// Rows of a trial: enough to keep matrix units busy, and soon over.
 const TRIAL_ROWS_MAX: u32 = 2;
 
 const CHECKPOINT: &str = "checkpoint";
-const TOKENIZER: &str = "tokenizer.json";
 
 /// Why a course does not begin or go on.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +41,18 @@ pub enum CourseError {
     /// The model's files cannot be written.
     #[error(transparent)]
     Weights(#[from] WeightsError),
+    /// What another member said of the job makes no sense.
+    #[error(transparent)]
+    Recipe(#[from] RecipeError),
+    /// An update of this member's own cannot be read, or is none.
+    #[error(transparent)]
+    Update(#[from] UpdateError),
+    /// The shared state cannot be read.
+    #[error(transparent)]
+    Shared(#[from] SharedError),
+    /// A thing that was here is gone.
+    #[error("{what} of round {round} is gone from the job's folder")]
+    Gone { what: &'static str, round: u64 },
     /// The checkpoint is not of this job with these data.
     #[error(
         "{what} changed since the job began, so that it cannot go on: put them back, or train under another task_id"
@@ -70,15 +77,15 @@ impl Survey {
     /// # Errors
     /// [`CourseError::Data`] names the file and the reason.
     pub fn of(job: &Job) -> Result<Self, CourseError> {
-        let documents = documents(&job.data.sources)?;
+        let documents = material::documents(&job.data.sources)?;
         let data_bytes = documents.iter().map(|text| text.len() as u64).sum();
         let tokenizer = match &job.tokenizer {
             // English text has about four bytes a token at 32,000 entries, and fewer at fewer.
             TokenizerPlan::Bpe { size } => {
                 return Ok(Self { data_bytes, vocab: *size, tokens: data_bytes / 3 });
             }
-            TokenizerPlan::Characters => TextTokenizer::characters(texts(&documents)),
-            TokenizerPlan::File(path) => read_tokenizer(path)?,
+            TokenizerPlan::Characters => TextTokenizer::characters(material::texts(&documents)),
+            TokenizerPlan::File(path) => material::read_tokenizer(path)?,
         };
         let split = tokenize(&documents, &tokenizer, job.data.validation_split)?;
         let tokens = (split.train.len() + split.validation.len()) as u64;
@@ -129,11 +136,9 @@ pub struct Course {
     steps: u64,
     batch: usize,
     length: usize,
-    tokenizer: TextTokenizer,
-    tokens: TokenSplit,
+    material: Material,
     validation: Vec<Batch>,
     trainer: Trainer,
-    data_seed: u64,
 }
 
 impl Course {
@@ -142,27 +147,18 @@ impl Course {
     /// # Errors
     /// [`CourseError`] says what is wrong with data, files or checkpoint.
     pub fn open(job: &Job, folder: &Path, kernels: Kernels) -> Result<Self, CourseError> {
-        let documents = documents(&job.data.sources)?;
-        let tokenizer = tokenizer(job, folder, &documents)?;
-        let tokens = tokenize(&documents, &tokenizer, job.data.validation_split)?;
-        drop(documents);
+        let material = Material::read(job, folder)?;
         let (batch, length) = (job.batch as usize, job.length as usize);
-        let data_seed = data_seed(job.seed, &tokens);
-        let windows = Windows::new(&tokens.train, length, data_seed)?.per_epoch();
-        let steps = job.amount.steps(job.batch, job.tokens_per_step(), windows);
-        let looked_at = &tokens.validation[..tokens.validation.len().min(VALIDATION_TOKENS_MAX)];
-        let validation = match job.data.validation_split {
-            0.0 => Vec::new(),
-            _ => validation_batches(looked_at, length, job.rows_at_once.unwrap_or(batch))?,
-        };
-        let config = job.train_config(tokenizer.vocab(), steps);
+        let steps = material.steps(job)?;
+        let validation = material.validation(job)?;
+        let config = job.train_config(material.tokenizer.vocab(), steps);
         let path = folder.join(CHECKPOINT);
         let trainer = if path.exists() {
             let checkpoint = Checkpoint::read(&path)?;
             if checkpoint.config != config {
                 return Err(CourseError::Changed { what: "the job's settings" });
             }
-            if checkpoint.data_seed != data_seed {
+            if checkpoint.data_seed != material.data_seed {
                 return Err(CourseError::Changed { what: "the data" });
             }
             checkpoint.resume(kernels)?
@@ -170,7 +166,7 @@ impl Course {
             begin(config, job.seed, kernels)?
         };
         let folder = folder.to_owned();
-        Ok(Self { folder, steps, batch, length, tokenizer, tokens, validation, trainer, data_seed })
+        Ok(Self { folder, steps, batch, length, material, validation, trainer })
     }
 
     /// All steps of the job.
@@ -185,12 +181,12 @@ impl Course {
 
     /// Tokens of the vocabulary.
     pub fn vocab(&self) -> u32 {
-        self.tokenizer.vocab()
+        self.material.tokenizer.vocab()
     }
 
     /// Tokens to learn from.
     pub const fn train_tokens(&self) -> usize {
-        self.tokens.train.len()
+        self.material.tokens.train.len()
     }
 
     /// Weights of the model.
@@ -203,7 +199,7 @@ impl Course {
     /// # Errors
     /// Training has diverged; nothing has changed then.
     pub fn step(&mut self) -> Result<StepReport, CourseError> {
-        let windows = Windows::new(&self.tokens.train, self.length, self.data_seed)?;
+        let windows = self.material.windows(self.length)?;
         let batch = windows.batch(self.position(), self.batch);
         Ok(self.trainer.step(&batch)?)
     }
@@ -229,7 +225,7 @@ impl Course {
     /// # Errors
     /// It cannot be written; the checkpoint before is still there.
     pub fn keep(&self) -> Result<(), CourseError> {
-        let checkpoint = Checkpoint::of(&self.trainer, self.data_seed, self.position());
+        let checkpoint = Checkpoint::of(&self.trainer, self.material.data_seed, self.position());
         Ok(checkpoint.write(&self.folder.join(CHECKPOINT))?)
     }
 
@@ -238,75 +234,18 @@ impl Course {
     /// # Errors
     /// It cannot be written.
     pub fn publish(&self, folder: &Path) -> Result<(), CourseError> {
-        let end = self.tokenizer.end();
-        let (model, weights) = (&self.trainer.config().model, self.trainer.weights());
-        write_model(folder, model, weights, WeightWidth::F32, end)?;
-        Ok(files::write(&folder.join(TOKENIZER), self.tokenizer.to_json()?.as_bytes())?)
+        self.material.publish(&self.trainer.config().model, self.trainer.weights(), folder)
     }
 
     /// The BLAKE3 digest of the weights, in hexadecimal: equal courses have equal ones.
     pub fn weights_hash(&self) -> String {
-        let mut hasher = blake3::Hasher::new();
-        for weight in self.trainer.weights() {
-            hasher.update(&weight.to_le_bytes());
-        }
-        hasher.finalize().to_string()
+        material::hash_of(self.trainer.weights())
     }
 }
 
 fn begin(config: TrainConfig, seed: u64, kernels: Kernels) -> Result<Trainer, TrainError> {
     let weights = Parameters::new(&config.model).initial_weights(seed);
     Trainer::new(config, weights, kernels)
-}
-
-fn documents(sources: &[TextSource]) -> Result<Vec<String>, DataError> {
-    let mut all = Vec::new();
-    for source in sources {
-        all.extend(source.documents()?);
-    }
-    Ok(all)
-}
-
-fn texts(documents: &[String]) -> impl Iterator<Item = &str> {
-    documents.iter().map(String::as_str)
-}
-
-/// The job's tokenizer: the one that was made before, else a new one, which is kept.
-fn tokenizer(job: &Job, folder: &Path, documents: &[String]) -> Result<TextTokenizer, CourseError> {
-    let size = match &job.tokenizer {
-        TokenizerPlan::Characters => return Ok(TextTokenizer::characters(texts(documents))),
-        TokenizerPlan::File(path) => return read_tokenizer(path),
-        TokenizerPlan::Bpe { size } => *size,
-    };
-    let kept = folder.join(TOKENIZER);
-    if kept.exists() {
-        return read_tokenizer(&kept);
-    }
-    let texts: Vec<&str> = texts(documents).collect();
-    let tokenizer = TextTokenizer::bpe(&texts, size)?;
-    files::write(&kept, tokenizer.to_json()?.as_bytes())?;
-    Ok(tokenizer)
-}
-
-fn read_tokenizer(path: &Path) -> Result<TextTokenizer, CourseError> {
-    let bytes = files::read(path)?;
-    let text = str::from_utf8(&bytes)
-        .map_err(|error| DataError::NotUtf8 { path: path.to_owned(), at: error.valid_up_to() })?;
-    Ok(TextTokenizer::from_json(text)?)
-}
-
-/// What the order of samples follows from: the job's seed and all of its tokens, so that other data are noticed.
-fn data_seed(seed: u64, tokens: &TokenSplit) -> u64 {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(&seed.to_le_bytes());
-    for part in [&tokens.train, &tokens.validation] {
-        hasher.update(&(part.len() as u64).to_le_bytes());
-        for token in part {
-            hasher.update(&token.to_le_bytes());
-        }
-    }
-    let digest = *hasher.finalize().as_bytes();
-    digest.as_chunks().0.first().map_or(seed, |first| u64::from_le_bytes(*first))
 }
 
 #[cfg(test)]

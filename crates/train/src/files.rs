@@ -18,6 +18,11 @@ impl FileError {
     pub fn writing(path: &Path, source: std::io::Error) -> Self {
         Self { path: path.to_owned(), what: "written", source }
     }
+
+    /// What a failed attempt to read is told as.
+    pub fn reading(path: &Path, source: std::io::Error) -> Self {
+        Self { path: path.to_owned(), what: "read", source }
+    }
 }
 
 /// Writes `contents` beside `path`, waits until the disk has them, and then gives them the name: after a crash the old
@@ -48,5 +53,5 @@ pub fn write(path: &Path, contents: &[u8]) -> Result<(), FileError> {
 /// # Errors
 /// It cannot be read.
 pub fn read(path: &Path) -> Result<Vec<u8>, FileError> {
-    std::fs::read(path).map_err(|source| FileError { path: path.to_owned(), what: "read", source })
+    std::fs::read(path).map_err(|source| FileError::reading(path, source))
 }

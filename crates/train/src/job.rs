@@ -9,12 +9,14 @@
 //! elsewhere. Unlike system 000, a job promises no reward: what training earns follows from the network's policy.
 
 mod file;
+mod network;
 mod time;
 
 pub use file::{
-    DataFile, HardwareFile, JobFile, JobFormat, ModelFile, ScheduleFile, TokenizerFile,
-    TrainingFile,
+    DataFile, HardwareFile, JobFile, JobFormat, ModelFile, NetworkFile, ScheduleFile,
+    TokenizerFile, TrainingFile,
 };
+pub use network::NetworkPlan;
 
 use crate::{
     AdamW, ConfigError, ModelConfig, Muon, OptimiserConfig, Precision, Schedule, TrainConfig,
@@ -165,6 +167,8 @@ pub struct Job {
     pub memory_bytes_min: u64,
     /// When it ends at the latest, in milliseconds since 1970 UTC.
     pub deadline_ms: Option<u64>,
+    /// How members train it together, if they do.
+    pub network: Option<NetworkPlan>,
 }
 
 impl Job {
@@ -273,6 +277,7 @@ impl TryFrom<JobFile> for Job {
             validate_every,
             memory_bytes_min: gigabytes(hardware.min_memory_gb)?,
             deadline_ms: file.deadline.map(|text| deadline(&text)).transpose()?,
+            network: NetworkPlan::of(file.network)?,
             shape,
         };
         // The vocabulary that is not known yet, and steps, are stood for by what any job may have.

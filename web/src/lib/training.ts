@@ -5,7 +5,7 @@ import { bytes, count, duration } from "./show";
 export const lossText = (loss: number | null) => loss?.toFixed(4) ?? "–";
 
 export const STATE_WORDS: Record<Run["state"], string> = {
-  preparing: "reads its data",
+  preparing: "prepares",
   running: "trains",
   stopped: "stopped",
   done: "done",
@@ -40,9 +40,18 @@ function flat(value: Job[string], path: string): [string, string][] {
   return Object.entries(value).flatMap(([name, inner]) => flat(inner, path ? `${path}.${name}` : name));
 }
 
+/** What a job took of the network. */
+export function trafficText(run: Run, node: string): string {
+  if (!run.together) return `${node} trains alone: nothing leaves it`;
+  const seated = run.together.members.filter((member) => member.is_seated).length;
+  const who = `${seated} ${seated === 1 ? "member" : "members"}`;
+  return `${who}, ${bytes(run.bytes_sent)} sent, ${bytes(run.bytes_received)} received`;
+}
+
 /** How far a job is, in a line. */
 export function progressText(run: Run): string {
   const parts = [`step ${count(run.step)}${run.steps ? ` of ${count(run.steps)}` : ""}`];
+  if (run.together) parts.push(`round ${count(run.together.round)} of ${count(run.together.rounds)}`);
   if (run.tokens_per_second) parts.push(`${count(Math.round(run.tokens_per_second))} tokens/s`);
   if (run.left_ms !== null) parts.push(`${duration(run.left_ms)} left`);
   return parts.join(", ");

@@ -261,12 +261,53 @@ export interface Run {
   left_ms: number | null;
   bytes_sent: number;
   bytes_received: number;
+  together: Together | null;
   parameters: number;
   vocab: number;
   data: string[];
   versions: RunVersion[];
   serving: number | null;
   served_before: number | null;
+}
+
+/** How a job that several members train stands. */
+export interface Together {
+  job: string;
+  round: number;
+  rounds: number;
+  members_min: number;
+  members: Trainee[];
+}
+
+/** A member of a job. */
+export interface Trainee {
+  node: string;
+  name: string;
+  is_seated: boolean;
+  is_leader: boolean;
+  tokens: number;
+  round: number;
+  loss: number | null;
+  tokens_per_second: number;
+}
+
+/** A job that others train. */
+export interface OpenJob {
+  name: string;
+  job: string;
+  founder: string;
+  rounds: number;
+  members_min: number;
+  nodes: string[];
+  joined: boolean;
+}
+
+/** How a member's part of a round went. */
+export interface MemberPoint {
+  node: string;
+  round: number;
+  loss: number;
+  tokens_per_second: number;
 }
 
 /** A model that a job made. */
@@ -298,4 +339,5 @@ export interface RunDetail {
   run: Run;
   job: Job;
   points: RunPoint[];
+  member_points: MemberPoint[];
 }

@@ -16,6 +16,10 @@ pub(super) fn row_of(error: &TrainingError) -> Row {
         E::NothingBefore { .. } => row(S::CONFLICT, CALLER, "nothing_before"),
         E::NoRun { .. } => row(S::NOT_FOUND, CALLER, "no_run"),
         E::NoVersion { .. } => row(S::NOT_FOUND, CALLER, "no_version"),
+        E::NoOpenJob { .. } => row(S::NOT_FOUND, CALLER, "no_open_job"),
+        E::Ambiguous { .. } => row(S::CONFLICT, CALLER, "ambiguous_job"),
+        E::NoRecipe { .. } => row(S::SERVICE_UNAVAILABLE, SERVER, "no_recipe"),
+        E::Broken { .. } => row(S::INTERNAL_SERVER_ERROR, SERVER, "training_failed"),
         E::NotRunning { .. } => row(S::CONFLICT, CALLER, "not_running"),
         E::Admin(error) => admin_row(error),
         E::File(_) => row(S::INTERNAL_SERVER_ERROR, SERVER, "store_failed"),
@@ -31,6 +35,7 @@ pub(super) fn param(error: &TrainingError) -> Option<&str> {
         }
         TrainingError::NoRun { .. } => Some("run"),
         TrainingError::NoVersion { .. } => Some("step"),
+        TrainingError::NoOpenJob { .. } | TrainingError::Ambiguous { .. } => Some("job"),
         _ => None,
     }
 }

@@ -4,7 +4,7 @@ use super::{AdminError, Api};
 use crate::shell::training;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use talka_base::{Credits, Tick};
+use talka_base::{Credits, JobId, NodeId, Tick, WeightsHash};
 pub use talka_train::{JobError, JobFile, JobFormat};
 
 /// How a job stands.
@@ -59,6 +59,8 @@ pub struct RunReport {
     pub bytes_sent: u64,
     /// Received from other members.
     pub bytes_received: u64,
+    /// How it stands among its members, where several train it.
+    pub together: Option<TogetherReport>,
     /// Weights of the model; 0 until the data were read.
     pub parameters: u64,
     /// Tokens of its vocabulary.
@@ -71,6 +73,103 @@ pub struct RunReport {
     pub serving: Option<u64>,
     /// The version that they got before.
     pub served_before: Option<u64>,
+}
+
+/// How a job that several members train stands.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TogetherReport {
+    /// The job's id.
+    pub job: JobId,
+    /// The last round that was decided.
+    pub round: u64,
+    /// All rounds.
+    pub rounds: u64,
+    /// Nobody trains with fewer members.
+    pub members_min: u16,
+    /// Everybody who has a seat or contributed.
+    pub members: Vec<TraineeReport>,
+}
+
+impl TogetherReport {
+    /// Tokens of all members whose work was merged.
+    pub fn tokens(&self) -> u64 {
+        self.members.iter().map(|member| member.tokens).sum()
+    }
+}
+
+/// A member of a job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TraineeReport {
+    /// Its node.
+    pub node: NodeId,
+    /// What people call it.
+    pub name: String,
+    /// Whether it takes part in the round under way.
+    pub is_seated: bool,
+    /// Whether it leads.
+    pub is_leader: bool,
+    /// Tokens that it trained on, in updates that were merged.
+    pub tokens: u64,
+    /// The last round that it told of.
+    pub round: u64,
+    /// Its mean loss in that round, in nats a token.
+    pub loss: Option<f64>,
+    /// Tokens it trained a second in that round.
+    pub tokens_per_second: f64,
+}
+
+/// How a member's part of a round went.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MemberPoint {
+    /// Its node.
+    pub node: NodeId,
+    /// The round.
+    pub round: u64,
+    /// Its mean loss, in nats a token.
+    pub loss: f64,
+    /// Tokens it trained a second.
+    pub tokens_per_second: f64,
+}
+
+/// What was decided on a round.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RoundReport {
+    /// Which round.
+    pub round: u64,
+    /// When this node heard of it.
+    pub at: Tick,
+    /// The digest of the weights, and the momentum, that all members hold after it.
+    pub weights: WeightsHash,
+    /// Whose updates were merged.
+    pub parts: Vec<RoundShare>,
+}
+
+/// An update that was merged.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RoundShare {
+    /// Whose.
+    pub node: NodeId,
+    /// Samples it was learned from.
+    pub samples: u64,
+}
+
+/// A job that others train, and that this node may join.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OpenJobReport {
+    /// What it is called.
+    pub name: String,
+    /// Its id.
+    pub job: JobId,
+    /// Who submitted it.
+    pub founder: NodeId,
+    /// All rounds.
+    pub rounds: u64,
+    /// Nobody trains with fewer members.
+    pub members_min: u16,
+    /// Nodes that take part now.
+    pub nodes: Vec<NodeId>,
+    /// Whether this node does.
+    pub joined: bool,
 }
 
 /// The model as it was after a step.
@@ -114,6 +213,10 @@ pub struct RunDetail {
     pub job: JobFile,
     /// Its course, from the first step on.
     pub points: Vec<RunPoint>,
+    /// Its rounds, where several members train it.
+    pub rounds: Vec<RoundReport>,
+    /// How each member's part of each round went.
+    pub member_points: Vec<MemberPoint>,
 }
 
 /// What a job would take and bring on this machine.
@@ -173,6 +276,18 @@ pub enum TrainingError {
     /// It is not trained now.
     #[error("{name} is not trained now")]
     NotRunning { name: String },
+    /// Nobody trains such a job.
+    #[error("nobody trains a job called {found:?} now, expected one of: {}", known.join(", "))]
+    NoOpenJob { found: String, known: Vec<String> },
+    /// Two jobs have the name.
+    #[error("more than one job is called {name}: join by its id, such as {} or {}", jobs[0], jobs[1])]
+    Ambiguous { name: String, jobs: [JobId; 2] },
+    /// What the job is did not come.
+    #[error("none of the nodes that train {name} tells what it is: try again later")]
+    NoRecipe { name: String },
+    /// Its thread failed.
+    #[error("{reason}")]
+    Broken { reason: String },
     /// No such version.
     #[error("{name} has no version of step {found}, expected one of: {known:?}")]
     NoVersion { name: String, found: u64, known: Vec<u64> },
@@ -193,7 +308,7 @@ pub enum TrainingError {
 impl Api {
     /// All jobs of this node, the latest first.
     pub fn training(&self) -> Vec<RunReport> {
-        self.shared.training.reports()
+        self.shared.training.reports(&training::names(&self.shared))
     }
 
     /// One job.
@@ -201,7 +316,7 @@ impl Api {
     /// # Errors
     /// [`TrainingError::NoRun`].
     pub fn training_run(&self, name: &str) -> Result<RunDetail, TrainingError> {
-        self.shared.training.detail(name)
+        self.shared.training.detail(name, &training::names(&self.shared))
     }
 
     /// Begins the job that `document` describes, or goes on with it where it stopped. Its data are read first.
@@ -210,6 +325,19 @@ impl Api {
     /// [`TrainingError`]; nothing was begun.
     pub async fn train(&self, document: Value) -> Result<RunReport, TrainingError> {
         training::submit(&self.shared, document).await
+    }
+
+    /// Jobs that members train together now, as far as this node heard.
+    pub fn training_open(&self) -> Vec<OpenJobReport> {
+        self.shared.training.open_jobs()
+    }
+
+    /// Takes part in the job that others train and that is called `name`, or has this id. What it learns from is fetched from them.
+    ///
+    /// # Errors
+    /// [`TrainingError`]; nothing was begun.
+    pub async fn train_join(&self, name: &str) -> Result<RunReport, TrainingError> {
+        training::join(&self.shared, name).await
     }
 
     /// What the job that `document` describes would take on this machine. Some steps are tried.
@@ -225,7 +353,7 @@ impl Api {
     /// # Errors
     /// [`TrainingError::NoRun`] or [`TrainingError::NotRunning`].
     pub fn train_stop(&self, name: &str) -> Result<RunReport, TrainingError> {
-        self.shared.training.stop(name)
+        self.shared.training.stop(name, &training::names(&self.shared))
     }
 
     /// Serves the version of `step`, the latest if none is named, to whoever asks for the job's name, also after a

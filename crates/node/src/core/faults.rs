@@ -43,6 +43,8 @@ pub enum Fault {
     Voucher,
     /// A block that the founder did not sign, or does not follow, or evidence that proves nothing.
     Order,
+    /// An update of a training job that is none, claims of work that cannot be, or a decision that does not follow.
+    Training,
 }
 
 impl Fault {
@@ -63,6 +65,7 @@ impl Fault {
             Self::Key => "key",
             Self::Voucher => "voucher",
             Self::Order => "order",
+            Self::Training => "training",
         }
     }
 }

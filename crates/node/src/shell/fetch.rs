@@ -10,6 +10,7 @@ mod find;
 pub(crate) mod give;
 mod pieces;
 pub(crate) mod ranges;
+pub(crate) mod things;
 
 pub(crate) use find::find;
 

@@ -495,7 +495,11 @@ impl Hub {
                     let _ = waiting.send(result.map(|entry| *entry));
                 }
             }
-            Control::Ping(_) | Control::Pong(_) | Control::Suspect(_) | Control::Bulk(_) => {
+            Control::Ping(_)
+            | Control::Pong(_)
+            | Control::Suspect(_)
+            | Control::Bulk(_)
+            | Control::Training(_) => {
                 unreachable!("whoever reads a link answers these")
             }
             Control::Ordered { .. }

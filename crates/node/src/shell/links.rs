@@ -177,6 +177,11 @@ impl Links {
         self.lock().get(&node).map(|open| open.process)
     }
 
+    /// How many are open.
+    pub(crate) fn count(&self) -> usize {
+        self.lock().len()
+    }
+
     /// Whether a link to `node` is open.
     pub(crate) fn is_open(&self, node: NodeId) -> bool {
         self.lock().contains_key(&node)
@@ -397,6 +402,10 @@ async fn read(shared: &Arc<Shared>, receiver: &mut LinkReceiver) -> String {
                 }
                 // How fast it came was seen already, as of any frame.
                 Ok(Control::Bulk(_)) => Ok(()),
+                Ok(Control::Training(message)) => {
+                    shared.training.hear(peer, message, bytes.len());
+                    Ok(())
+                }
                 Ok(Control::Suspect(node)) => {
                     probe::suspect(shared, node);
                     Ok(())

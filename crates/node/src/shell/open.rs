@@ -174,7 +174,7 @@ pub(super) async fn open(
         training: Training::open(&config.data_dir),
     });
     promoted.iter().for_each(|(job, model)| shared.models.call(job, model));
-    shared.training.resume(shared.settings.pool.threads());
+    shared.training.resume(&shared);
     tokio::spawn(ordering::run(Arc::downgrade(&shared), to_order));
     // Witnesses cannot be reached yet.
     if shared.desk().is_solo() {

@@ -1,18 +1,32 @@
 //! Training jobs of this node: taken in, driven by a thread of their own, kept over restarts, and served.
 //!
 //! One job at a time, with a share of the threads that leaves some to answers. `folder` is what stands on the disk, `drive`
-//! the thread. A version is a model like any other: it is served under a name with its step, and the job's own name means
+//! the thread of a job that this node trains alone. One that several members train has two, `rounds` and `worker`; `notices` are
+//! jobs of others, `joining` how this node comes to take part.
+//! A version is a model like any other: it is served under a name with its step, and the job's own name means
 //! the version that was promoted last.
 
 mod drive;
 mod folder;
+mod joining;
+mod joint;
+mod notices;
+mod records;
+mod rounds;
 mod serving;
+mod worker;
 
+pub(crate) use joining::join;
 pub(super) use serving::promoted;
 
 use super::{Shared, models::Models, now};
-use crate::api::{Api, EstimateReport, RunDetail, RunPoint, RunReport, RunState, TrainingError};
+use crate::api::{
+    Api, EstimateReport, RunDetail, RunPoint, RunReport, RunState, TogetherReport, TrainingError,
+    VersionReport,
+};
 use folder::{RunFile, RunFolder};
+use joint::Joint;
+use notices::Notices;
 use serde_json::Value;
 use serving::Serving;
 use std::{
@@ -27,13 +41,14 @@ use std::{
     time::{Duration, Instant},
 };
 use sysinfo::{MemoryRefreshKind, RefreshKind, System};
-use talka_base::Credits;
+use talka_base::{Credits, NodeId};
 use talka_engine::{
     ModelSource,
     kernels::{Kernels, ThreadPool},
 };
-use talka_train::{Course, Job, JobError, JobFile, Parameters, Survey, Trial};
-use tokio::task::spawn_blocking;
+use talka_ledger::{Ledger, common_work};
+use talka_train::{CourseError, Job, JobError, JobFile, Parameters, Survey, Trial, round::Terms};
+use tokio::{runtime::Handle, task::spawn_blocking};
 
 /// Of so many threads one is left to answers, and at least one trains.
 const THREADS_PER_ANSWERING: usize = 4;
@@ -51,8 +66,10 @@ pub(crate) struct Training {
     folder: PathBuf,
     serving: Arc<Serving>,
     runs: Mutex<BTreeMap<String, Arc<Run>>>,
-    /// What trains now.
-    thread: Mutex<Option<JoinHandle<()>>>,
+    /// What trains now, and what was trained by several and is still given to others.
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Jobs of others.
+    notices: Notices,
 }
 
 /// One job.
@@ -66,6 +83,8 @@ struct Run {
     /// The node is stopping.
     halted: AtomicBool,
     live: Mutex<Live>,
+    /// As long as it takes part in rounds.
+    joint: Mutex<Option<Arc<Joint>>>,
 }
 
 /// How a job stands.
@@ -76,7 +95,7 @@ struct Live {
     parameters: u64,
     vocab: u32,
     points: Vec<RunPoint>,
-    versions: Vec<crate::api::VersionReport>,
+    versions: Vec<VersionReport>,
 }
 
 impl Training {
@@ -93,56 +112,62 @@ impl Training {
             Some((name, Arc::new(Run::new(job, folder, file, &serving))))
         });
         let runs = Mutex::new(runs.collect());
-        Self { folder, serving, runs, thread: Mutex::default() }
+        Self { folder, serving, runs, threads: Mutex::default(), notices: Notices::default() }
     }
 
     /// Goes on with what was trained when the node stopped.
-    pub(crate) fn resume(&self, threads: usize) {
+    pub(crate) fn resume(&self, shared: &Arc<Shared>) {
         let run = self.lock().values().find(|run| run.state().is_under_way()).cloned();
         if let Some(run) = run {
-            *self.lock_thread() = Some(start(run, threads));
+            self.lock_threads().push(start(run, shared));
         }
     }
 
     /// Has what is trained keep where it is, and waits for that a while: a step, most often.
     pub(crate) fn halt(&self) {
         self.lock().values().for_each(|run| run.halted.store(true, Ordering::Relaxed));
-        let thread = self.lock_thread().take();
+        let threads = std::mem::take(&mut *self.lock_threads());
         let began = Instant::now();
-        while thread.as_ref().is_some_and(|thread| !thread.is_finished())
-            && began.elapsed() < HALTING_MAX
-        {
+        while !threads.iter().all(JoinHandle::is_finished) && began.elapsed() < HALTING_MAX {
             thread::sleep(Duration::from_millis(5));
         }
     }
 
-    fn lock_thread(&self) -> MutexGuard<'_, Option<JoinHandle<()>>> {
-        self.thread.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_threads(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// All jobs, the latest first.
-    pub(crate) fn reports(&self) -> Vec<RunReport> {
-        let mut all: Vec<_> = self.lock().values().map(|run| run.report()).collect();
+    pub(crate) fn reports(&self, names: &Names) -> Vec<RunReport> {
+        let mut all: Vec<_> = self.lock().values().map(|run| run.report(names)).collect();
         all.sort_by_key(|run| std::cmp::Reverse(run.submitted_at));
         all
     }
 
-    pub(crate) fn detail(&self, name: &str) -> Result<RunDetail, TrainingError> {
+    pub(crate) fn detail(&self, name: &str, names: &Names) -> Result<RunDetail, TrainingError> {
         let run = self.find(name)?;
         let (job, points) = {
             let live = run.live();
             (live.file.job.clone(), live.points.clone())
         };
-        Ok(RunDetail { run: run.report(), job, points })
+        let joint = run.joint().clone();
+        let (rounds, member_points) = match joint {
+            Some(joint) => {
+                let standing = joint.standing();
+                (standing.rounds.clone(), standing.points.clone())
+            }
+            None => (run.folder.rounds(), run.folder.member_points()),
+        };
+        Ok(RunDetail { run: run.report(names), job, points, rounds, member_points })
     }
 
-    pub(crate) fn stop(&self, name: &str) -> Result<RunReport, TrainingError> {
+    pub(crate) fn stop(&self, name: &str, names: &Names) -> Result<RunReport, TrainingError> {
         let run = self.find(name)?;
         if !run.state().is_under_way() {
             return Err(TrainingError::NotRunning { name: name.into() });
         }
         run.stopped.store(true, Ordering::Relaxed);
-        Ok(run.report())
+        Ok(run.report(names))
     }
 
     pub(crate) fn served_before(&self, name: &str) -> Result<u64, TrainingError> {
@@ -177,27 +202,42 @@ impl Training {
         }
     }
 
-    /// Takes a job in that may be begun, and starts it unless it runs or is done.
-    fn begin(&self, job: Job, file: JobFile, threads: usize) -> Result<RunReport, TrainingError> {
+    /// Takes a job in that may be begun, and starts it unless it runs or is done. `terms` are those of one that others train.
+    fn begin(
+        &self,
+        shared: &Arc<Shared>,
+        job: Job,
+        file: JobFile,
+        terms: Option<&Terms>,
+    ) -> Result<RunReport, TrainingError> {
         // Held to the end, so that two callers at once begin one job.
-        let mut thread = self.lock_thread();
+        let mut threads = self.lock_threads();
+        threads.retain(|thread| !thread.is_finished());
         self.check(&job)?;
         let run = self.lock().get(&job.name).cloned();
         let run = match run {
             Some(run) => run,
-            None => self.create(job, file)?,
+            None => self.create(job, file, terms)?,
         };
         run.stopped.store(false, Ordering::Relaxed);
         if !run.state().is_under_way() && run.state() != RunState::Done {
             run.keep(RunState::Preparing, None)?;
-            *thread = Some(start(Arc::clone(&run), threads));
+            threads.push(start(Arc::clone(&run), shared));
         }
-        Ok(run.report())
+        Ok(run.report(&names(shared)))
     }
 
-    fn create(&self, job: Job, file: JobFile) -> Result<Arc<Run>, TrainingError> {
+    fn create(
+        &self,
+        job: Job,
+        file: JobFile,
+        terms: Option<&Terms>,
+    ) -> Result<Arc<Run>, TrainingError> {
         let folder = RunFolder(self.folder.join(&job.name));
         folder.create()?;
+        if let Some(terms) = terms {
+            folder.keep_terms(terms)?;
+        }
         let file =
             RunFile { job: file, state: RunState::Stopped, reason: None, submitted_at: now() };
         folder.keep_run(&file)?;
@@ -220,7 +260,22 @@ impl Run {
             stopped: AtomicBool::new(false),
             halted: AtomicBool::new(false),
             live: Mutex::new(live),
+            joint: Mutex::default(),
         }
+    }
+
+    fn joint(&self) -> MutexGuard<'_, Option<Arc<Joint>>> {
+        self.joint.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether members train it together.
+    const fn is_joint(&self) -> bool {
+        self.job.network.is_some()
+    }
+
+    /// Whether its owner or the node wants it to end.
+    fn ends(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed) || self.halted.load(Ordering::Relaxed)
     }
 
     fn live(&self) -> MutexGuard<'_, Live> {
@@ -246,13 +301,21 @@ impl Run {
     }
 
     /// Its data are read, and `points` are what came before.
-    fn begun(&self, course: &Course, points: Vec<RunPoint>) {
+    fn begun(
+        &self,
+        (step, steps): (u64, u64),
+        (parameters, vocab): (usize, u32),
+        points: Vec<RunPoint>,
+    ) {
         let mut live = self.live();
-        (live.step, live.steps) = (course.done(), course.steps());
-        (live.parameters, live.vocab) = (course.parameters() as u64, course.vocab());
+        (live.step, live.steps) = (step, steps);
+        (live.parameters, live.vocab) = (parameters as u64, vocab);
         live.points = points;
+        let was_done = live.file.state == RunState::Done;
         drop(live);
-        self.enter(RunState::Running, None);
+        if !was_done {
+            self.enter(RunState::Running, None);
+        }
     }
 
     fn passed(&self, step: u64) {
@@ -278,13 +341,17 @@ impl Run {
         self.live().versions = versions;
     }
 
-    fn report(&self) -> RunReport {
+    fn report(&self, names: &Names) -> RunReport {
+        let together = self.together(names);
+        let (bytes_sent, bytes_received) = self.traffic();
         let live = self.live();
         let served = self.serving.of(&self.name);
         let last = |value: fn(&RunPoint) -> Option<f64>| live.points.iter().rev().find_map(value);
         let tokens_per_second = last(|point| point.tokens_per_second).unwrap_or(0.0);
         let steps_left = live.steps.saturating_sub(live.step);
         let tokens_left = steps_left.saturating_mul(self.job.tokens_per_step());
+        // Of a job that several train: what all of them did.
+        let by_members = together.as_ref().map(TogetherReport::tokens);
         let runs = live.file.state == RunState::Running && tokens_per_second > 0.0;
         RunReport {
             name: self.name.clone(),
@@ -293,13 +360,14 @@ impl Run {
             submitted_at: live.file.submitted_at,
             step: live.step,
             steps: live.steps,
-            tokens: live.step * self.job.tokens_per_step(),
+            tokens: by_members.unwrap_or(live.step * self.job.tokens_per_step()),
             loss: last(|point| point.loss),
             validation_loss: last(|point| point.validation_loss),
             tokens_per_second,
             left_ms: runs.then(|| (tokens_left as f64 / tokens_per_second * 1e3) as u64),
-            bytes_sent: 0,
-            bytes_received: 0,
+            bytes_sent,
+            bytes_received,
+            together,
             parameters: live.parameters,
             vocab: live.vocab,
             data: self.job.data.sources.iter().map(|s| s.path().display().to_string()).collect(),
@@ -310,10 +378,46 @@ impl Run {
     }
 }
 
-fn start(run: Arc<Run>, threads: usize) -> JoinHandle<()> {
-    let kernels = Kernels::detect(ThreadPool::new(threads_to_train(threads)));
-    let thread = thread::Builder::new().name("training".into());
-    thread.spawn(move || drive::drive(&run, kernels)).expect("the system has threads")
+/// What people call the nodes.
+type Names = BTreeMap<NodeId, String>;
+
+pub(crate) fn names(shared: &Shared) -> Names {
+    shared.view.borrow().nodes.iter().map(|node| (node.node, node.name.clone())).collect()
+}
+
+fn start(run: Arc<Run>, shared: &Arc<Shared>) -> JoinHandle<()> {
+    let threads = threads_to_train(shared.settings.pool.threads());
+    let kernels = Kernels::detect(ThreadPool::new(threads));
+    let (weak, runtime) = (Arc::downgrade(shared), Handle::current());
+    let (name, work): (_, Box<dyn FnOnce() + Send>) = if run.is_joint() {
+        ("rounds", Box::new(move || rounds::drive(&run, &weak, &runtime, kernels)))
+    } else {
+        ("training", Box::new(move || drive::drive(&run, kernels)))
+    };
+    let thread = thread::Builder::new().name(name.into());
+    thread.spawn(work).expect("the system has threads")
+}
+
+/// Makes the model as it is after `step` a version, by what `publish` writes, and forgets old ones.
+fn record_version(
+    run: &Run,
+    step: u64,
+    weights: String,
+    publish: impl FnOnce(&Path) -> Result<(), CourseError>,
+) -> Result<(), TrainingError> {
+    let (loss, validation_loss) = run.losses_at(step);
+    let version = VersionReport {
+        step,
+        model: model_name(&run.name, step),
+        made_at: now(),
+        loss,
+        validation_loss,
+        weights,
+    };
+    run.folder.add_version(&version, |folder| Ok::<_, TrainingError>(publish(folder)?))?;
+    run.folder.forget_versions(&run.serving.steps(&run.name))?;
+    run.versions_changed();
+    Ok(())
 }
 
 /// All of a node's threads but those left to answers.
@@ -348,18 +452,20 @@ pub(crate) async fn submit(
     }
     let shared = Arc::clone(shared);
     let begun = spawn_blocking(move || {
-        let survey = Survey::of(&job)?;
-        let (needed, free) = (memory(&job, &survey), free_memory());
-        if needed > free {
-            return Err(TrainingError::Memory { needed, free });
-        }
-        shared.training.begin(job, file, shared.settings.pool.threads())
+        check_memory(&job, &Survey::of(&job)?)?;
+        shared.training.begin(&shared, job, file, None)
     });
     begun.await.expect("reading a job's data does not panic")
 }
 
 fn names_another_model(models: &Models, name: &str) -> bool {
     models.find(|known| known.name == name).is_some()
+}
+
+/// Says how much memory is needed and free.
+fn check_memory(job: &Job, survey: &Survey) -> Result<(u64, u64), TrainingError> {
+    let (needed, free) = (memory(job, survey), free_memory());
+    if needed > free { Err(TrainingError::Memory { needed, free }) } else { Ok((needed, free)) }
 }
 
 fn memory(job: &Job, survey: &Survey) -> u64 {
@@ -380,16 +486,13 @@ pub(crate) async fn estimate(
 ) -> Result<EstimateReport, TrainingError> {
     let (job, _) = read(document)?;
     let threads = shared.settings.pool.threads();
+    let (me, desk) = (shared.me, shared.desk());
     let estimated = spawn_blocking(move || {
         let survey = Survey::of(&job)?;
         let steps = survey.steps(&job);
         let tokens = steps.saturating_mul(job.tokens_per_step());
         let parameters = Parameters::new(&job.model(survey.vocab)).len() as u64;
-        let memory_free_bytes = free_memory();
-        let memory_bytes = memory(&job, &survey);
-        if memory_bytes > memory_free_bytes {
-            return Err(TrainingError::Memory { needed: memory_bytes, free: memory_free_bytes });
-        }
+        let (memory_bytes, memory_free_bytes) = check_memory(&job, &survey)?;
         let kernels = Kernels::detect(ThreadPool::new(threads_to_train(threads)));
         let mut trial = Trial::new(&job, survey.vocab, kernels)?;
         // The first step also makes room.
@@ -406,11 +509,31 @@ pub(crate) async fn estimate(
             total_ms: (tokens as f64 / tokens_per_second * 1e3) as u64,
             // Weights and two moments, and versions of weights: those kept, the served one, one being made.
             disk_bytes: parameters * 4 * (3 + 7),
-            bytes_per_day: 0,
-            credits: Credits(0),
+            bytes_per_day: bytes_per_day(&job, survey.vocab, tokens_per_second),
+            credits: desk.read(|ledger| credits(ledger, me, &job, survey.vocab, steps)),
         })
     });
     estimated.await.expect("a trial does not panic")
+}
+
+/// About how many bytes a job that several train takes in a day at this pace, both ways: every member gets every other's updates.
+fn bytes_per_day(job: &Job, vocab: u32, tokens_per_second: f64) -> u64 {
+    const DAY_S: f64 = 86_400.0;
+    let Some(plan) = &job.network else { return 0 };
+    let update = plan.compressor.bytes(&Parameters::new(&job.model(vocab)).layout()) as f64;
+    let tokens = f64::from(plan.steps_per_round) * job.tokens_per_step() as f64;
+    let round_s = (tokens / tokens_per_second).min(plan.window_ms as f64 / 1e3);
+    let others = f64::from(plan.members_min.max(2) - 1);
+    (DAY_S / round_s * 2.0 * others * update) as u64
+}
+
+/// What a node that does `steps` steps of a job that several train earns by it, if no day's budget bounds it.
+fn credits(ledger: &Ledger, me: NodeId, job: &Job, vocab: u32, steps: u64) -> Credits {
+    let batches = u32::try_from(steps).unwrap_or(u32::MAX);
+    let tokens = steps.saturating_mul(job.tokens_per_step());
+    let task = common_work::training(&job.model(vocab).shape(), tokens, batches, None);
+    let worth = job.network.as_ref().and_then(|_| ledger.worth(&me, &task, now()));
+    worth.unwrap_or(Credits::ZERO)
 }
 
 /// Tokens a second: of one step, or of as many as half a second takes.
@@ -452,7 +575,7 @@ pub(crate) async fn promote(
         // Answers that it was giving are long over, and a third version takes memory for nothing.
         api.rest(&model_name(name, oldest), true).await.or_else(unknown_is_fine)?;
     }
-    Ok(run.report())
+    Ok(run.report(&names(shared)))
 }
 
 /// A version that was not served since the start need not rest.

@@ -1,4 +1,4 @@
-//! What is said on a link that was opened to fetch a model.
+//! What is said on a link that was opened to fetch a model, or what members of a training job give each other.
 //!
 //! It is a link of its own: nothing waits behind a piece but other pieces. After the greeting
 //! ([`Control::Fetch`](super::Control::Fetch)) the dialler asks and the other side answers, in the order of the
@@ -7,7 +7,7 @@
 use super::WireError;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use talka_base::{Encoded, ModelId, decode, encode};
+use talka_base::{Encoded, JobId, ModelId, decode, encode};
 use talka_engine::PIECE_BYTES;
 
 /// A question.
@@ -32,6 +32,15 @@ pub enum Ask {
         /// By the order of names.
         tensor: u32,
         /// Counted from 0.
+        piece: u32,
+    },
+    /// A piece of something that a training job's members have.
+    Thing {
+        /// Which job.
+        job: JobId,
+        /// Its BLAKE3.
+        hash: [u8; 32],
+        /// Which piece, of [`PIECE_BYTES`].
         piece: u32,
     },
 }

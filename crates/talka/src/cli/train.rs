@@ -28,6 +28,19 @@ pub enum TrainAction {
         #[arg(value_name = "JOB")]
         job: Option<String>,
     },
+    /// Shows the jobs that members of the network train together now
+    #[command(after_help = "Example: talka train open")]
+    Open,
+    /// Takes part in a job that others train: what it learns from is fetched from them
+    #[command(after_help = "Example: talka train join bard-anew")]
+    Join {
+        /// Name of the job, or its id
+        #[arg(value_name = "JOB")]
+        job: String,
+        /// Begin and show nothing of its course
+        #[arg(long)]
+        detach: bool,
+    },
     /// Stops a job after the step under way; `talka train FILE` goes on with it
     #[command(after_help = "Example: talka train stop bard-anew")]
     Stop {

@@ -2,7 +2,7 @@
 
 use super::{Client, ClientError};
 use serde_json::json;
-use talka_node::api::{EstimateReport, JobFile, RunDetail, RunReport};
+use talka_node::api::{EstimateReport, JobFile, OpenJobReport, RunDetail, RunReport};
 
 impl Client {
     /// All jobs, the latest first.
@@ -18,6 +18,16 @@ impl Client {
     /// Begins a job or goes on with it.
     pub async fn train(&self, job: &JobFile) -> Result<RunReport, ClientError> {
         self.post("/api/training", &json!({ "job": job })).await
+    }
+
+    /// Jobs that members train together now.
+    pub async fn training_open(&self) -> Result<Vec<OpenJobReport>, ClientError> {
+        self.get("/api/training/open").await
+    }
+
+    /// Takes part in one of them.
+    pub async fn train_join(&self, job: &str) -> Result<RunReport, ClientError> {
+        self.post("/api/training/join", &json!({ "job": job })).await
     }
 
     /// What a job would take.

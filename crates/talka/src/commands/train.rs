@@ -10,13 +10,15 @@ use crate::{
     quantity::{Size, show_count, show_ms},
 };
 use anyhow::{Context, Result};
-use follow::Line;
+use follow::{Line, until_end};
 use serde::Serialize;
 use std::{
     fs,
     path::{Path, absolute},
 };
-use talka_node::api::{EstimateReport, JobFile, JobFormat, RunPoint, RunReport, RunState};
+use talka_node::api::{
+    EstimateReport, JobFile, JobFormat, RunPoint, RunReport, RunState, TogetherReport,
+};
 
 pub async fn run(args: TrainArgs) -> Result<Exit> {
     let client = Client::find(&args.at)?;
@@ -29,6 +31,11 @@ pub async fn run(args: TrainArgs) -> Result<Exit> {
         TrainAction::Status { job: Some(job) } => {
             let detail = client.training_run(&job).await?;
             told(&args.at, &detail, || show(&detail.run))
+        }
+        TrainAction::Open => open(&client, &args.at).await,
+        TrainAction::Join { job, detach } => {
+            let run = client.train_join(&job).await?;
+            follow(&client, &args.at, run, detach).await
         }
         TrainAction::Stop { job } => {
             let run = client.train_stop(&job).await?;
@@ -83,13 +90,17 @@ fn read(path: &Path) -> Result<JobFile> {
 
 async fn begin(client: &Client, at: &NodeAt, path: &Path, detach: bool) -> Result<Exit> {
     let run = client.train(&read(path)?).await?;
+    follow(client, at, run, detach).await
+}
+
+async fn follow(client: &Client, at: &NodeAt, run: RunReport, detach: bool) -> Result<Exit> {
     let name = run.name.clone();
     if detach {
         let how = format!("{name} is trained; `talka train status {name}` shows how that goes");
         return told(at, &run, || Ok(output::line(how)?));
     }
     let followed = tokio::select! {
-        run = follow::until_end(client, run, at.json) => Some(run?),
+        run = until_end(client, run, at.json) => Some(run?),
         _ = tokio::signal::ctrl_c() => None,
     };
     let Some(run) = followed else {
@@ -101,6 +112,29 @@ async fn begin(client: &Client, at: &NodeAt, path: &Path, detach: bool) -> Resul
     };
     told(at, &run, || show(&run))?;
     Ok(if run.state == RunState::Failed { Exit::Failed } else { Exit::Done })
+}
+
+async fn open(client: &Client, at: &NodeAt) -> Result<Exit> {
+    let jobs = client.training_open().await?;
+    told(at, &jobs, || {
+        if jobs.is_empty() {
+            eprintln!(
+                "nobody trains a job together now: `talka train FILE` begins one, if the file has a section [network]"
+            );
+        }
+        let mut table = Table::new(["JOB", "ROUNDS", "NODES", "AT LEAST", "JOINED", "ID"]);
+        for job in &jobs {
+            table.row([
+                output::shown(&job.name).to_string(),
+                job.rounds.to_string(),
+                job.nodes.len().to_string(),
+                job.members_min.to_string(),
+                if job.joined { "yes" } else { "" }.into(),
+                job.job.to_string(),
+            ]);
+        }
+        Ok(table.print()?)
+    })
 }
 
 async fn list(client: &Client, at: &NodeAt) -> Result<Exit> {
@@ -132,6 +166,9 @@ fn show(run: &RunReport) -> Result<()> {
     if let Some(reason) = &run.reason {
         output::line(output::shown(reason))?;
     }
+    if let Some(together) = &run.together {
+        members(together)?;
+    }
     if run.versions.is_empty() {
         return Ok(());
     }
@@ -152,6 +189,26 @@ fn show(run: &RunReport) -> Result<()> {
         output::line(format!("serve the latest: talka train promote {}", run.name))?;
     }
     Ok(())
+}
+
+fn members(together: &TogetherReport) -> Result<()> {
+    let mut table = Table::new(["MEMBER", "ROUND", "LOSS", "PACE", "TOKENS", ""]);
+    for member in &together.members {
+        let part = match (member.is_leader, member.is_seated) {
+            (true, _) => "leads",
+            (false, true) => "",
+            (false, false) => "away",
+        };
+        table.row([
+            output::shown(&member.name).to_string(),
+            format!("{} of {}", member.round, together.rounds),
+            loss(member.loss),
+            pace(member.tokens_per_second),
+            show_count(member.tokens),
+            part.into(),
+        ]);
+    }
+    Ok(table.print()?)
 }
 
 fn served(at: &NodeAt, run: &RunReport) -> Result<Exit> {
@@ -206,7 +263,7 @@ fn show_estimate(estimate: &EstimateReport) -> Result<()> {
 
 pub(super) fn state(state: RunState) -> &'static str {
     match state {
-        RunState::Preparing => "reads its data",
+        RunState::Preparing => "prepares",
         RunState::Running => "trains",
         RunState::Stopped => "stopped",
         RunState::Done => "done",

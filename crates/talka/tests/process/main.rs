@@ -43,6 +43,7 @@ mod terminal;
 mod together;
 mod tools;
 mod train;
+mod train_together;
 mod turns;
 mod upstream;
 mod witnesses;

@@ -57,6 +57,8 @@ section! {
         data_requirements: DataFile,
         /// What a machine must have.
         hardware_requirements: HardwareFile,
+        /// How members train it together; absent where one node trains alone.
+        network: Option<NetworkFile>,
         /// When it ends at the latest: a time in UTC, such as `2027-01-31T18:00:00Z`.
         deadline: Option<String>,
         /// What first weights and the order of samples follow from.
@@ -183,6 +185,36 @@ section! {
     HardwareFile {
         /// Free memory, in GB.
         min_memory_gb: Option<f64>,
+    }
+}
+
+section! {
+    /// Training by several members.
+    NetworkFile {
+        /// Nobody trains with fewer members.
+        members_min: Option<u32>,
+        /// Steps of a member in a round, at most.
+        steps_per_round: Option<u32>,
+        /// How long a round is trained at the longest.
+        window_seconds: Option<f64>,
+        /// How long after that updates are waited for.
+        grace_seconds: Option<f64>,
+        /// What becomes of updates that come too late: `carried` or `dropped`.
+        late: Option<String>,
+        /// `sparse`, `dense4`, `bf16` or `f32`.
+        compressor: Option<String>,
+        /// Of 4,096 values so many are sent, if sparse.
+        top: Option<u32>,
+        /// The learning rate of the step that all take together; by the number of rounds if absent.
+        outer_rate: Option<f64>,
+        /// Its momentum.
+        outer_momentum: Option<f64>,
+        /// `mean`, `trimmed`, `median`, `krum` or `geometric`.
+        merge: Option<String>,
+        /// How many members may lie; for krum.
+        liars: Option<u32>,
+        /// Whether longer updates are shortened to the median length.
+        clip: Option<bool>,
     }
 }
 

@@ -127,6 +127,11 @@ pub(crate) async fn serve(
 
 fn answer(shared: &Arc<Shared>, ask: Ask) -> Answer {
     let known = match &ask {
+        Ask::Thing { job, hash, piece } => {
+            let found = shared.training.piece(*job, hash, *piece);
+            let absent = || Answer::Absent { reason: "this node has no such thing".into() };
+            return found.map_or_else(absent, |bytes| Answer::Piece(bytes.into()));
+        }
         Ask::Describe { name } => shared.models.find(|known| known.name == *name),
         Ask::Outline { model, .. } | Ask::Piece { model, .. } => shared.model_by_id(*model),
     };
@@ -138,6 +143,7 @@ fn answer(shared: &Arc<Shared>, ask: Ask) -> Answer {
         Some(Ok(told)) => told,
     };
     let piece = match (ask, &told.shown) {
+        (Ask::Thing { .. }, _) => None,
         (Ask::Piece { tensor, piece, .. }, _) => {
             let name = told.names.get(tensor as usize);
             let bytes = name.and_then(|name| known.model.piece(name, piece as usize));

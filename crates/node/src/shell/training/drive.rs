@@ -3,9 +3,10 @@
 use super::{
     Run,
     folder::{Record, RunFolder},
+    record_version,
 };
 use crate::{
-    api::{RunPoint, RunState, TrainingError, VersionReport},
+    api::{RunPoint, RunState, TrainingError},
     shell::now,
 };
 use std::{sync::atomic::Ordering, time::Instant};
@@ -48,7 +49,8 @@ fn begin(run: &Run, kernels: Kernels) -> Result<End, TrainingError> {
     let course = Course::open(&run.job, &run.folder.0, kernels)?;
     let points = run.folder.points_until(course.done())?;
     let record = run.folder.record()?;
-    run.begun(&course, points);
+    let model = (course.parameters(), course.vocab());
+    run.begun((course.done(), course.steps()), model, points);
     tracing::info!(job = run.name, step = course.done(), steps = course.steps(), "training");
     Driver { run, job: &run.job, folder: &run.folder, record, course, since: Since::new() }.all()
 }
@@ -138,23 +140,11 @@ impl Driver<'_> {
         if self.course.done() > 0 {
             self.add_version()?;
         }
-        self.course.keep()?;
-        self.folder.forget_versions(&self.run.serving.steps(&self.run.name))?;
-        self.run.versions_changed();
-        Ok(())
+        Ok(self.course.keep()?)
     }
 
     fn add_version(&self) -> Result<(), TrainingError> {
-        let step = self.course.done();
-        let (loss, validation_loss) = self.run.losses_at(step);
-        let version = VersionReport {
-            step,
-            model: super::model_name(&self.run.name, step),
-            made_at: now(),
-            loss,
-            validation_loss,
-            weights: self.course.weights_hash(),
-        };
-        self.folder.add_version(&version, |folder| Ok(self.course.publish(folder)?))
+        let (step, weights) = (self.course.done(), self.course.weights_hash());
+        record_version(self.run, step, weights, |folder| self.course.publish(folder))
     }
 }

@@ -4,20 +4,28 @@
 //! run.json        the job as it was handed in, and how it stands
 //! record.jsonl    a line for each point of its course
 //! checkpoint      of `train::Course`, as is tokenizer.json
+//! terms           of a job that several train, and what is there of it only:
+//! depot/          what members give each other
+//! own             what `train::Member` keeps for itself
+//! records         what this node's part in the rounds made durable
+//! rounds.jsonl    a line for each round that was decided
+//! members.jsonl   a line for each member and round
 //! versions/STEP/  a model that can be served, and version.json
 //! ```
 
-use crate::api::{RunPoint, RunState, VersionReport};
+use crate::api::{MemberPoint, RoundReport, RunPoint, RunState, VersionReport};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
     path::{Path, PathBuf},
+    sync::Arc,
 };
-use talka_base::Tick;
+use talka_base::{Tick, decode, encode};
 use talka_train::{
-    JobFile,
+    Depot, JobFile,
     files::{self, FileError},
+    round::Terms,
 };
 
 /// Versions that are kept, beside those that are served.
@@ -25,6 +33,9 @@ const VERSIONS_KEPT: usize = 5;
 
 const RUN: &str = "run.json";
 const RECORD: &str = "record.jsonl";
+const TERMS: &str = "terms";
+const ROUNDS: &str = "rounds.jsonl";
+const MEMBERS: &str = "members.jsonl";
 const VERSION: &str = "version.json";
 
 /// What `run.json` holds.
@@ -48,6 +59,37 @@ impl RunFolder {
 
     fn versions(&self) -> PathBuf {
         self.0.join("versions")
+    }
+
+    /// What members give each other.
+    pub(super) fn depot(&self) -> Result<Arc<Depot>, FileError> {
+        Ok(Arc::new(Depot::open(&self.0.join("depot"))?))
+    }
+
+    /// On what the members of the job agree; nothing before that is known.
+    pub(super) fn terms(&self) -> Option<Terms> {
+        let bytes = fs::read(self.0.join(TERMS)).ok()?;
+        decode(&bytes).ok()
+    }
+
+    pub(super) fn keep_terms(&self, terms: &Terms) -> Result<(), FileError> {
+        files::write(&self.0.join(TERMS), &encode(terms))
+    }
+
+    pub(super) fn rounds(&self) -> Vec<RoundReport> {
+        lines(&self.0.join(ROUNDS))
+    }
+
+    pub(super) fn add_round(&self, round: &RoundReport) -> Result<(), FileError> {
+        add(&self.0.join(ROUNDS), round)
+    }
+
+    pub(super) fn member_points(&self) -> Vec<MemberPoint> {
+        lines(&self.0.join(MEMBERS))
+    }
+
+    pub(super) fn add_member_point(&self, point: &MemberPoint) -> Result<(), FileError> {
+        add(&self.0.join(MEMBERS), point)
     }
 
     /// Where the model of a version lies.
@@ -75,16 +117,13 @@ impl RunFolder {
 
     /// All points that were written. A crash may have cut the last line.
     pub(super) fn points(&self) -> Vec<RunPoint> {
-        let text = fs::read_to_string(self.0.join(RECORD)).unwrap_or_default();
-        text.lines().map_while(|line| serde_json::from_str(line).ok()).collect()
+        lines(&self.0.join(RECORD))
     }
 
     /// The record, to add to.
     pub(super) fn record(&self) -> Result<Record, FileError> {
         let path = self.0.join(RECORD);
-        let opened = OpenOptions::new().create(true).append(true).open(&path);
-        let file = opened.map_err(|source| FileError::writing(&path, source))?;
-        Ok(Record { file, path })
+        Ok(Record { file: open(&path)?, path })
     }
 
     /// Makes a version with the files that `publish` puts into the folder it is given. It is there whole or not at all.
@@ -160,8 +199,25 @@ pub(super) fn json<T: Serialize>(value: &T) -> Vec<u8> {
     serde_json::to_vec_pretty(value).expect("plain fields")
 }
 
-fn line(point: &RunPoint) -> Vec<u8> {
-    let mut line = serde_json::to_vec(point).expect("plain fields");
+/// The lines of a record. A crash may have cut the last one.
+fn lines<T: DeserializeOwned>(path: &Path) -> Vec<T> {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+}
+
+fn open(path: &Path) -> Result<File, FileError> {
+    let opened = OpenOptions::new().create(true).append(true).open(path);
+    opened.map_err(|source| FileError::writing(path, source))
+}
+
+/// Adds a line to a record that is for people.
+fn add(path: &Path, value: &impl Serialize) -> Result<(), FileError> {
+    let mut file = open(path)?;
+    file.write_all(&line(value)).map_err(|source| FileError::writing(path, source))
+}
+
+fn line(value: &impl Serialize) -> Vec<u8> {
+    let mut line = serde_json::to_vec(value).expect("plain fields");
     line.push(b'\n');
     line
 }

@@ -47,6 +47,11 @@ impl fmt::Display for Line<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let run = self.0;
         write!(f, "{} {}: step {} of {}", run.name, state(run.state), run.step, run.steps)?;
+        if let Some(together) = &run.together {
+            let seated = together.members.iter().filter(|member| member.is_seated).count();
+            let (round, rounds) = (together.round, together.rounds);
+            write!(f, ", {round} of {rounds} rounds, {seated} members")?;
+        }
         if run.loss.is_some() {
             write!(f, ", loss {}", loss(run.loss))?;
         }
@@ -87,6 +92,7 @@ mod tests {
             left_ms: None,
             bytes_sent: 0,
             bytes_received: 0,
+            together: None,
             parameters: 0,
             vocab: 0,
             data: Vec::new(),
@@ -94,7 +100,7 @@ mod tests {
             serving: None,
             served_before: None,
         };
-        assert_eq!(Line::of(&run).to_string(), "bard reads its data: step 0 of 0");
+        assert_eq!(Line::of(&run).to_string(), "bard prepares: step 0 of 0");
         run.state = RunState::Running;
         (run.step, run.steps) = (3, 10);
         (run.loss, run.validation_loss) = (Some(4.5), Some(4.75));

@@ -301,6 +301,10 @@ pub struct TrainConfig {
     /// Keep only what enters each block, and compute its inside again on the way back: less memory, a third more work.
     #[serde(default)]
     pub recompute: bool,
+    /// Of what each block adds to the hidden state, the part that is left out by chance in training, the rest being raised in
+    /// proportion: the less a model can learn by heart. From 0 to below 1.
+    #[serde(default)]
+    pub dropout: f64,
     /// How numbers are held during a step.
     #[serde(default)]
     pub precision: Precision,
@@ -320,6 +324,7 @@ impl TrainConfig {
             clip: clip(),
             rows_at_once: None,
             recompute: false,
+            dropout: 0.0,
             precision: Precision::F32,
         }
     }
@@ -329,7 +334,7 @@ impl TrainConfig {
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.model.validate()?;
         let adamw = self.optimiser.adamw();
-        let fractions = [("beta1", adamw.beta1), ("beta2", adamw.beta2)];
+        let fractions = [("beta1", adamw.beta1), ("beta2", adamw.beta2), ("dropout", self.dropout)];
         let momentum = match &self.optimiser {
             OptimiserConfig::Muon(muon) => Some(("momentum", muon.momentum)),
             OptimiserConfig::AdamW(_) => None,

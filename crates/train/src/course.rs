@@ -8,7 +8,7 @@
 use crate::{
     Batch, Checkpoint, CheckpointError, FileError, Job, Parameters, RecipeError, SharedError,
     StepReport, TextTokenizer, TrainConfig, TrainError, Trainer, UpdateError, WeightsError,
-    data::{DataError, Windows, tokenize},
+    data::{DataError, tokenize},
     job::TokenizerPlan,
     material::{self, Material},
 };
@@ -251,7 +251,7 @@ fn begin(config: TrainConfig, seed: u64, kernels: Kernels) -> Result<Trainer, Tr
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::JobFile;
+    use crate::{JobFile, data::TextSource};
     use serde_json::json;
     use talka_engine::kernels::ThreadPool;
 

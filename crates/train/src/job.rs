@@ -149,6 +149,8 @@ pub struct Job {
     pub precision: Precision,
     /// Whether the insides of blocks are computed twice, to save memory.
     pub recompute: bool,
+    /// The part of what blocks add that is left out by chance in training.
+    pub dropout: f64,
     /// Rows of a batch that go through the model at once; `None`: all.
     pub rows_at_once: Option<usize>,
     /// Rows of a batch.
@@ -202,6 +204,7 @@ impl Job {
             clip: self.clip,
             rows_at_once: self.rows_at_once,
             recompute: self.recompute,
+            dropout: self.dropout,
             precision: self.precision,
             ..TrainConfig::new(self.model(vocab))
         }
@@ -268,6 +271,7 @@ impl TryFrom<JobFile> for Job {
             },
             precision: precision(training.precision.as_deref())?,
             recompute: training.recompute.unwrap_or(false),
+            dropout: training.dropout.unwrap_or(0.0),
             rows_at_once,
             batch,
             length,

@@ -196,6 +196,7 @@ impl Member {
         }
         self.trainer.set_weights(self.shared.anchor())?;
         self.trainer.set_steps(self.step_of(round - 1));
+        self.trainer.set_luck(assignment.seat);
         self.task = Some(Task { round, assignment, samples: 0 });
         Ok(None)
     }

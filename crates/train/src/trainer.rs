@@ -13,6 +13,7 @@ use crate::parameters::{Parameter, Parameters, Role, TENSORS_PER_BLOCK};
 use crate::real::Real;
 use burn_tensor::{DType, Tensor, TensorData};
 use half::bf16;
+use talka_base::rng::Rng;
 use talka_engine::kernels::Kernels;
 
 /// Rows of tokens of one length; each position but the last is asked for the next token.
@@ -95,6 +96,8 @@ pub struct Trainer<R: Real = f32> {
     weights: Vec<R>,
     optimiser: Optimiser<R>,
     steps: u64,
+    /// What chance follows from, beside the step.
+    luck: u64,
 }
 
 impl<R: Real> Trainer<R> {
@@ -113,7 +116,7 @@ impl<R: Real> Trainer<R> {
         } else {
             Model::new(config.model.clone(), ops)
         };
-        Ok(Self { config, parameters, model, kernels, weights, optimiser, steps: 0 })
+        Ok(Self { config, parameters, model, kernels, weights, optimiser, steps: 0, luck: 0 })
     }
 
     /// The configuration it was made with.
@@ -173,6 +176,11 @@ impl<R: Real> Trainer<R> {
         self.steps = steps;
     }
 
+    /// Has what dropout leaves out follow from `luck` and the step: members with another one leave out other values.
+    pub fn set_luck(&mut self, luck: u64) {
+        self.luck = luck;
+    }
+
     /// One step on `batch`.
     ///
     /// # Errors
@@ -215,7 +223,7 @@ impl<R: Real> Trainer<R> {
             self.check(batch)?;
             positions += batch.rows * batch.length();
             for part in self.parts(batch) {
-                let last = self.through_blocks(&self.model, &part, &tensors);
+                let last = self.through_blocks(&self.model, &part, &tensors, None);
                 sum += scalar::<R>(self.loss(last, &tensors, &part.targets, 1.0));
             }
         }
@@ -231,7 +239,7 @@ impl<R: Real> Trainer<R> {
         let tensors = self.tensors(false, false);
         let part = Part { inputs: tokens.to_vec(), targets: Vec::new(), rows };
         let model = self.model.plain();
-        let last = self.through_blocks(&model, &part, &tensors);
+        let last = self.through_blocks(&model, &part, &tensors, None);
         let [norm, head] = self.ends(&tensors);
         let logits = model.logits(last, norm, head).into_data();
         Ok(logits.as_slice().expect("as wide as the weights").to_vec())
@@ -275,25 +283,34 @@ impl<R: Real> Trainer<R> {
         let tensors = self.tensors(true, self.model.is_narrow());
         let mut gradients = Gradients::new();
         let mut loss = 0.0;
-        for part in self.parts(batch) {
+        for (number, part) in self.parts(batch).enumerate() {
+            let part = (&part, self.chance(number));
             loss += if self.config.recompute {
-                self.add_block_by_block(&part, &tensors, scale, &mut gradients)
+                self.add_block_by_block(part, &tensors, scale, &mut gradients)
             } else {
-                self.add_at_once(&part, &tensors, scale, &mut gradients)
+                self.add_at_once(part, &tensors, scale, &mut gradients)
             };
         }
         (loss, gradients)
     }
 
+    /// What is left out of a part of the batch in this step; nothing without dropout.
+    fn chance(&self, part: usize) -> Option<Chance> {
+        let keep = (self.config.dropout > 0.0).then_some(1.0 - self.config.dropout)?;
+        let keys = [self.luck, self.steps, part as u64];
+        let seed = keys.into_iter().fold(0, |seed, key| Rng::new(seed ^ key).next_u64());
+        Some(Chance { keep, seed })
+    }
+
     /// Adds the gradients of a part to `gradients`; returns its loss.
     fn add_at_once(
         &self,
-        part: &Part,
+        (part, chance): (&Part, Option<Chance>),
         tensors: &[Tensor<2>],
         scale: f64,
         gradients: &mut Gradients<R>,
     ) -> f64 {
-        let last = self.through_blocks(&self.model, part, tensors);
+        let last = self.through_blocks(&self.model, part, tensors, chance);
         let loss = self.loss(last, tensors, &part.targets, scale);
         let mut found = loss.backward();
         for (index, tensor) in tensors.iter().enumerate() {
@@ -305,7 +322,7 @@ impl<R: Real> Trainer<R> {
     /// As [`Self::add_at_once`], but of the blocks only what enters each is kept.
     fn add_block_by_block(
         &self,
-        part: &Part,
+        (part, chance): (&Part, Option<Chance>),
         tensors: &[Tensor<2>],
         scale: f64,
         gradients: &mut Gradients<R>,
@@ -314,7 +331,7 @@ impl<R: Real> Trainer<R> {
         let constants: Vec<_> = tensors.iter().map(|tensor| tensor.clone().detach()).collect();
         let mut entries = vec![self.model.embed(constants[0].clone(), &part.inputs, part.rows)];
         for block in 0..blocks {
-            let next = self.model.block(entries[block].clone(), block_of(&constants, block));
+            let next = through(&self.model, entries[block].clone(), &constants, block, chance);
             entries.push(next);
         }
         let mut take = |found: &mut burn_tensor::Gradients, range: std::ops::Range<usize>| {
@@ -331,7 +348,7 @@ impl<R: Real> Trainer<R> {
         let mut upstream = last.grad_remove(&mut found).expect("the loss depends on it");
         for block in (0..blocks).rev() {
             let entry = entries.pop().expect("one per block and one").detach().require_grad();
-            let out = self.model.block(entry.clone(), block_of(tensors, block));
+            let out = through(&self.model, entry.clone(), tensors, block, chance);
             let mut found = pulled(out, upstream).backward();
             take(&mut found, 1 + block * TENSORS_PER_BLOCK..1 + (block + 1) * TENSORS_PER_BLOCK);
             upstream = entry.grad_remove(&mut found).expect("the block depends on it");
@@ -342,10 +359,16 @@ impl<R: Real> Trainer<R> {
     }
 
     /// From tokens to what leaves the last block.
-    fn through_blocks(&self, model: &Model, part: &Part, tensors: &[Tensor<2>]) -> Tensor<3> {
+    fn through_blocks(
+        &self,
+        model: &Model,
+        part: &Part,
+        tensors: &[Tensor<2>],
+        chance: Option<Chance>,
+    ) -> Tensor<3> {
         let mut x = model.embed(tensors[0].clone(), &part.inputs, part.rows);
         for block in 0..self.config.model.layers as usize {
-            x = model.block(x, block_of(tensors, block));
+            x = through(model, x, tensors, block, chance);
         }
         x
     }
@@ -386,6 +409,45 @@ impl<R: Real> Trainer<R> {
 
 fn length(what: &'static str, expected: usize, found: usize) -> Result<(), TrainError> {
     if expected == found { Ok(()) } else { Err(TrainError::Length { what, expected, found }) }
+}
+
+/// By what dropout leaves out values.
+#[derive(Debug, Clone, Copy)]
+struct Chance {
+    /// The part that stays.
+    keep: f64,
+    seed: u64,
+}
+
+impl Chance {
+    /// What the values that a block adds are multiplied by: 0, or what makes up for those left out.
+    fn factors(self, block: usize, shape: [usize; 3], like: &Tensor<3>) -> Tensor<3> {
+        let mut rng = Rng::new(self.seed ^ block as u64);
+        let bar = (self.keep * 65_536.0) as u64;
+        let kept = (1.0 / self.keep) as f32;
+        let mut factors = Vec::with_capacity(shape.iter().product());
+        while factors.len() < factors.capacity() {
+            let bits = rng.next_u64();
+            let left = factors.capacity() - factors.len();
+            let four = (0..4).map(|at| if bits >> (16 * at) & 0xffff < bar { kept } else { 0.0 });
+            factors.extend(four.take(left));
+        }
+        Tensor::from_data(TensorData::new(factors, shape), (&like.device(), like.dtype()))
+    }
+}
+
+/// From what enters a block to what leaves it.
+fn through(
+    model: &Model,
+    x: Tensor<3>,
+    tensors: &[Tensor<2>],
+    block: usize,
+    chance: Option<Chance>,
+) -> Tensor<3> {
+    let out = model.block(x.clone(), block_of(tensors, block));
+    let Some(chance) = chance else { return out };
+    let factors = chance.factors(block, x.dims(), &x);
+    x.clone() + (out - x) * factors
 }
 
 fn block_of(tensors: &[Tensor<2>], block: usize) -> &[Tensor<2>] {

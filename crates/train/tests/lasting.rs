@@ -66,6 +66,7 @@ fn a_model_learns_in_every_way() {
         plain.clone(),
         config(false, Precision::Bf16),
         TrainConfig { optimiser: OptimiserConfig::Muon(muon), ..plain.clone() },
+        TrainConfig { dropout: 0.1, ..config(false, Precision::Bf16) },
         TrainConfig { rows_at_once: Some(3), recompute: true, ..plain },
     ];
     for config in ways {
@@ -77,6 +78,32 @@ fn a_model_learns_in_every_way() {
         let last = trainer.evaluate([&batch(99)]).expect("fits");
         assert!((4.0..4.3).contains(&first) && last < 0.8 * first, "{first} to {last}: {config:?}");
     }
+}
+
+/// Goal: dropout leaves out the same on both ways of computing a step, something else for another member, and nothing when a model is judged.
+#[test]
+fn dropout_follows_from_step_and_luck_and_stops_where_a_model_is_judged() {
+    let plain = config(true, Precision::F32);
+    let dropping = TrainConfig { dropout: 0.3, ..plain.clone() };
+    let again = TrainConfig { recompute: true, ..dropping.clone() };
+    let gradients = |config: &TrainConfig, luck: u64| {
+        let mut trainer = trainer(config.clone(), 2);
+        trainer.set_luck(luck);
+        trainer.loss_and_gradients(&batch(1)).expect("fits").1
+    };
+    let apart = |a: &[f32], b: &[f32]| {
+        let square = |x: f32| f64::from(x) * f64::from(x);
+        let norm = |values: &mut dyn Iterator<Item = f32>| values.map(square).sum::<f64>().sqrt();
+        norm(&mut a.iter().zip(b).map(|(a, b)| a - b)) / norm(&mut a.iter().copied())
+    };
+    let dropped = gradients(&dropping, 0);
+    assert!(apart(&dropped, &gradients(&again, 0)) < 1e-5);
+    assert!(apart(&dropped, &gradients(&dropping, 1)) > 0.1);
+    assert!(apart(&dropped, &gradients(&plain, 0)) > 0.1);
+    let judged = |config| trainer(config, 2).evaluate([&batch(1)]).expect("fits");
+    assert_eq!(judged(dropping.clone()), judged(plain));
+    let wrong = TrainConfig { dropout: 1.0, ..dropping };
+    assert!(wrong.validate().expect_err("nothing is left").to_string().contains("dropout"));
 }
 
 #[test]

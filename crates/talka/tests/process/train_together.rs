@@ -1,6 +1,6 @@
 //! A model that several nodes train together.
 
-use crate::harness::{Node, folder, join, up, wait_for};
+use crate::harness::{Node, folder, join, lasting_address, up, wait_for};
 use serde_json::{Value, json};
 use std::{
     fs,
@@ -10,9 +10,11 @@ use std::{
 const LINES: &str =
     "To be, or not to be, that is the question:\nWhether 'tis nobler in the mind to suffer\n";
 const STEPS_PER_ROUND: u64 = 10;
+/// Rounds of a job that no test sees the end of.
+const ENDLESS: u64 = 1_000_000;
 
 /// A job of so many rounds in `place`, and the file that says so.
-fn job(place: &Path, rounds: u64, members_min: u64) -> PathBuf {
+fn job(place: &Path, rounds: u64, members_min: u64, window_s: u64) -> PathBuf {
     fs::write(place.join("plays.txt"), LINES.repeat(40)).expect("written");
     let job = json!({
         "task_id": "tiny",
@@ -25,8 +27,8 @@ fn job(place: &Path, rounds: u64, members_min: u64) -> PathBuf {
         },
         "data_requirements": {"files": ["plays.txt"]},
         "network": {
-            "members_min": members_min, "steps_per_round": STEPS_PER_ROUND, "window_seconds": 60,
-            "grace_seconds": 10, "compressor": "dense4",
+            "members_min": members_min, "steps_per_round": STEPS_PER_ROUND, "window_seconds": window_s,
+            "grace_seconds": 2, "compressor": "dense4",
         },
     });
     let file = place.join("tiny.json");
@@ -87,7 +89,7 @@ fn weights(detail: &Value) -> Vec<(u64, String)> {
 fn two_nodes_train_a_model_and_serve_it() {
     let place = folder();
     let nodes = pair(place.path());
-    let file = job(place.path(), 6, 2);
+    let file = job(place.path(), 6, 2, 60);
     let estimate =
         nodes[0].cli(&["train", "estimate", file.to_str().expect("text"), "--json"]).json();
     assert!(estimate["bytes_per_day"].as_u64() > Some(0), "{estimate}");
@@ -139,7 +141,7 @@ fn two_nodes_train_a_model_and_serve_it() {
 fn a_late_joiner_contributes_within_two_rounds() {
     let place = folder();
     let [founder, second] = pair(place.path());
-    let file = job(place.path(), 1_000, 1);
+    let file = job(place.path(), ENDLESS, 1, 60);
     begin(&file, &[&founder]);
     let at_round = |node: &Node, least: u64| {
         let enough = |run: &Value| run["together"]["round"].as_u64() >= Some(least);
@@ -147,7 +149,7 @@ fn a_late_joiner_contributes_within_two_rounds() {
     };
     at_round(&founder, 3);
     take_part(&second);
-    // Once it has fetched what it needs, it says that it is ready.
+    // It says that it is ready once it has fetched what it needs.
     let seated = until(&founder, "a seat", |run| {
         let members = run["together"]["members"].as_array().expect("a list");
         members.iter().any(|member| member["node"] == second.id && member["is_seated"] == true)
@@ -174,15 +176,18 @@ fn killed_nodes_go_on_to_the_same_weights() {
     let run = |name: &str, kills: bool| {
         let place = place.path().join(name);
         fs::create_dir(&place).expect("made");
-        let [mut founder, mut member] = pair(&place);
-        let file = job(&place, 9, 2);
+        let addresses = [(); 2].map(|()| lasting_address([127, 0, 0, 1]).to_string());
+        let [a, b] = addresses.each_ref().map(|at| ["--model", "bard", "--p2p", at]);
+        let mut founder = up(&place.join("a"), &a);
+        let mut member = join(&founder.invite(&[]), &place.join("b"), &b);
+        let file = job(&place, 9, 2, 60);
         begin(&file, &[&founder, &member]);
         if kills {
             until(&member, "some rounds", |run| run["together"]["round"].as_u64() >= Some(4));
             founder.kill();
             member.kill();
-            founder = up(&place.join("a"), &["--model", "bard"]);
-            member = up(&place.join("b"), &["--model", "bard"]);
+            founder = up(&place.join("a"), &a);
+            member = up(&place.join("b"), &b);
         }
         let [first, second] = [&founder, &member].map(done);
         let (a, b) = (&first["run"]["versions"][0], &second["run"]["versions"][0]);
@@ -202,7 +207,7 @@ fn killed_nodes_go_on_to_the_same_weights() {
 fn a_member_that_dies_is_not_waited_for() {
     let place = folder();
     let [founder, mut member] = pair(place.path());
-    let file = job(place.path(), 1_000, 1);
+    let file = job(place.path(), ENDLESS, 1, 5);
     begin(&file, &[&founder, &member]);
     let seated = |run: &Value| {
         let members = run["together"]["members"].as_array().cloned().unwrap_or_default();
@@ -230,7 +235,7 @@ fn what_nobody_trains_cannot_be_joined() {
     let place = folder();
     let [founder, member] = pair(place.path());
     member.cli(&["train", "join", "tiny"]).refused(1, &["nobody trains", "tiny"]);
-    let file = job(place.path(), 1_000, 2);
+    let file = job(place.path(), ENDLESS, 2, 60);
     begin(&file, &[&founder]);
     wait_for("news of the job", || {
         let open = member.cli(&["train", "open"]).done();

@@ -143,6 +143,8 @@ section! {
         clip: Option<f64>,
         /// `f32` or `bf16-mixed`.
         precision: Option<String>,
+        /// The part of what blocks add that is left out by chance in training.
+        dropout: Option<f64>,
         /// Rows that go through the model at once: fewer need less memory.
         rows_at_once: Option<u32>,
         /// Compute the insides of blocks twice, to save memory.

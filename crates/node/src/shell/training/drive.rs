@@ -1,10 +1,6 @@
 //! The thread of a job: one step after the other, and between them what is due.
 
-use super::{
-    Run,
-    folder::{Record, RunFolder},
-    record_version,
-};
+use super::{Run, folder::Record, record_version};
 use crate::{
     api::{RunPoint, RunState, TrainingError},
     shell::now,
@@ -52,7 +48,7 @@ fn begin(run: &Run, kernels: Kernels) -> Result<End, TrainingError> {
     let model = (course.parameters(), course.vocab());
     run.begun((course.done(), course.steps()), model, points);
     tracing::info!(job = run.name, step = course.done(), steps = course.steps(), "training");
-    Driver { run, job: &run.job, folder: &run.folder, record, course, since: Since::new() }.all()
+    Driver { run, job: &run.job, record, course, since: Since::new() }.all()
 }
 
 /// What was seen since the last point.
@@ -72,7 +68,6 @@ impl Since {
 struct Driver<'a> {
     run: &'a Run,
     job: &'a Job,
-    folder: &'a RunFolder,
     record: Record,
     course: Course,
     since: Since,

@@ -99,7 +99,9 @@ impl Run {
         for part in standing.rounds.iter().flat_map(|round| &round.parts) {
             *samples.entry(part.node).or_default() += part.samples;
         }
-        standing.seats.iter().for_each(|node| drop(samples.entry(*node).or_default()));
+        for node in &standing.seats {
+            samples.entry(*node).or_default();
+        }
         let member = |(node, samples): (NodeId, u64)| {
             let progress = standing.progress.get(&node);
             TraineeReport {

@@ -149,7 +149,7 @@ fn fetch_all(
     shared: &Weak<Shared>,
     runtime: &Handle,
 ) -> Result<Option<Recipe>, TrainingError> {
-    let mut bring = |hash, bytes_max| -> Result<bool, TrainingError> {
+    let bring = |hash, bytes_max| -> Result<bool, TrainingError> {
         let wanted = Wanted {
             job: joint.job,
             hash,

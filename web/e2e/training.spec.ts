@@ -1,7 +1,7 @@
 // Jobs on the dashboard, in a network of their own.
 import { expect, test, visit } from "./page";
 import { Nodes, type Node } from "./nodes";
-import { train } from "./train";
+import { begin, train } from "./train";
 
 let nodes: Nodes;
 let node: Node;
@@ -39,4 +39,18 @@ test("jobs are compared side by side, and one that runs is stopped", async ({ pa
   await expect(page.getByRole("row", { name: /training_config.learning_rate/ })).toContainText("0.002");
   await page.getByRole("button", { name: "Stop second" }).click();
   await expect(page.getByRole("region", { name: "Jobs" }).getByText("stopped")).toBeVisible();
+});
+
+test("a job of another member is joined with one click, and shows who trains it", async ({ page, request }) => {
+  const other = await nodes.add("barn", [], node.cli("invite"));
+  await begin(request, node.http, "common", 120, 0.01, true);
+  await visit(page, other, "training");
+  await page.getByRole("button", { name: "Take part in common" }).click();
+  const jobs = page.getByRole("region", { name: "Jobs" });
+  await expect(jobs.getByText("done")).toBeVisible({ timeout: 60_000 });
+  await expect(jobs.getByText("round 6 of 6")).toBeVisible();
+  const members = page.getByRole("region", { name: "Members of common" });
+  await expect(members.getByRole("row", { name: /study/ })).toContainText("leads");
+  await expect(members.getByRole("row", { name: /barn/ })).toBeVisible();
+  await expect(members.getByRole("heading", { name: "Loss of each member, by rounds" })).toBeVisible();
 });

@@ -6,10 +6,10 @@ import type { RunDetail } from "../src/lib/types";
 function detail(name: string, job: RunDetail["job"]): RunDetail {
   const run = {
     name, state: "running", reason: null, submitted_at: 0, step: 3, steps: 1200, tokens: 96, loss: 2.5, validation_loss: null,
-    tokens_per_second: 1850.4, left_ms: 60_000, bytes_sent: 0, bytes_received: 0, parameters: 0, vocab: 0, data: [],
+    tokens_per_second: 1850.4, left_ms: 60_000, bytes_sent: 0, bytes_received: 0, together: null, parameters: 0, vocab: 0, data: [],
     versions: [], serving: null, served_before: null,
   } as const;
-  return { run: { ...run, data: [], versions: [] }, job: { task_id: name, ...job }, points: [] };
+  return { run: { ...run, data: [], versions: [] }, job: { task_id: name, ...job }, points: [], member_points: [] };
 }
 
 test("jobs are compared field by field", () => {

@@ -40,6 +40,9 @@ const OWN: &str = "own";
 /// Shared states that are kept, so that who joins gets one that was the last when it asked.
 const STATES_KEPT: u64 = 3;
 
+/// Held-out batches by which single updates are judged: enough to tell which of two helps more.
+const JUDGING_BATCHES_MAX: usize = 2;
+
 /// A member at work.
 #[derive(Debug)]
 pub struct Member {
@@ -271,10 +274,7 @@ impl Member {
     pub fn merge(&mut self, decision: &Decision) -> Result<WeightsHash, CourseError> {
         let mut values = Vec::with_capacity(decision.parts.len());
         for part in &decision.parts {
-            let update = self.depot.read(&part.update.0)?;
-            let round = decision.round;
-            let update = update.ok_or(CourseError::Gone { what: "an update", round })?;
-            values.push(self.plan.compressor.read(&self.layout, &update)?);
+            values.push(self.update(part.update, decision.round)?);
         }
         let tokens = |samples: u64| samples.saturating_mul(self.length as u64);
         let parts: Vec<_> = decision
@@ -291,6 +291,35 @@ impl Member {
         let hash = WeightsHash(self.depot.put(Kind::State(decision.round), &shared.write())?);
         self.merged = Some((hash, shared));
         Ok(hash)
+    }
+
+    /// By how much each update of a decision alone lowers the loss of the state taken last on held-out data, in nats; nothing if no data are
+    /// kept back, or not all of the updates are here. Not while a round is trained.
+    ///
+    /// # Errors
+    /// An update is gone or none, or the model cannot be run.
+    pub fn judge(&mut self, decision: &Decision) -> Result<Option<Vec<f64>>, CourseError> {
+        let batches = &self.validation[..self.validation.len().min(JUDGING_BATCHES_MAX)];
+        if batches.is_empty() || !decision.parts.iter().all(|part| self.depot.has(&part.update.0)) {
+            return Ok(None);
+        }
+        self.trainer.set_weights(self.shared.anchor())?;
+        let before = self.trainer.evaluate(batches)?;
+        let mut lowered = Vec::with_capacity(decision.parts.len());
+        for part in &decision.parts {
+            let learned = self.update(part.update, decision.round)?;
+            let weights = self.shared.anchor().iter().zip(&learned);
+            let weights: Vec<f32> = weights.map(|(anchor, learned)| anchor - learned).collect();
+            self.trainer.set_weights(&weights)?;
+            lowered.push(before - self.trainer.evaluate(batches)?);
+        }
+        Ok(Some(lowered))
+    }
+
+    fn update(&self, update: UpdateHash, round: u64) -> Result<Vec<f32>, CourseError> {
+        let bytes = self.depot.read(&update.0)?;
+        let bytes = bytes.ok_or(CourseError::Gone { what: "an update", round })?;
+        Ok(self.plan.compressor.read(&self.layout, &bytes)?)
     }
 
     /// Takes the state of `round`, which is in the depot, and forgets what nobody asks for any more.

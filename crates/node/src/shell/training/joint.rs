@@ -16,7 +16,7 @@ use talka_engine::PIECE_BYTES;
 use talka_train::{
     Depot,
     depot::Hash,
-    round::{Input, Message, SEATS_MAX, Terms},
+    round::{Decision, Input, Message, SEATS_MAX, Terms},
 };
 use tokio::sync::mpsc;
 
@@ -29,6 +29,8 @@ pub(super) enum Heard {
     Message(NodeId, Box<Message>),
     /// What came of something that they asked for.
     Input(Input),
+    /// How much each contribution to a decision helped, in millionths of a nat; nothing if that cannot be told.
+    Judged(Decision, Option<Vec<i64>>),
     /// How a member's part of a round went.
     Progress(NodeId, Progress),
     /// It cannot go on.

@@ -30,7 +30,7 @@ use std::{
 };
 use talka_base::{ModelShape, NodeId, Tick, UpdateHash, WeightsHash};
 use talka_engine::kernels::Kernels;
-use talka_ledger::common_work::training as training_task;
+use talka_ledger::common_work::{bonus_for, training, with_bonus};
 use talka_train::{
     Compressor, Layout, Member, Recipe, Shared as SharedState,
     depot::Kind,
@@ -229,6 +229,7 @@ impl Part<'_> {
                 }
                 Ok(Some(Heard::Input(input))) => self.step(input)?,
                 Ok(Some(Heard::Progress(node, progress))) => self.progressed(node, progress),
+                Ok(Some(Heard::Judged(decision, lowered))) => self.pay(&decision, lowered),
                 Ok(Some(Heard::Failed(reason))) => return Err(TrainingError::Broken { reason }),
                 Ok(None) => return Ok(End::Halted),
                 Err(_) => {
@@ -362,15 +363,25 @@ impl Part<'_> {
         };
         self.run.folder.add_round(&report)?;
         self.joint.standing().rounds.push(report);
-        let Some(shared) = self.shared.upgrade() else { return Ok(()) };
-        if shared.desk().founder() != self.me || decision.parts.is_empty() {
-            return Ok(());
+        let pays = self.shared.upgrade().is_some_and(|shared| shared.desk().founder() == self.me);
+        if pays && !decision.parts.is_empty() {
+            // Before the weights change that they are judged from.
+            self.ask(Work::Judge(decision.clone()));
         }
+        Ok(())
+    }
+
+    /// Has the ledger pay for what a decision merged: by samples, and a little more for those that helped most.
+    fn pay(&self, decision: &Decision, lowered: Option<Vec<i64>>) {
+        let Some(shared) = self.shared.upgrade() else { return };
         let (length, batch) = (u64::from(self.run.job.length), u64::from(self.run.job.batch));
-        let tasks = decision.parts.iter().map(|part| {
+        let bonus = bonus_for(&lowered.unwrap_or_default());
+        let bonus = bonus.into_iter().chain(std::iter::repeat(false));
+        let tasks = decision.parts.iter().zip(bonus).map(|(part, is_better)| {
             let tokens = part.samples.saturating_mul(length);
+            let tokens = if is_better { with_bonus(tokens) } else { tokens };
             let batches = u32::try_from(part.samples / batch).unwrap_or(u32::MAX);
-            (part.node, training_task(&self.shape, tokens, batches, None))
+            (part.node, training(&self.shape, tokens, batches, None))
         });
         let tasks: Vec<_> = tasks.collect();
         self.runtime.spawn(async move {
@@ -378,7 +389,6 @@ impl Part<'_> {
                 tracing::warn!(?refusal, "a round of training was not paid");
             }
         });
-        Ok(())
     }
 
     fn wanted(&self, hash: [u8; 32], bytes_max: u64, kind: Kind) -> Wanted {

@@ -35,6 +35,8 @@ pub(super) enum Work {
         until: Instant,
     },
     Merge(Decision),
+    /// Say how much each contribution helped.
+    Judge(Decision),
     Settle(u64, Outcome),
 }
 
@@ -118,6 +120,13 @@ impl Worker {
                 let weights = self.member.merge(&decision)?;
                 let decision = decision.hash();
                 self.say(Heard::Input(Input::Merged { decision, weights }));
+            }
+            Work::Judge(decision) => {
+                self.finish()?;
+                let lowered = self.member.judge(&decision)?;
+                let millionths = |nats: f64| (nats * 1e6) as i64;
+                let lowered = lowered.map(|all| all.into_iter().map(millionths).collect());
+                self.say(Heard::Judged(decision, lowered));
             }
             Work::Settle(round, outcome) => self.member.settle(round, outcome)?,
         }

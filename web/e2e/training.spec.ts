@@ -42,7 +42,7 @@ test("jobs are compared side by side, and one that runs is stopped", async ({ pa
 });
 
 test("a job of another member is joined with one click, and shows who trains it", async ({ page, request }) => {
-  const other = await nodes.add("barn", [], node.cli("invite"));
+  const other = await nodes.add("barn", [], node.say("invite"));
   await begin(request, node.http, "common", 120, 0.01, true);
   await visit(page, other, "training");
   await page.getByRole("button", { name: "Take part in common" }).click();

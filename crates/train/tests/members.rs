@@ -95,6 +95,7 @@ impl World {
                 if let Some(weights) = taken.last() {
                     node.member.take(taken.len() as u64 - 1, *weights).expect("it is here");
                 }
+                node.done = taken.len() as u64 > ROUNDS;
                 node.taken = taken;
                 node
             })

@@ -127,9 +127,9 @@ fn two_nodes_train_a_model_and_serve_it() {
     wait_for("the pay of both", || {
         let entries = nodes[0].ledger();
         let paid = |node: &Node| {
-            entries.iter().any(|entry| {
-                let text = entry.to_string();
-                text.contains("training") && text.contains(&node.id)
+            entries.iter().filter(|entry| entry["kind"] == "rewarded").any(|entry| {
+                let postings = entry["postings"].as_array().expect("a list");
+                postings.iter().any(|posting| posting["account"] == node.id)
             })
         };
         nodes.iter().all(paid).then_some(())

@@ -105,7 +105,13 @@ impl Worker {
 
     fn perform(&mut self, work: Work) -> Result<(), TrainingError> {
         match work {
-            Work::Restore(round, weights) => self.member.take(round, weights)?,
+            Work::Restore(round, weights) => {
+                self.member.take(round, weights)?;
+                // The node may have died before it said so.
+                if round == self.rounds {
+                    self.end(round)?;
+                }
+            }
             Work::Take(round, weights) => self.take(round, weights)?,
             Work::Train { round, assignment, until } => {
                 self.finish()?;
@@ -189,14 +195,24 @@ impl Worker {
             self.record.add(&point)?;
             self.run.reached(point);
         }
-        if round > 0 && is_due(self.run.job.checkpoint_every) {
-            self.record.sync()?;
-            let weights = self.member.weights_hash();
-            record_version(&self.run, step, weights, |folder| self.member.publish(folder))?;
-        }
         if is_last {
-            self.run.enter(RunState::Done, None);
+            self.end(round)
+        } else if round > 0 && is_due(self.run.job.checkpoint_every) {
+            self.add_version(round)
+        } else {
+            Ok(())
         }
+    }
+
+    fn add_version(&mut self, round: u64) -> Result<(), TrainingError> {
+        self.record.sync()?;
+        let (step, weights) = (self.member.step_of(round), self.member.weights_hash());
+        record_version(&self.run, step, weights, |folder| self.member.publish(folder))
+    }
+
+    fn end(&mut self, round: u64) -> Result<(), TrainingError> {
+        self.add_version(round)?;
+        self.run.enter(RunState::Done, None);
         Ok(())
     }
 }

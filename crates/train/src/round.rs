@@ -57,6 +57,8 @@ use talka_base::{DecisionHash, Encoded, JobId, NodeId, Tick, UpdateHash, Weights
 pub const BEAT_MS: u64 = 1000;
 /// Whoever is silent this long is taken for dead: three lost beats and a slow one.
 pub const SILENCE_MS: u64 = 4 * BEAT_MS;
+/// How long a new leader waits for seats that it has not heard yet: after a power failure all are on their way back, some later.
+pub const RETURN_MS: u64 = 3 * SILENCE_MS;
 /// Between two seats that stand for leader, so that the first one's votes are in before the next one stands.
 pub const STAGGER_MS: u64 = 2 * BEAT_MS;
 /// Decisions that a node makes up for by their updates. Behind by more it fetches the weights.

@@ -192,11 +192,11 @@ fn killed_nodes_go_on_to_the_same_weights() {
         let [first, second] = [&founder, &member].map(done);
         let (a, b) = (&first["run"]["versions"][0], &second["run"]["versions"][0]);
         assert_eq!(a["weights"], b["weights"]);
-        (weights(&first), a["weights"].clone())
+        (first["rounds"].clone(), weights(&first), a["weights"].clone())
     };
-    let (calm, expected) = run("calm", false);
-    let (rounds, found) = run("killed", true);
-    assert_eq!(found, expected);
+    let (_, calm, expected) = run("calm", false);
+    let (whole, rounds, found) = run("killed", true);
+    assert_eq!(found, expected, "{whole:#}, {calm:?}");
     // The record may lack the line that was written when the node died; what it has is the same.
     assert!(rounds.len() >= calm.len() - 1, "{rounds:?}");
     assert!(rounds.iter().all(|round| calm.contains(round)), "{rounds:?}, {calm:?}");

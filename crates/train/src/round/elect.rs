@@ -24,7 +24,7 @@ impl Rounds {
         if let Role::Candidate(votes) = &self.role
             && self.is_elected(votes)
         {
-            self.role = Role::Leader(Box::new(Lead::new(now, &self.decided.decision)));
+            self.role = Role::Leader(Box::new(Lead::new(now, &self.decided.decision, self.leader)));
             self.leader = Some(self.me);
             self.leader_heard = now;
             self.current = true;

@@ -1,7 +1,8 @@
 //! What a leader does: open a round, gather offers, propose, count who accepted.
 
 use super::{
-    Contribution, Decision, Effect, Fault, Found, Message, Rounds, SILENCE_MS, elect::Role,
+    Contribution, Decision, Effect, Fault, Found, Message, RETURN_MS, Rounds, SILENCE_MS,
+    elect::Role,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use talka_base::{DecisionHash, NodeId, Tick, UpdateHash, WeightsHash};
@@ -33,10 +34,14 @@ struct Heard {
 const HEARD_MAX: usize = 1024;
 
 impl Lead {
-    /// At first all seats are thought to live.
-    pub fn new(now: Tick, decision: &Decision) -> Self {
-        let heard = Heard { at: now, round: 0, ready: false, leaving: false };
-        let heard = decision.seats.iter().map(|seat| (seat.node, heard)).collect();
+    /// At first all seats are thought to live, and to be back within [`RETURN_MS`]; the leader before has been silent for long.
+    pub fn new(now: Tick, decision: &Decision, before: Option<NodeId>) -> Self {
+        let later = now.plus_ms(RETURN_MS - SILENCE_MS);
+        let heard = |node: NodeId| {
+            let at = if before == Some(node) { now } else { later };
+            (node, Heard { at, round: 0, ready: false, leaving: false })
+        };
+        let heard = decision.seats.iter().map(|seat| heard(seat.node)).collect();
         let (offers, refused, accepts) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
         Self { heard, offers, refused, proposed: None, accepts }
     }
@@ -50,9 +55,11 @@ impl Lead {
             && self.heard.get(&node).is_some_and(|heard| heard.ready && heard.round == round)
     }
 
-    /// Whether an update may still come from a seat.
-    fn may_offer(&self, now: Tick, node: NodeId, round: u64) -> bool {
-        let lacks_weights = |heard: &Heard| heard.round == round && !heard.ready;
+    /// Whether an update may still come from a seat, in a round that was opened then. One without the weights has a moment to
+    /// catch up.
+    fn may_offer(&self, now: Tick, node: NodeId, (round, opened): (u64, Tick)) -> bool {
+        let is_late = now.since_ms(opened) >= SILENCE_MS;
+        let lacks_weights = |heard: &Heard| is_late && heard.round == round && !heard.ready;
         self.is_alive(now, node, SILENCE_MS)
             && !self.refused.contains(&node)
             && !self.heard.get(&node).is_some_and(lacks_weights)
@@ -100,17 +107,18 @@ impl Rounds {
             return self.beat(now, out);
         }
         let most_ms = self.terms.window_ms.saturating_add(self.terms.grace_ms);
-        if passed_ms >= most_ms || self.have_all_offers(now) {
+        if passed_ms >= most_ms || opened.is_some_and(|opened| self.have_all_offers(now, opened)) {
             self.propose(now, joiners, out);
         }
     }
 
     /// Whether nothing more is to be waited for.
-    fn have_all_offers(&self, now: Tick) -> bool {
+    fn have_all_offers(&self, now: Tick, opened: Tick) -> bool {
         let Role::Leader(lead) = &self.role else { return false };
         let decision = &self.decided.decision;
         let seats = decision.seats.iter().map(|seat| seat.node);
-        let mut waited_for = seats.filter(|&node| lead.may_offer(now, node, decision.round));
+        let mut waited_for =
+            seats.filter(|&node| lead.may_offer(now, node, (decision.round, opened)));
         let has = |offer: &Contribution| self.have.contains(&offer.update);
         !lead.offers.is_empty() && waited_for.all(|node| lead.offers.get(&node).is_some_and(has))
     }

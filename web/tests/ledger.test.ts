@@ -41,22 +41,26 @@ test("cells are quoted where a table needs it", () => {
 test("the rule of an entry is written out with its numbers", () => {
   assert.equal(formula(undefined), "");
   assert.equal(
-    formula({ of: "quote", prompt_tokens: 12, max_new_tokens: 1200, layers: 6, flops: 1_200_000_001, per_mille: 500 }),
+    formula({ of: "quote", prompt_tokens: 12, max_new_tokens: 1200, layers: 6, flops: 1_200_000_001, per_mille: 500, per_million_tokens: null }),
     "(12 + 1,200) tokens through 6 layers: 1.2 GFLOP × 0.5 for the weights' precision = 0.600001 GFT",
   );
   const alike = { multiplier: null, reliability: null };
   const work = [{ node: "a", name: "kitchen", span: [0, 4] as [number, number], flops: 3e9, ...alike }, { node: "b", name: "attic", span: [4, 5] as [number, number], flops: 1e9, ...alike }];
   assert.equal(
-    formula({ of: "work", positions: 20, logits: 8, work, per_mille: 1000 }),
+    formula({ of: "work", positions: 20, logits: 8, work, per_mille: 1000, per_million_tokens: null }),
     "20 tokens through kitchen layers 0..4 3.0 GFLOP + attic layer 4 1.0 GFLOP: 4.0 GFLOP × 1 for the weights' precision = 4.000 GFT",
   );
   const weighted = work.map((stage) => ({ ...stage, flops: null, multiplier: 13_250, reliability: 9_800 }));
   assert.equal(
-    formula({ of: "work", positions: 20, logits: 8, work: weighted.slice(1), per_mille: null }),
+    formula({ of: "work", positions: 20, logits: 8, work: weighted.slice(1), per_mille: null, per_million_tokens: null }),
     "20 tokens through attic layer 4 × 1.325 for its hardware × 0.98 for its reliability",
   );
   const unknown = work.map((stage) => ({ ...stage, flops: null }));
-  assert.equal(formula({ of: "work", positions: 20, logits: 8, work: unknown, per_mille: null }), "20 tokens through kitchen layers 0..4 + attic layer 4");
+  assert.equal(formula({ of: "work", positions: 20, logits: 8, work: unknown, per_mille: null, per_million_tokens: null }), "20 tokens through kitchen layers 0..4 + attic layer 4");
+  assert.equal(
+    formula({ of: "work", positions: 20, logits: 8, work: unknown, per_mille: null, per_million_tokens: 5e6 }),
+    "20 tokens through kitchen layers 0..4 + attic layer 4 at 5.000 GFT a million",
+  );
   const tokens = { of: "tariff", prompt_tokens: 1, max_new_tokens: 2 } as const;
   assert.equal(formula({ ...tokens, multiple_per_mille: 2000, per_thousand_tokens: null }), "(1 + 2) tokens at 2 × the network's price");
   assert.equal(formula({ ...tokens, multiple_per_mille: null, per_thousand_tokens: 16e6 }), "(1 + 2) tokens at 16.000 GFT for 1000");

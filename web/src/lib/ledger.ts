@@ -44,6 +44,8 @@ export function explain(entry: Entry, credits: Credits): string {
       return "The founder judged a node's work on a request: that sets how reliable it counts as.";
     case "appointed":
       return "The founder named the nodes that witness the ledger.";
+    case "rewarded":
+      return `Work that no request pays for, such as training and being there, was paid from the day's budget: ${paid}.`;
     case "removed":
       return "A node was removed for good; its member keeps the account.";
     case "delivered":
@@ -75,12 +77,14 @@ export function formula(basis: Basis | undefined): string {
   switch (basis.of) {
     case "quote": {
       const tokens = `(${count(basis.prompt_tokens)} + ${count(basis.max_new_tokens)}) tokens`;
+      if (basis.per_million_tokens !== null) return `${tokens} at ${gft(basis.per_million_tokens)} a million`;
       return `${tokens} through ${count(basis.layers)} layers: ${priced(basis.flops, basis.per_mille)}`;
     }
     case "work": {
       const parts = basis.work.map(({ name, span, flops, multiplier, reliability }) => `${name} ${layers(span)}${flops === null ? "" : ` ${scaled(flops, "FLOP")}`}${counted(multiplier, reliability)}`);
       const flops = basis.work.reduce<number | null>((sum, stage) => (sum === null || stage.flops === null ? null : sum + stage.flops), 0);
-      const price = flops === null || basis.per_mille === null ? "" : `: ${priced(flops, basis.per_mille)}`;
+      const byFlops = flops === null || basis.per_mille === null ? "" : `: ${priced(flops, basis.per_mille)}`;
+      const price = basis.per_million_tokens === null ? byFlops : ` at ${gft(basis.per_million_tokens)} a million`;
       return `${count(basis.positions)} tokens through ${parts.join(" + ")}${price}`;
     }
     case "tariff": {

@@ -151,10 +151,10 @@ export interface Credits {
   members: Member[];
 }
 
-/** What the amounts of an entry follow from; a price in µGFT is FLOPs × per_mille / 10^6, rounded up. */
+/** What the amounts of an entry follow from; a price in µGFT is FLOPs × per_mille / 10^6, rounded up, or the price of so many tokens. */
 export type Basis =
-  | { of: "quote"; prompt_tokens: number; max_new_tokens: number; layers: number; flops: number; per_mille: number }
-  | { of: "work"; positions: number; logits: number; work: Work[]; per_mille: number | null }
+  | { of: "quote"; prompt_tokens: number; max_new_tokens: number; layers: number; flops: number; per_mille: number; per_million_tokens: number | null }
+  | { of: "work"; positions: number; logits: number; work: Work[]; per_mille: number | null; per_million_tokens: number | null }
   | { of: "tariff"; prompt_tokens: number; max_new_tokens: number; multiple_per_mille: number | null; per_thousand_tokens: number | null };
 
 export interface Work extends Stage {

@@ -45,6 +45,8 @@ test("a job of another member is joined with one click, and shows who trains it"
   const other = await nodes.add("barn", [], node.say("invite"));
   await begin(request, node.http, "common", 120, 0.01, true);
   await visit(page, other, "training");
+  await page.getByRole("button", { name: "What would common take?" }).click();
+  await expect(page.getByRole("status")).toContainText("a day over the network");
   await page.getByRole("button", { name: "Take part in common" }).click();
   const jobs = page.getByRole("region", { name: "Jobs" });
   await expect(jobs.getByText("done")).toBeVisible({ timeout: 60_000 });

@@ -18,6 +18,7 @@ pub fn routes() -> Router<Api> {
         .route("/api/training/estimate", post(estimate))
         .route("/api/training/open", get(open))
         .route("/api/training/join", post(join))
+        .route("/api/training/join/estimate", post(estimate_join))
         .route("/api/training/stop", post(stop))
         .route("/api/training/promote", post(promote))
         .route("/api/training/rollback", post(roll_back))
@@ -34,6 +35,13 @@ async fn open(State(api): State<Api>) -> Json<Vec<OpenJobReport>> {
 
 async fn join(State(api): State<Api>, body: Fields) -> Result<Json<RunReport>, ApiError> {
     Ok(Json(api.train_join(&open_job(body)?).await?))
+}
+
+async fn estimate_join(
+    State(api): State<Api>,
+    body: Fields,
+) -> Result<Json<EstimateReport>, ApiError> {
+    Ok(Json(api.train_join_estimate(&open_job(body)?).await?))
 }
 
 pub(crate) fn open_job(mut body: Fields) -> Result<String, ApiError> {

@@ -457,6 +457,9 @@ pub enum WireError {
     /// More of something than any honest node sends.
     #[error("{found} {what}, expected at most {max}")]
     TooMany { what: &'static str, found: usize, max: usize },
+    /// A job's name that is none.
+    #[error("a job called {found:?}, expected 1 to 48 of a-z, 0-9, - and _")]
+    Name { found: String },
     /// Nothing where an honest node sends something.
     #[error("no {what}, expected at least 1")]
     None { what: &'static str },

@@ -295,14 +295,18 @@ fn value(field: &str, found: impl ToString, expected: impl Into<String>) -> JobE
     JobError::Value { field: field.into(), found: found.to_string(), expected: expected.into() }
 }
 
+/// Whether a job may be called so: it names a folder and a model.
+pub fn is_name(name: &str) -> bool {
+    let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    name.len() <= NAME_BYTES_MAX
+        && name.starts_with(is_word)
+        && name.chars().all(|c| is_word(c) || c == '-' || c == '_')
+}
+
 fn name(task_id: Option<String>) -> Result<String, JobError> {
     let expected = "1 to 48 of a-z, 0-9, - and _, the first a letter or digit";
     let name = task_id.ok_or(JobError::Missing { field: "task_id", expected })?;
-    let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    let fits = name.len() <= NAME_BYTES_MAX
-        && name.starts_with(is_word)
-        && name.chars().all(|c| is_word(c) || c == '-' || c == '_');
-    if fits { Ok(name) } else { Err(value("task_id", format!("{name:?}"), expected)) }
+    if is_name(&name) { Ok(name) } else { Err(value("task_id", format!("{name:?}"), expected)) }
 }
 
 fn tokenizer(file: TokenizerFile) -> Result<(TokenizerPlan, u32), JobError> {

@@ -1,6 +1,6 @@
 // What is said of training jobs.
-import type { Job, Run, RunDetail } from "./types";
-import { bytes, count, duration } from "./show";
+import type { Estimate, Job, Run, RunDetail } from "./types";
+import { bytes, count, duration, gft } from "./show";
 
 export const lossText = (loss: number | null) => loss?.toFixed(4) ?? "–";
 
@@ -39,6 +39,11 @@ function flat(value: Job[string], path: string): [string, string][] {
   }
   return Object.entries(value).flatMap(([name, inner]) => flat(inner, path ? `${path}.${name}` : name));
 }
+
+/** What a job would take of a node, and bring. */
+export const estimateText = (estimate: Estimate): string =>
+  `about ${duration(estimate.total_ms)} at ${count(Math.round(estimate.tokens_per_second))} tokens/s, ${bytes(estimate.memory_bytes)} of memory, ` +
+  `${bytes(estimate.bytes_per_day)} a day over the network; worth ${gft(estimate.credits)}`;
 
 /** What a job took of the network. */
 export function trafficText(run: Run, node: string): string {

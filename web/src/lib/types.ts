@@ -302,6 +302,15 @@ export interface OpenJob {
   joined: boolean;
 }
 
+/** What a job would take of a node. */
+export interface Estimate {
+  memory_bytes: number;
+  tokens_per_second: number;
+  total_ms: number;
+  bytes_per_day: number;
+  credits: number;
+}
+
 /** How a member's part of a round went. */
 export interface MemberPoint {
   node: string;

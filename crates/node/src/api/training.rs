@@ -332,6 +332,14 @@ impl Api {
         self.shared.training.open_jobs()
     }
 
+    /// What it would take to join the job that others train and that is called `name`, or has this id. Some steps are tried.
+    ///
+    /// # Errors
+    /// [`TrainingError`].
+    pub async fn train_join_estimate(&self, name: &str) -> Result<EstimateReport, TrainingError> {
+        training::estimate_join(&self.shared, name).await
+    }
+
     /// Takes part in the job that others train and that is called `name`, or has this id. What it learns from is fetched from them.
     ///
     /// # Errors

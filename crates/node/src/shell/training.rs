@@ -16,7 +16,7 @@ mod rounds;
 mod serving;
 mod worker;
 
-pub(crate) use joining::join;
+pub(crate) use joining::{estimate_join, join};
 pub(super) use serving::promoted;
 
 use super::{Shared, models::Models, now};
@@ -485,35 +485,44 @@ pub(crate) async fn estimate(
     document: Value,
 ) -> Result<EstimateReport, TrainingError> {
     let (job, _) = read(document)?;
-    let threads = shared.settings.pool.threads();
-    let (me, desk) = (shared.me, shared.desk());
+    let shared = Arc::clone(shared);
     let estimated = spawn_blocking(move || {
         let survey = Survey::of(&job)?;
-        let steps = survey.steps(&job);
-        let tokens = steps.saturating_mul(job.tokens_per_step());
-        let parameters = Parameters::new(&job.model(survey.vocab)).len() as u64;
-        let (memory_bytes, memory_free_bytes) = check_memory(&job, &survey)?;
-        let kernels = Kernels::detect(ThreadPool::new(threads_to_train(threads)));
-        let mut trial = Trial::new(&job, survey.vocab, kernels)?;
-        // The first step also makes room.
-        trial.step()?;
-        let tokens_per_second = pace(&mut trial)?;
-        Ok(EstimateReport {
-            parameters,
-            vocab: survey.vocab,
-            steps,
-            tokens,
-            memory_bytes,
-            memory_free_bytes,
-            tokens_per_second,
-            total_ms: (tokens as f64 / tokens_per_second * 1e3) as u64,
-            // Weights and two moments, and versions of weights: those kept, the served one, one being made.
-            disk_bytes: parameters * 4 * (3 + 7),
-            bytes_per_day: bytes_per_day(&job, survey.vocab, tokens_per_second),
-            credits: desk.read(|ledger| credits(ledger, me, &job, survey.vocab, steps)),
-        })
+        trial(&shared, &job, &survey, survey.steps(&job))
     });
     estimated.await.expect("a trial does not panic")
+}
+
+/// Tries some steps of a job of `steps`, and says what all of it takes.
+fn trial(
+    shared: &Shared,
+    job: &Job,
+    survey: &Survey,
+    steps: u64,
+) -> Result<EstimateReport, TrainingError> {
+    let vocab = survey.vocab;
+    let tokens = steps.saturating_mul(job.tokens_per_step());
+    let parameters = Parameters::new(&job.model(vocab)).len() as u64;
+    let (memory_bytes, memory_free_bytes) = check_memory(job, survey)?;
+    let threads = threads_to_train(shared.settings.pool.threads());
+    let mut trial = Trial::new(job, vocab, Kernels::detect(ThreadPool::new(threads)))?;
+    // The first step also makes room.
+    trial.step()?;
+    let tokens_per_second = pace(&mut trial)?;
+    Ok(EstimateReport {
+        parameters,
+        vocab,
+        steps,
+        tokens,
+        memory_bytes,
+        memory_free_bytes,
+        tokens_per_second,
+        total_ms: (tokens as f64 / tokens_per_second * 1e3) as u64,
+        // Weights and two moments, and versions of weights: those kept, the served one, one being made.
+        disk_bytes: parameters * 4 * (3 + 7),
+        bytes_per_day: bytes_per_day(job, vocab, tokens_per_second),
+        credits: shared.desk().read(|ledger| credits(ledger, shared.me, job, vocab, steps)),
+    })
 }
 
 /// About how many bytes a job that several train takes in a day at this pace, both ways: every member gets every other's updates.

@@ -2,11 +2,11 @@
 //!
 //! [`Ask::Thing`]: super::fetch::Ask::Thing
 
-use super::{WireError, at_most};
+use super::{WireError, at_most, shorten};
 use serde::{Deserialize, Serialize};
 use talka_base::JobId;
 use talka_train::{
-    job::NAME_BYTES_MAX,
+    job::is_name,
     round::{Message, Terms},
 };
 
@@ -48,7 +48,43 @@ impl TrainingMessage {
     pub(super) fn check(&self) -> Result<(), WireError> {
         let Self::Open(notices) = self else { return Ok(()) };
         at_most("jobs", notices.len(), NOTICES_MAX)?;
-        let longest = notices.iter().map(|notice| notice.name.len()).max();
-        at_most("bytes of a job's name", longest.unwrap_or(0), NAME_BYTES_MAX)
+        // It will name a folder here.
+        let wrong = notices.iter().find(|notice| !is_name(&notice.name));
+        wrong.map_or(Ok(()), |notice| Err(WireError::Name { found: shorten(&notice.name) }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use talka_base::{NodeId, WeightsHash};
+    use talka_train::round::Late;
+
+    /// Goal: no name that a peer gives a job leads out of the folder of jobs.
+    #[test]
+    fn a_jobs_name_is_no_path() {
+        let message = |name: &str| {
+            let terms = Terms {
+                founder: NodeId([1; 32]),
+                base: WeightsHash([0; 32]),
+                rounds: 1,
+                seats_min: 1,
+                quota: 1,
+                window_ms: 1,
+                grace_ms: 1,
+                late: Late::Carried,
+                recipe: [0; 32],
+            };
+            TrainingMessage::Open(vec![Notice { name: name.into(), terms }])
+        };
+        message("bard-together").check().expect("a name");
+        for name in ["", "..", "../bard", "/etc", "a/b", "C:", "Bard", &"a".repeat(49)] {
+            message(name).check().expect_err(name);
+        }
+        let one = match message("a") {
+            TrainingMessage::Open(notices) => notices[0].clone(),
+            _ => unreachable!("it was made so"),
+        };
+        TrainingMessage::Open(vec![one; NOTICES_MAX + 1]).check().expect_err("too many");
     }
 }

@@ -37,6 +37,9 @@ pub enum TrainAction {
         /// Name of the job, or its id
         #[arg(value_name = "JOB")]
         job: String,
+        /// Say what it would take: hours, bytes a day, credits; begin nothing
+        #[arg(long)]
+        dry_run: bool,
         /// Begin and show nothing of its course
         #[arg(long)]
         detach: bool,

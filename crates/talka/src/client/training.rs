@@ -25,6 +25,11 @@ impl Client {
         self.get("/api/training/open").await
     }
 
+    /// What it would take to join one of them.
+    pub async fn train_join_estimate(&self, job: &str) -> Result<EstimateReport, ClientError> {
+        self.post("/api/training/join/estimate", &json!({ "job": job })).await
+    }
+
     /// Takes part in one of them.
     pub async fn train_join(&self, job: &str) -> Result<RunReport, ClientError> {
         self.post("/api/training/join", &json!({ "job": job })).await

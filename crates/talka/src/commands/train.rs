@@ -33,7 +33,11 @@ pub async fn run(args: TrainArgs) -> Result<Exit> {
             told(&args.at, &detail, || show(&detail.run))
         }
         TrainAction::Open => open(&client, &args.at).await,
-        TrainAction::Join { job, detach } => {
+        TrainAction::Join { job, dry_run: true, .. } => {
+            let estimate = client.train_join_estimate(&job).await?;
+            told(&args.at, &estimate, || show_estimate(&estimate))
+        }
+        TrainAction::Join { job, detach, .. } => {
             let run = client.train_join(&job).await?;
             follow(&client, &args.at, run, detach).await
         }

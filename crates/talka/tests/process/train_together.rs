@@ -93,7 +93,16 @@ fn two_nodes_train_a_model_and_serve_it() {
     let estimate =
         nodes[0].cli(&["train", "estimate", file.to_str().expect("text"), "--json"]).json();
     assert!(estimate["bytes_per_day"].as_u64() > Some(0), "{estimate}");
-    begin(&file, &[&nodes[0], &nodes[1]]);
+    begin(&file, &[&nodes[0]]);
+    wait_for("news of the job", || {
+        (nodes[1].get("/api/training/open").done() != json!([])).then_some(())
+    });
+    let joining = nodes[1].cli(&["train", "join", "tiny", "--dry-run", "--json"]).json();
+    for field in ["steps", "parameters", "credits"] {
+        assert_eq!(joining[field], estimate[field], "{field}");
+    }
+    assert_eq!(nodes[1].get("/api/training").done(), json!([]));
+    take_part(&nodes[1]);
     let [first, second] = nodes.each_ref().map(done);
     assert_eq!(weights(&first), weights(&second));
     assert_eq!(weights(&first).len(), 6, "{first}");

@@ -6,9 +6,10 @@ use super::{
     joint::{Heard, Joint},
     names_another_model,
     notices::Told,
+    trial,
 };
 use crate::{
-    api::{OpenJobReport, RunReport, TogetherReport, TraineeReport, TrainingError},
+    api::{EstimateReport, OpenJobReport, RunReport, TogetherReport, TraineeReport, TrainingError},
     shell::{Shared, fetch::things::Wanted},
     wire::training::TrainingMessage,
 };
@@ -157,12 +158,28 @@ pub(crate) async fn join(shared: &Arc<Shared>, name: &str) -> Result<RunReport, 
     training.check(&job)?;
     let shared = Arc::clone(shared);
     let begun = spawn_blocking(move || {
-        let data_bytes = recipe.things().iter().map(|thing| thing.bytes).sum();
-        let survey = Survey { data_bytes, vocab: recipe.vocab, tokens: data_bytes / 2 };
-        check_memory(&job, &survey)?;
+        check_memory(&job, &survey(&recipe))?;
         shared.training.begin(&shared, job, recipe.job, Some(&terms))
     });
     begun.await.expect("beginning a job does not panic")
+}
+
+/// What it would take to join a job that others train.
+pub(crate) async fn estimate_join(
+    shared: &Arc<Shared>,
+    name: &str,
+) -> Result<EstimateReport, TrainingError> {
+    let told = shared.training.told(name)?;
+    let folder = RunFolder(shared.training.folder.join(&told.notice.name));
+    let (recipe, job) = fetch_recipe(shared, &told, &folder).await?;
+    let shared = Arc::clone(shared);
+    let estimated = spawn_blocking(move || trial(&shared, &job, &survey(&recipe), recipe.steps));
+    estimated.await.expect("a trial does not panic")
+}
+
+fn survey(recipe: &Recipe) -> Survey {
+    let data_bytes: u64 = recipe.things().iter().map(|thing| thing.bytes).sum();
+    Survey { data_bytes, vocab: recipe.vocab, tokens: data_bytes / 2 }
 }
 
 async fn fetch_recipe(

@@ -75,7 +75,8 @@ fn without_the_founder_requests_are_refused_until_it_is_back() {
         said.stderr.contains("ledger cannot be reached").then_some(())
     });
     let founder = up(&founder.dir, &flags);
-    assert_eq!(founder.cli(&["ledger", "verify", "--json"]).json()["head"], before["head"]);
+    // It may have added what it measured at its start.
+    assert!(founder.ledger().iter().any(|entry| entry["hash"] == before["head"]), "{before}");
     answer_again(&b);
     founder.cli(&["ledger", "verify"]).done();
 }

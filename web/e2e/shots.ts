@@ -29,8 +29,13 @@ const SCENES: Record<string, (page: Page) => Promise<void>> = {
     await expect(page.getByText(/a token\.$/)).toBeVisible();
   },
   training: async (page) => {
-    await train(page.request, new URL("/", page.url()).href, "plays", 400);
-    await train(page.request, new URL("/", page.url()).href, "plays-slow", 400, 0.002);
+    const home = new URL("/", page.url()).href;
+    const known: unknown[] = await (await page.request.get(new URL("/api/training", home).href)).json();
+    // The picture before may have trained them.
+    if (!known.length) {
+      await train(page.request, home, "plays", 400);
+      await train(page.request, home, "plays-slow", 400, 0.002);
+    }
     await page.getByLabel("plays-slow", { exact: true }).check();
     await page.getByLabel("plays", { exact: true }).check();
     await expect(page.getByText("done")).toHaveCount(2, { timeout: 60_000 });

@@ -182,6 +182,11 @@ impl Shared {
         node == self.me || self.links.is_open(node)
     }
 
+    /// How many of `nodes` something sent now would reach.
+    pub(crate) fn reached(&self, nodes: impl IntoIterator<Item = NodeId>) -> usize {
+        nodes.into_iter().filter(|&node| self.reaches(node)).count()
+    }
+
     /// Counts what `node` did wrong. Logged less and less often, so that nobody can fill a disk.
     pub(crate) fn blame(&self, node: NodeId, fault: Fault) {
         let count = self.lock_faults().blame(node, fault);

@@ -28,7 +28,7 @@ use time::parse_utc_ms;
 /// The longest job file, in bytes.
 pub const JOB_BYTES_MAX: usize = 1 << 20;
 /// The longest name of a job: it names a folder and a model.
-pub const NAME_BYTES_MAX: usize = 48;
+const NAME_BYTES_MAX: usize = 48;
 /// Data files of a job.
 pub const FILES_MAX: usize = 4096;
 /// Entries of a vocabulary that a job may ask for.

@@ -69,8 +69,7 @@ impl Api {
             return self.shared.reaches(ledger.founder());
         }
         let witnesses = ledger.witnesses();
-        let linked = witnesses.nodes().filter(|&node| self.shared.reaches(node)).count();
-        linked >= witnesses.quorum()
+        self.shared.reached(witnesses.nodes()) >= witnesses.quorum()
     }
 
     /// What keeps this node from answering its callers now; nothing, if it can.

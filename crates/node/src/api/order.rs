@@ -105,7 +105,7 @@ impl Api {
         let refused = |reason: String| Err(AdminError::Refused { reason });
         self.check_founder("appoints witnesses")?;
         let named: BTreeSet<NodeId> = nodes.into_iter().collect();
-        let linked = named.iter().filter(|node| shared.reaches(**node)).count();
+        let linked = shared.reached(named.iter().copied());
         let quorum = named.iter().copied().collect::<Witnesses>().quorum();
         // The change itself needs them; without them the ledger would stand still.
         if linked < quorum {
@@ -133,7 +133,7 @@ impl Api {
             return self.ledger_order().await;
         }
         let witnesses = ledger.witnesses();
-        let linked = witnesses.nodes().filter(|&node| self.shared.reaches(node)).count();
+        let linked = self.shared.reached(witnesses.nodes());
         if linked < witnesses.quorum() {
             let (quorum, of) = (witnesses.quorum(), witnesses.nodes().count());
             let reason = format!("{linked} of {of} witnesses are linked now, expected {quorum}");

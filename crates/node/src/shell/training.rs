@@ -41,7 +41,7 @@ use std::{
     time::{Duration, Instant},
 };
 use sysinfo::{MemoryRefreshKind, RefreshKind, System};
-use talka_base::{Credits, NodeId};
+use talka_base::{Credits, NodeId, Tick};
 use talka_engine::{
     ModelSource,
     kernels::{Kernels, ThreadPool},
@@ -85,6 +85,19 @@ struct Run {
     live: Mutex<Live>,
     /// As long as it takes part in rounds.
     joint: Mutex<Option<Arc<Joint>>>,
+}
+
+/// How the thread of a job ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// All steps are done.
+    Done,
+    /// The owner stopped it.
+    Stopped,
+    /// The deadline came.
+    Deadline,
+    /// The node is stopping: the job goes on when it starts again.
+    Halted,
 }
 
 /// How a job stands.
@@ -273,9 +286,31 @@ impl Run {
         self.job.network.is_some()
     }
 
-    /// Whether its owner or the node wants it to end.
-    fn ends(&self) -> bool {
-        self.stopped.load(Ordering::Relaxed) || self.halted.load(Ordering::Relaxed)
+    /// Why it has to end now, if it has to.
+    fn due_end(&self) -> Option<End> {
+        if self.halted.load(Ordering::Relaxed) {
+            return Some(End::Halted);
+        }
+        if self.stopped.load(Ordering::Relaxed) {
+            return Some(End::Stopped);
+        }
+        self.job.deadline_ms.filter(|deadline| now() >= Tick(*deadline)).map(|_| End::Deadline)
+    }
+
+    /// Keeps how its thread ended.
+    fn ended(&self, outcome: Result<End, TrainingError>) {
+        let (state, reason) = match outcome {
+            Ok(End::Halted) => return,
+            Ok(End::Done) => (RunState::Done, None),
+            Ok(End::Stopped) => (RunState::Stopped, None),
+            Ok(End::Deadline) => (RunState::Stopped, Some("its deadline came".into())),
+            Err(error) => {
+                tracing::warn!(job = self.name, %error, "training broke off");
+                (RunState::Failed, Some(error.to_string()))
+            }
+        };
+        tracing::info!(job = self.name, ?state, "training ended");
+        self.enter(state, reason);
     }
 
     fn live(&self) -> MutexGuard<'_, Live> {

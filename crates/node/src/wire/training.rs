@@ -55,36 +55,35 @@ impl TrainingMessage {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use talka_base::{NodeId, WeightsHash};
     use talka_train::round::Late;
 
+    /// Of a job that is called so and has so many rounds.
+    pub(crate) fn notice(name: &str, rounds: u64) -> Notice {
+        let terms = Terms {
+            founder: NodeId([1; 32]),
+            base: WeightsHash([0; 32]),
+            rounds,
+            seats_min: 1,
+            quota: 1,
+            window_ms: 1,
+            grace_ms: 1,
+            late: Late::Carried,
+            recipe: [0; 32],
+        };
+        Notice { name: name.into(), terms }
+    }
+
     /// Goal: no name that a peer gives a job leads out of the folder of jobs.
     #[test]
     fn a_jobs_name_is_no_path() {
-        let message = |name: &str| {
-            let terms = Terms {
-                founder: NodeId([1; 32]),
-                base: WeightsHash([0; 32]),
-                rounds: 1,
-                seats_min: 1,
-                quota: 1,
-                window_ms: 1,
-                grace_ms: 1,
-                late: Late::Carried,
-                recipe: [0; 32],
-            };
-            TrainingMessage::Open(vec![Notice { name: name.into(), terms }])
-        };
+        let message = |name: &str| TrainingMessage::Open(vec![notice(name, 1)]);
         message("bard-together").check().expect("a name");
         for name in ["", "..", "../bard", "/etc", "a/b", "C:", "Bard", &"a".repeat(49)] {
             message(name).check().expect_err(name);
         }
-        let one = match message("a") {
-            TrainingMessage::Open(notices) => notices[0].clone(),
-            _ => unreachable!("it was made so"),
-        };
-        TrainingMessage::Open(vec![one; NOTICES_MAX + 1]).check().expect_err("too many");
+        TrainingMessage::Open(vec![notice("a", 1); NOTICES_MAX + 1]).check().expect_err("too many");
     }
 }

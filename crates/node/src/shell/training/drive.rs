@@ -1,44 +1,20 @@
 //! The thread of a job: one step after the other, and between them what is due.
 
-use super::{Run, folder::Record, record_version};
+use super::{End, Run, folder::Record, record_version};
 use crate::{
-    api::{RunPoint, RunState, TrainingError},
+    api::{RunPoint, TrainingError},
     shell::now,
 };
-use std::{sync::atomic::Ordering, time::Instant};
-use talka_base::Tick;
+use std::time::Instant;
 use talka_engine::kernels::Kernels;
 use talka_train::{Course, Job};
 
 /// Points of a course, about: enough for a curve, and few enough to send.
 const POINTS: u64 = 1_000;
 
-/// How a thread ended.
-enum End {
-    /// All steps are done.
-    Done,
-    /// The owner stopped it.
-    Stopped,
-    /// The deadline came.
-    Deadline,
-    /// The node is stopping: the job goes on when it starts again.
-    Halted,
-}
-
 /// Trains `run` until its end and says how that was.
 pub(super) fn drive(run: &Run, kernels: Kernels) {
-    let (state, reason) = match begin(run, kernels) {
-        Ok(End::Halted) => return,
-        Ok(End::Done) => (RunState::Done, None),
-        Ok(End::Stopped) => (RunState::Stopped, None),
-        Ok(End::Deadline) => (RunState::Stopped, Some("its deadline came".into())),
-        Err(error) => {
-            tracing::warn!(job = run.name, %error, "training broke off");
-            (RunState::Failed, Some(error.to_string()))
-        }
-    };
-    tracing::info!(job = run.name, ?state, "training ended");
-    run.enter(state, reason);
+    run.ended(begin(run, kernels));
 }
 
 fn begin(run: &Run, kernels: Kernels) -> Result<End, TrainingError> {
@@ -80,7 +56,7 @@ impl Driver<'_> {
                 self.keep()?;
                 return Ok(End::Done);
             }
-            if let Some(end) = self.due_end() {
+            if let Some(end) = self.run.due_end() {
                 self.keep()?;
                 return Ok(end);
             }
@@ -90,16 +66,6 @@ impl Driver<'_> {
             self.since.loss += report.loss;
             self.look()?;
         }
-    }
-
-    fn due_end(&self) -> Option<End> {
-        if self.run.halted.load(Ordering::Relaxed) {
-            return Some(End::Halted);
-        }
-        if self.run.stopped.load(Ordering::Relaxed) {
-            return Some(End::Stopped);
-        }
-        self.job.deadline_ms.filter(|deadline| now() >= Tick(*deadline)).map(|_| End::Deadline)
     }
 
     /// What is due after a step.

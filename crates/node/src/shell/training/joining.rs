@@ -95,7 +95,7 @@ impl Run {
     /// How the job stands among its members.
     pub(super) fn together(&self, names: &BTreeMap<NodeId, String>) -> Option<TogetherReport> {
         let joint = self.joint().clone()?;
-        let standing = joint.standing().clone();
+        let standing = joint.standing();
         let mut samples = BTreeMap::<NodeId, u64>::new();
         for part in standing.rounds.iter().flat_map(|round| &round.parts) {
             *samples.entry(part.node).or_default() += part.samples;

@@ -50,7 +50,7 @@ pub(super) struct Joint {
 }
 
 /// How a job stands, as far as this node knows.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Default)]
 pub(super) struct Standing {
     pub(super) leader: Option<NodeId>,
     /// Who has a seat in the round under way.

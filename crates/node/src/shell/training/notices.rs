@@ -68,22 +68,10 @@ impl Notices {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use talka_base::WeightsHash;
-    use talka_train::round::{Late, Terms};
+    use crate::wire::training::tests;
 
     fn notice(number: u64) -> Notice {
-        let terms = Terms {
-            founder: NodeId([1; 32]),
-            base: WeightsHash([0; 32]),
-            rounds: number,
-            seats_min: 1,
-            quota: 1,
-            window_ms: 1,
-            grace_ms: 1,
-            late: Late::Carried,
-            recipe: [0; 32],
-        };
-        Notice { name: format!("job-{number}"), terms }
+        tests::notice(&format!("job-{number}"), number)
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! merging on the worker's thread, fetching in tasks.
 
 use super::{
-    Run,
+    End, Run,
     joint::{Heard, Joint},
     records::Records,
     worker::{Work, Worker},
@@ -48,31 +48,16 @@ const RETRY: Duration = Duration::from_secs(2);
 /// Who leaves says so for as long: a beat may be lost.
 const LEAVING: Duration = Duration::from_millis(2500);
 
-/// Why the thread ended.
-enum End {
-    /// The node is stopping: the job goes on when it starts again.
-    Halted,
-    Stopped,
-    Deadline,
-}
-
 /// Takes part in `run`'s rounds until its owner stops it or the node stops; says how that was. A job that is done goes on being given to
 /// whoever is late.
 pub(super) fn drive(run: &Arc<Run>, shared: &Weak<Shared>, runtime: &Handle, kernels: Kernels) {
     let outcome = begin(run, shared, runtime, kernels);
     *run.joint() = None;
-    let (state, reason) = match outcome {
-        Ok(End::Halted) => return,
-        _ if run.state() == RunState::Done => return,
-        Ok(End::Stopped) => (RunState::Stopped, None),
-        Ok(End::Deadline) => (RunState::Stopped, Some("its deadline came".into())),
-        Err(error) => {
-            tracing::warn!(job = run.name, %error, "training broke off");
-            (RunState::Failed, Some(error.to_string()))
-        }
-    };
-    tracing::info!(job = run.name, ?state, "training ended");
-    run.enter(state, reason);
+    match outcome {
+        // It was given to others, and is as done as before.
+        _ if run.state() == RunState::Done => {}
+        outcome => run.ended(outcome),
+    }
 }
 
 fn begin(
@@ -100,7 +85,10 @@ fn begin(
     );
     let joint = Arc::new(joint);
     *run.joint() = Some(Arc::clone(&joint));
-    let Some(recipe) = fetch_all(run, &joint, shared, runtime)? else { return Ok(End::Halted) };
+    let recipe = match fetch_all(run, &joint, shared, runtime)? {
+        Fetched::Recipe(recipe) => recipe,
+        Fetched::Cut(end) => return Ok(end),
+    };
     let (records, kept) = Records::open(&run.folder.0)?;
     let held = kept.iter().rev().find_map(|record| match record {
         Record::Took(round, weights) => Some((*round, *weights)),
@@ -142,14 +130,21 @@ fn begin(
     end
 }
 
-/// Brings the recipe and what it names; `None` if the node stops meanwhile, or the owner stops the job.
+/// What came of fetching.
+enum Fetched {
+    Recipe(Box<Recipe>),
+    /// The job ended before all was here.
+    Cut(End),
+}
+
+/// Brings the recipe and what it names.
 fn fetch_all(
     run: &Run,
     joint: &Joint,
     shared: &Weak<Shared>,
     runtime: &Handle,
-) -> Result<Option<Recipe>, TrainingError> {
-    let bring = |hash, bytes_max| -> Result<bool, TrainingError> {
+) -> Result<Fetched, TrainingError> {
+    let bring = |hash, bytes_max| -> Result<Option<End>, TrainingError> {
         let wanted = Wanted {
             job: joint.job,
             hash,
@@ -158,10 +153,10 @@ fn fetch_all(
             depot: Arc::clone(&joint.depot),
         };
         while !joint.depot.has(&hash) {
-            if run.ends() {
-                return Ok(false);
+            if let Some(end) = run.due_end() {
+                return Ok(Some(end));
             }
-            let Some(shared) = shared.upgrade() else { return Ok(false) };
+            let Some(shared) = shared.upgrade() else { return Ok(Some(End::Halted)) };
             let sources = shared.training.sources(joint.job);
             let (is_here, came) = runtime.block_on(wanted.bring(&shared, &sources))?;
             joint.received.fetch_add(came, Ordering::Relaxed);
@@ -170,19 +165,19 @@ fn fetch_all(
                 thread::sleep(AGAIN);
             }
         }
-        Ok(true)
+        Ok(None)
     };
-    if !bring(joint.terms.recipe, RECIPE_BYTES_MAX)? {
-        return Ok(None);
+    if let Some(end) = bring(joint.terms.recipe, RECIPE_BYTES_MAX)? {
+        return Ok(Fetched::Cut(end));
     }
     let recipe = joint.depot.read(&joint.terms.recipe)?.unwrap_or_default();
     let (recipe, _) = Recipe::read(&recipe).map_err(talka_train::CourseError::from)?;
     for thing in recipe.things() {
-        if !bring(thing.hash, thing.bytes)? {
-            return Ok(None);
+        if let Some(end) = bring(thing.hash, thing.bytes)? {
+            return Ok(Fetched::Cut(end));
         }
     }
-    Ok(Some(recipe))
+    Ok(Fetched::Recipe(Box::new(recipe)))
 }
 
 /// A node's part.
@@ -248,22 +243,21 @@ impl Part<'_> {
     }
 
     fn due_end(&mut self) -> Result<Option<End>, TrainingError> {
-        if self.run.halted.load(Ordering::Relaxed) || self.shared.strong_count() == 0 {
-            return Ok(Some(End::Halted));
-        }
-        let is_late = self.run.job.deadline_ms.is_some_and(|deadline| now() >= Tick(deadline));
-        let is_done = self.run.state() == RunState::Done;
-        if !self.run.stopped.load(Ordering::Relaxed) && (!is_late || is_done) {
-            return Ok(None);
-        }
+        let end = match self.run.due_end() {
+            _ if self.shared.strong_count() == 0 => Some(End::Halted),
+            Some(End::Deadline) if self.run.state() == RunState::Done => None,
+            end => end,
+        };
+        let Some(end) = end else { return Ok(None) };
         match self.leaving {
+            _ if end == End::Halted => Ok(Some(end)),
             None => {
                 self.leaving = Some(Instant::now());
                 self.step(Input::Leave)?;
                 Ok(None)
             }
             Some(since) if since.elapsed() < LEAVING => Ok(None),
-            Some(_) => Ok(Some(if is_late { End::Deadline } else { End::Stopped })),
+            Some(_) => Ok(Some(end)),
         }
     }
 

@@ -46,22 +46,22 @@ test("an answer streams and ends with a receipt of who computed it", async ({ pa
   await expect(settled).toContainText(`for the weights' precision = ${cost}`);
 });
 
+/** Presses Escape in the page itself at the first word of an answer: asked for from here, the answer could end before. */
+const stopAtFirstWord = (page: Page) =>
+  page.evaluate(() => {
+    const watch = new MutationObserver(() => {
+      if (!document.querySelector(".said.writing")?.textContent) return;
+      watch.disconnect();
+      dispatchEvent(new KeyboardEvent("keydown", { key: "Escape" }));
+    });
+    watch.observe(document.body, { childList: true, characterData: true, subtree: true });
+  });
+
 test("an answer is stopped, and the conversation is still there after a reload", async ({ page, trio }) => {
   await visit(page, trio.kitchen, "chat");
+  await stopAtFirstWord(page);
   await ask(page, "Speak of the sea.", 220);
   const answer = page.getByRole("log").getByRole("listitem").nth(1);
-  // Pressed in the page at the first word, before the answer can end.
-  await page.evaluate(
-    () =>
-      new Promise<void>((pressed) => {
-        const look = () => {
-          if (!document.querySelector(".said.writing")?.textContent) return requestAnimationFrame(look);
-          dispatchEvent(new KeyboardEvent("keydown", { key: "Escape" }));
-          pressed();
-        };
-        look();
-      }),
-  );
   await expect(answer.getByText("Stopped.")).toBeVisible();
   const said = await answer.locator(".said").textContent();
 

@@ -153,7 +153,7 @@ class Chats {
     let response = await post("/v1/chat/completions", question, signal);
     for (;;) {
       try {
-        await this.#take(turn, receipt, place, response, started);
+        await this.#take(turn, receipt, place, response, started, signal);
         break;
       } catch (error) {
         if (isAbort(error) || !place.tokens) throw error;
@@ -166,10 +166,11 @@ class Chats {
     turn.receipt = receipt;
   }
 
-  /** Reads a stream to its `[DONE]`. */
-  async #take(turn: Turn, receipt: Receipt, place: Place, response: Response, started: number) {
+  /** Reads a stream to its `[DONE]`. What had already come when `signal` stopped it is dropped: whoever stops an answer sees it stop. */
+  async #take(turn: Turn, receipt: Receipt, place: Place, response: Response, started: number, signal: AbortSignal) {
     try {
       for await (const { data } of events(response)) {
+        signal.throwIfAborted();
         if (data === "[DONE]") return;
         const chunk: Chunk = JSON.parse(data);
         if (chunk.error) throw new CallError(chunk.error.message, chunk.error.code, 0);

@@ -100,7 +100,8 @@ async fn begin(client: &Client, at: &NodeAt, path: &Path, detach: bool) -> Resul
 async fn follow(client: &Client, at: &NodeAt, run: RunReport, detach: bool) -> Result<Exit> {
     let name = run.name.clone();
     if detach {
-        let how = format!("{name} is trained; `talka train status {name}` shows how that goes");
+        let how =
+            format!("{name} is being trained: `talka train status {name}` shows how that goes");
         return told(at, &run, || Ok(output::line(how)?));
     }
     let followed = tokio::select! {

@@ -333,6 +333,14 @@ mod tests {
         assert_eq!(model.shape().vocab, course.vocab());
         let (_, weights) = crate::read_model(&version).expect("weights");
         assert_eq!(weights.len(), course.parameters());
+
+        let mut halved = job(folder.path(), "bpe", 20);
+        halved.width = crate::WeightWidth::Bf16;
+        let course = open(&halved, folder.path()).expect("begins");
+        course.publish(&version).expect("written");
+        let (_, rounded) = crate::read_model(&version).expect("weights");
+        let near = |(found, exact): (&f32, &f32)| (found - exact).abs() <= exact.abs() / 256.0;
+        assert!(rounded.iter().zip(&weights).all(near) && rounded != weights);
     }
 
     #[test]

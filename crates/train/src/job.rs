@@ -20,7 +20,7 @@ pub use network::NetworkPlan;
 
 use crate::{
     AdamW, ConfigError, ModelConfig, Muon, OptimiserConfig, Precision, Schedule, TrainConfig,
-    data::TextSource,
+    WeightWidth, data::TextSource,
 };
 use std::path::PathBuf;
 use time::parse_utc_ms;
@@ -147,6 +147,8 @@ pub struct Job {
     pub clip: Option<f64>,
     /// How numbers are held during a step.
     pub precision: Precision,
+    /// What versions are written in.
+    pub width: WeightWidth,
     /// Whether the insides of blocks are computed twice, to save memory.
     pub recompute: bool,
     /// The part of what blocks add that is left out by chance in training.
@@ -237,6 +239,7 @@ impl TryFrom<JobFile> for Job {
             ));
         }
         let (tokenizer, vocab) = tokenizer(file.tokenizer)?;
+        let width = width(file.model_specification.weights.as_deref())?;
         let shape = shape(file.model_specification, vocab)?;
         let training = file.training_config;
         let amount = amount(&training)?;
@@ -270,6 +273,7 @@ impl TryFrom<JobFile> for Job {
                 clip => clip,
             },
             precision: precision(training.precision.as_deref())?,
+            width,
             recompute: training.recompute.unwrap_or(false),
             dropout: training.dropout.unwrap_or(0.0),
             rows_at_once,
@@ -545,6 +549,16 @@ fn precision(name: Option<&str>) -> Result<Precision, JobError> {
         Some("bf16" | "bf16-mixed") => Ok(Precision::Bf16),
         Some(found) => {
             Err(value("training_config.precision", format!("{found:?}"), "f32 or bf16-mixed"))
+        }
+    }
+}
+
+fn width(name: Option<&str>) -> Result<WeightWidth, JobError> {
+    match name {
+        None | Some("f32") => Ok(WeightWidth::F32),
+        Some("bf16") => Ok(WeightWidth::Bf16),
+        Some(found) => {
+            Err(value("model_specification.weights", format!("{found:?}"), "f32 or bf16"))
         }
     }
 }

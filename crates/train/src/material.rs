@@ -22,6 +22,8 @@ pub(crate) struct Material {
     pub(crate) tokens: TokenSplit,
     /// What the order of samples follows from: the job's seed and all of its tokens, so that other data are noticed.
     pub(crate) data_seed: u64,
+    /// What versions are written in.
+    width: WeightWidth,
 }
 
 impl Material {
@@ -30,12 +32,12 @@ impl Material {
         let documents = documents(&job.data.sources)?;
         let tokenizer = tokenizer(job, folder, &documents)?;
         let tokens = tokenize(&documents, &tokenizer, job.data.validation_split)?;
-        Ok(Self::new(job.seed, tokenizer, tokens))
+        Ok(Self::new(job, tokenizer, tokens))
     }
 
     /// Of tokens that were made elsewhere.
-    pub(crate) fn new(seed: u64, tokenizer: TextTokenizer, tokens: TokenSplit) -> Self {
-        Self { data_seed: data_seed(seed, &tokens), tokenizer, tokens }
+    pub(crate) fn new(job: &Job, tokenizer: TextTokenizer, tokens: TokenSplit) -> Self {
+        Self { data_seed: data_seed(job.seed, &tokens), tokenizer, tokens, width: job.width }
     }
 
     /// Windows of `length + 1` tokens, in the order in which they are trained on.
@@ -67,7 +69,7 @@ impl Material {
         weights: &[f32],
         folder: &Path,
     ) -> Result<(), CourseError> {
-        write_model(folder, model, weights, WeightWidth::F32, self.tokenizer.end())?;
+        write_model(folder, model, weights, self.width, self.tokenizer.end())?;
         Ok(files::write(&folder.join(TOKENIZER), self.tokenizer.to_json()?.as_bytes())?)
     }
 }

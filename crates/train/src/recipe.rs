@@ -112,7 +112,7 @@ impl Recipe {
             let (what, expected) = ("its tokenizer's vocabulary", expected.to_string());
             return Err(RecipeError::Value { what, found: vocab.into(), expected }.into());
         }
-        Ok(Material::new(job.seed, tokenizer, tokens))
+        Ok(Material::new(job, tokenizer, tokens))
     }
 }
 

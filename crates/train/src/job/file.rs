@@ -91,6 +91,8 @@ section! {
         rope_theta: Option<f64>,
         /// Added to the mean square in every norm.
         norm_epsilon: Option<f64>,
+        /// What versions are written in: `f32` or `bf16`.
+        weights: Option<String>,
     }
 }
 

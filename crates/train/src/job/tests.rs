@@ -215,6 +215,7 @@ proptest! {
             "task_id", "deadline", "seed", "tokenizer", "tokenizer.size", "model_specification",
             "model_specification.size", "model_specification.hidden", "model_specification.heads",
             "model_specification.kv_heads", "model_specification.context", "model_specification.rope_theta",
+            "model_specification.weights",
             "training_config", "training_config.steps", "training_config.learning_rate", "training_config.beta1",
             "training_config.epsilon", "training_config.clip", "training_config.warmup", "training_config.length",
             "training_config.rows_at_once", "training_config.schedule", "data_requirements",

@@ -213,6 +213,14 @@ impl Endpoint {
         addresses
     }
 
+    /// Bytes that its sockets sent and received since it was bound, as payload of UDP: all that links and greetings cost, with
+    /// what was sent twice.
+    pub fn socket_bytes(&self) -> (u64, u64) {
+        let socket = &self.inner.iroh.metrics().socket;
+        let sent = socket.send_ipv4.get() + socket.send_ipv6.get();
+        (sent, socket.recv_data_ipv4.get() + socket.recv_data_ipv6.get())
+    }
+
     /// The UDP port it listens on.
     pub fn bound_port(&self) -> Option<u16> {
         self.inner.iroh.bound_sockets().first().map(SocketAddr::port)

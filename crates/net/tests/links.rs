@@ -55,6 +55,12 @@ async fn both_lanes_carry_many_frames_in_order_both_ways() {
     for sender in senders {
         within(sender).await.expect("everything was sent");
     }
+    // Two lanes carried all of it each way, and no more than a few tenths of that beside.
+    let carried = 2 * (0..FRAMES).map(|number| length_of(number) as u64).sum::<u64>();
+    for (sent, received) in [alice.socket_bytes(), bob.socket_bytes()] {
+        assert!(sent >= carried && received >= carried, "{sent} {received} {carried}");
+        assert!(received < carried * 3 / 2, "{received} {carried}");
+    }
     alice.close().await;
     bob.close().await;
 }

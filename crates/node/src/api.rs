@@ -158,6 +158,7 @@ impl Api {
         let desk = shared.desk();
         let member = shared.member();
         let (flops_per_second, memory_bytes_per_second) = per_second(shared.meter.machine());
+        let (socket_bytes_sent, socket_bytes_received) = shared.endpoint.socket_bytes();
         desk.read(|ledger| Status {
             version: env!("CARGO_PKG_VERSION").into(),
             node: shared.me,
@@ -174,6 +175,8 @@ impl Api {
             sessions_held: shared.stages.sessions_held(),
             tokens_chosen: shared.meter.tokens_chosen(),
             busy_ms: shared.stages.busy().as_millis() as u64,
+            socket_bytes_sent,
+            socket_bytes_received,
             flops_per_second,
             memory_bytes_per_second,
             addresses: shared.endpoint.addresses(),

@@ -60,6 +60,8 @@ export interface Status {
   sessions_held: number;
   tokens_chosen: number;
   busy_ms: number;
+  socket_bytes_sent: number;
+  socket_bytes_received: number;
   flops_per_second: number;
   memory_bytes_per_second: number;
   closed: string | null;

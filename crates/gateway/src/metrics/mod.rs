@@ -66,6 +66,10 @@ fn process(page: &mut Page, api: &Api, status: &Status) {
     let help = "How long layers computed here.";
     let busy = Decimal::thousandths(status.busy_ms);
     page.one(Kind::Counter, "talka_busy_seconds_total", help, busy);
+    let help = "Bytes between this node and others, as payload of UDP.";
+    let mut family = page.family(Kind::Counter, "talka_socket_bytes_total", help);
+    family.sample(&[("direction", "sent")], status.socket_bytes_sent);
+    family.sample(&[("direction", "received")], status.socket_bytes_received);
     let help = "Whether it gives no work to others.";
     page.one(Kind::Gauge, "talka_closed", help, u8::from(status.closed.is_some()));
 }

@@ -344,6 +344,10 @@ pub struct Status {
     pub tokens_chosen: u64,
     /// How long stages of this node have computed since it started, in milliseconds.
     pub busy_ms: u64,
+    /// Bytes that went to other nodes since it started, as payload of UDP, with what was sent twice.
+    pub socket_bytes_sent: u64,
+    /// Bytes that came so.
+    pub socket_bytes_received: u64,
     /// Floating-point operations a second in products of many rows, as a prompt needs.
     pub flops_per_second: u64,
     /// Bytes of weights that it reads a second, which is what single tokens wait for.

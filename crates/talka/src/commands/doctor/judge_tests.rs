@@ -58,6 +58,7 @@ fn running() -> Running {
         "version": "0.1.0", "node": id("0"), "name": "kitchen", "member": id("0"), "network": id("9"),
         "network_name": "n", "founder": id("0"), "started_at": 0, "nodes_alive": 3, "nodes_known": 3,
         "requests_running": 0, "sessions_held": 0, "tokens_chosen": 0, "busy_ms": 0,
+        "socket_bytes_sent": 0, "socket_bytes_received": 0,
         "flops_per_second": 0, "memory_bytes_per_second": 0, "addresses": ["198.51.100.7:4243"],
         "closed": null, "models": [], "routes": [], "upstreams": [], "faults_of_strangers": {},
         "balance": 0, "ledger_height": 4,

@@ -126,6 +126,8 @@ fn snapshot(ms: u64) -> Snapshot {
         sessions_held: 4,
         tokens_chosen: ms / 50,
         busy_ms: ms / 4,
+        socket_bytes_sent: 0,
+        socket_bytes_received: 0,
         flops_per_second: 40_000_000_000,
         memory_bytes_per_second: 9_000_000_000,
         addresses: Vec::new(),

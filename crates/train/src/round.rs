@@ -21,7 +21,8 @@
 //!   carries it by its error feedback into its next update, which then says since which round its work counts. A seat knows
 //!   the last round that was merged of it, so no work is ever merged twice.
 //! - *Joining.* Whoever says that it is there is told the last decision, fetches its weights from the seats by hash, and is seated
-//!   by the next decision. If decisions come meanwhile it fetches their updates, never a second checkpoint.
+//!   by the next decision. If decisions come meanwhile it fetches their updates, never a second checkpoint. A round in which all have
+//!   offered stays open a while, within its window and grace, for whoever is on the way: short rounds would else outrun it for ever.
 //! - *Data* are dealt out by [`Assignment`] over the seats, the same on every machine.
 //!
 //! Decided here: all of that, in integers and without a clock. Never: what an update says (that is [`crate::compress`]

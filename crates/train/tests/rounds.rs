@@ -77,6 +77,22 @@ fn a_late_joiner_fetches_one_checkpoint_and_contributes_within_two_rounds() {
     }
 }
 
+/// Goal: rounds that are over in no time do not outrun whoever joins.
+#[test]
+fn short_rounds_are_held_open_for_a_newcomer() {
+    for delay_ms in [20, 150, 500] {
+        let mut world = World::new(4, terms(100_000, 1), 1, 1);
+        world.run_for(10_000);
+        assert!(world.facts.decisions.len() > 20, "{}", world.facts.decisions.len());
+        world.links = Links { delay_ms: (delay_ms, delay_ms), loss_per_mille: 0 };
+        let joiner = world.add_node(1);
+        world.run_for(60_000);
+        let last = *world.facts.decisions.keys().last().expect("some");
+        assert!(contributors(&world, last).contains(&id(joiner)), "links of {delay_ms} ms");
+        world.check();
+    }
+}
+
 /// Goal: the death of any one member, the leader too, costs its own work only.
 #[test]
 fn any_member_may_die() {

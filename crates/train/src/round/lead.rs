@@ -1,8 +1,8 @@
 //! What a leader does: open a round, gather offers, propose, count who accepted.
 
 use super::{
-    Contribution, Decision, Effect, Fault, Found, Message, RETURN_MS, Rounds, SILENCE_MS,
-    elect::Role,
+    Contribution, Decision, Effect, Fault, Found, Message, RETURN_MS, Rounds, SEATS_MAX,
+    SILENCE_MS, elect::Role,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use talka_base::{DecisionHash, NodeId, Tick, UpdateHash, WeightsHash};
@@ -28,10 +28,14 @@ struct Heard {
     /// Whether it held that one's weights.
     ready: bool,
     leaving: bool,
+    /// Rounds that ended before it was ready for a seat.
+    missed: u32,
 }
 
 /// Joiners that are remembered at most.
 const HEARD_MAX: usize = 1024;
+/// How often the time doubles that a newcomer is waited for.
+const DOUBLINGS_MAX: u32 = 8;
 
 impl Lead {
     /// At first all seats are thought to live, and to be back within [`RETURN_MS`]; the leader before has been silent for long.
@@ -39,7 +43,7 @@ impl Lead {
         let later = now.plus_ms(RETURN_MS - SILENCE_MS);
         let heard = |node: NodeId| {
             let at = if before == Some(node) { now } else { later };
-            (node, Heard { at, round: 0, ready: false, leaving: false })
+            (node, Heard { at, round: 0, ready: false, leaving: false, missed: 0 })
         };
         let heard = decision.seats.iter().map(|seat| heard(seat.node)).collect();
         let (offers, refused, accepts) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
@@ -64,6 +68,19 @@ impl Lead {
             && !self.refused.contains(&node)
             && !self.heard.get(&node).is_some_and(lacks_weights)
     }
+
+    /// Whether somebody without a seat is on the way to one, in a round that was opened then. Where rounds are over sooner than
+    /// weights are fetched, nobody would ever come to have the last ones; so the wait doubles until it is long enough.
+    fn awaits_newcomer(&self, now: Tick, decision: &Decision, opened: Tick) -> bool {
+        let comes = |(&node, heard): (&NodeId, &Heard)| {
+            let patience_ms = SILENCE_MS << heard.missed.min(DOUBLINGS_MAX);
+            decision.seat(node).is_none()
+                && self.is_alive(now, node, SILENCE_MS)
+                && !self.is_ready(now, node, decision.round)
+                && now.since_ms(opened) < patience_ms
+        };
+        decision.seats.len() < SEATS_MAX && self.heard.iter().any(comes)
+    }
 }
 
 impl Rounds {
@@ -76,7 +93,7 @@ impl Rounds {
             self.role = Role::Follower;
             return;
         }
-        lead.heard.insert(self.me, Heard { at: now, round, ready, leaving: false });
+        lead.heard.insert(self.me, Heard { at: now, round, ready, leaving: false, missed: 0 });
         if self.decided.decision.is_quorum(|node| lead.is_alive(now, node, SILENCE_MS)) {
             self.leader_heard = now;
         }
@@ -120,7 +137,9 @@ impl Rounds {
         let mut waited_for =
             seats.filter(|&node| lead.may_offer(now, node, (decision.round, opened)));
         let has = |offer: &Contribution| self.have.contains(&offer.update);
-        !lead.offers.is_empty() && waited_for.all(|node| lead.offers.get(&node).is_some_and(has))
+        !lead.offers.is_empty()
+            && !lead.awaits_newcomer(now, decision, opened)
+            && waited_for.all(|node| lead.offers.get(&node).is_some_and(has))
     }
 
     fn propose(&mut self, now: Tick, joiners: Vec<NodeId>, out: &mut Vec<Effect>) {
@@ -136,6 +155,10 @@ impl Rounds {
         let seats = decision.seats.iter().map(|seat| seat.node);
         let gone: BTreeSet<NodeId> =
             seats.filter(|&node| node != self.me && !stays(node)).collect();
+        for (node, heard) in &mut lead.heard {
+            let is_late = decision.seat(*node).is_none() && !joiners.contains(node);
+            heard.missed = if is_late { heard.missed.saturating_add(1) } else { 0 };
+        }
         let next = decision.next(terms, parts, &gone, joiners);
         lead.accepts.clear();
         self.put_forward(next, out);
@@ -206,7 +229,9 @@ impl Rounds {
         }
         let Role::Leader(lead) = &mut self.role else { return };
         if lead.heard.len() < HEARD_MAX || lead.heard.contains_key(&from) {
-            let before = lead.heard.insert(from, Heard { at: now, round, ready, leaving });
+            let missed = lead.heard.get(&from).map_or(0, |heard| heard.missed);
+            let heard = Heard { at: now, round, ready, leaving, missed };
+            let before = lead.heard.insert(from, heard);
             if before.is_none() {
                 out.push(Effect::Send(from, self.beat_message(now)));
             }

@@ -47,6 +47,8 @@ pub struct Rounds {
     /// An update that is in no decision and is to be added to the next one, and its round.
     pub(super) carried: Option<(u64, Contribution)>,
     pub(super) leaving: bool,
+    /// The last round for which the leader was told that this node could have a seat.
+    ready_for: Option<u64>,
     /// When things were last repeated.
     repeated: Option<Tick>,
     /// What is to be said in the first step.
@@ -113,6 +115,7 @@ impl Rounds {
             work: Work::Idle,
             carried: None,
             leaving: false,
+            ready_for: None,
             repeated: None,
             unsaid: Vec::new(),
         };
@@ -195,6 +198,17 @@ impl Rounds {
         if self.repeated.is_none_or(|at| now.since_ms(at) >= BEAT_MS) {
             self.repeated = Some(now);
             self.repeat(now, out);
+        }
+        self.ask_for_seat(out);
+    }
+
+    /// Says at once that it has the weights that a seat needs: rounds may be shorter than a beat.
+    fn ask_for_seat(&mut self, out: &mut Vec<Effect>) {
+        let round = self.decided.decision.round;
+        let can_have_one = self.is_ready() && !self.is_seated() && self.ready_for != Some(round);
+        if let Some(leader) = self.leader.filter(|leader| can_have_one && *leader != self.me) {
+            self.ready_for = Some(round);
+            out.push(Effect::Send(leader, self.here()));
         }
     }
 

@@ -292,6 +292,7 @@ impl Node {
     pub async fn start(config: NodeConfig) -> Result<Self, StartError> {
         let (shared, hub, inputs) = open::open(config).await?;
         let accepting = tokio::spawn(links::accept_all(Arc::clone(&shared)));
+        tokio::spawn(hub::remember_peers(Arc::clone(&shared)));
         let hub = tokio::spawn(hub::run(Arc::clone(&shared), hub, inputs));
         Ok(Self { shared, hub, accepting })
     }

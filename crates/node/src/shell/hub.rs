@@ -297,9 +297,6 @@ impl Hub {
             self.perform(shared, effect);
         }
         let view = self.look(shared);
-        if view.introductions != self.view.borrow().introductions {
-            remember_peers(shared, &view.introductions);
-        }
         self.view.send_if_modified(|old| {
             let is_new = *old != view;
             *old = view;
@@ -556,14 +553,25 @@ fn sample(shared: &Shared) -> Sample {
     }
 }
 
-/// So that a restart finds the others again.
-fn remember_peers(shared: &Shared, peers: &[(NodeId, Vec<SocketAddr>)]) {
-    // A node that joins another network has its new peers introduced first: never none.
-    if peers.is_empty() {
-        return;
-    }
-    if let Err(error) = super::open::keep_peers(&shared.store, peers) {
-        tracing::error!(%error, "cannot remember the other nodes");
+/// Keeps where the others are, so that a restart finds them again. Beside the hub, which must not wait for a slow disk: others
+/// would take this node for dead.
+pub(crate) async fn remember_peers(shared: Arc<Shared>) {
+    let mut view = shared.view.clone();
+    let mut kept = Vec::new();
+    loop {
+        let peers = view.borrow_and_update().introductions.clone();
+        // A node that joins another network has its new peers introduced first: never none.
+        if !peers.is_empty() && peers != kept {
+            let (store, to_keep) = (Arc::clone(&shared.store), peers.clone());
+            let done = spawn_blocking(move || super::open::keep_peers(&store, &to_keep)).await;
+            match done.expect("the store does not panic") {
+                Ok(()) => kept = peers,
+                Err(error) => tracing::error!(%error, "cannot remember the other nodes"),
+            }
+        }
+        if view.changed().await.is_err() {
+            return;
+        }
     }
 }
 

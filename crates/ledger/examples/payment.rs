@@ -22,7 +22,9 @@ use talka_base::{
 };
 use talka_ledger::{
     Collector, Entry, Event, Founding, Ledger, LedgerError, Policy, Reservation, Settlement,
-    Voucher, epoch::EPOCH_SESSIONS_MAX, quote, verify_runs,
+    Voucher,
+    epoch::{Closed, EPOCH_SESSIONS_MAX},
+    quote, verify_runs,
 };
 
 const THREADS: NonZeroUsize = NonZeroUsize::new(2).expect("two");
@@ -218,8 +220,8 @@ fn epoch(count: usize) -> Result<(), Box<dyn std::error::Error>> {
 
     let at = Tick(ledger.policy().reservation_ms_max);
     let begun = Instant::now();
-    let (epoch, papers) = collector.close(&ledger, at)?.ok_or("no session ended")?;
-    let entry = ledger.propose(&keys(1), at, Event::Epoch(epoch))?;
+    let Closed { epoch, papers, .. } = collector.close(&ledger, at)?.ok_or("no session ended")?;
+    let entry = ledger.propose(&keys(1), at, Event::EpochCounted(epoch))?;
     ledger.apply(&entry)?;
     row(&format!("{total} vouchers to one closed epoch"), begun.elapsed().as_secs_f64(), "s");
     row("sessions in it", sessions as f64, "");

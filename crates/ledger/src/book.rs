@@ -19,7 +19,7 @@ use crate::{
     request::Reservation,
     share::{BREAKDOWNS_MAX, Breakdown},
     stake::StakeLock,
-    standing::{Finding, Measured, Standing},
+    standing::{Finding, Measured, Standing, WINDOW_TASKS},
 };
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -197,8 +197,8 @@ pub(crate) struct Book {
     pub requests: BTreeMap<RequestId, History>,
     /// Of nodes of which there is more to say than of a new one.
     pub standings: BTreeMap<NodeId, Standing>,
-    /// By height, of the last settlements. No part of the state.
-    pub breakdowns: BTreeMap<u64, Breakdown>,
+    /// By height and request, of the last settlements. No part of the state.
+    pub breakdowns: BTreeMap<(u64, RequestId), Breakdown>,
     /// Sessions that ended lately, by when and which.
     pub closed: BTreeMap<(Tick, RequestId), ClosedSession>,
     /// Epochs closed so far, and the last of them.
@@ -246,6 +246,7 @@ pub(crate) enum Change {
         closings: Vec<(RequestId, Closing)>,
         earned: Earnings,
         work: Work,
+        tasks: Vec<(NodeId, u32)>,
     },
     Prove {
         key: (Tick, RequestId),
@@ -432,15 +433,19 @@ impl Book {
                 self.account(payer).requests += 1;
                 if let Some(breakdown) = breakdown {
                     self.complete(payer, &breakdown);
-                    self.remember(breakdown);
+                    self.remember(self.entries, request, breakdown);
                 }
             }
             Change::Release { request, mark, closing } => {
                 self.close(request, mark, closing);
             }
-            Change::Epoch { mark, closings, earned, work } => {
+            Change::Epoch { mark, closings, earned, work, tasks } => {
                 self.close_epoch(mark, closings);
                 self.earn(earned, work);
+                for (node, count) in tasks {
+                    let standing = self.standings.entry(node).or_default();
+                    (0..count.min(WINDOW_TASKS)).for_each(|_| standing.task(true));
+                }
             }
             Change::Claim { request, lane, claim } => {
                 let open = self.open.get_mut(&request).expect("claims are for open sessions");
@@ -596,18 +601,23 @@ impl Book {
         self.account(penalty.worker).rewarded.0 += penalty.reward.0;
     }
 
-    /// Counts a completed task for each node, but not those of the payer: work for oneself proves nothing.
+    /// Counts a completed task for each node that had one.
     fn complete(&mut self, payer: MemberId, breakdown: &Breakdown) {
-        let workers: BTreeSet<NodeId> = breakdown.parts.iter().map(|part| part.node).collect();
-        for node in workers {
-            if self.nodes.get(&node).is_some_and(|record| record.member != payer) {
-                self.standings.entry(node).or_default().task(true);
-            }
+        for node in self.completed_by(payer, breakdown) {
+            self.standings.entry(node).or_default().task(true);
         }
     }
 
-    fn remember(&mut self, breakdown: Breakdown) {
-        self.breakdowns.insert(self.entries, breakdown);
+    /// The nodes that completed a task, but not those of the payer: work for oneself proves nothing.
+    pub fn completed_by(&self, payer: MemberId, breakdown: &Breakdown) -> BTreeSet<NodeId> {
+        let is_others =
+            |node: &NodeId| self.nodes.get(node).is_some_and(|record| record.member != payer);
+        breakdown.parts.iter().map(|part| part.node).filter(is_others).collect()
+    }
+
+    /// Keeps how a request that the entry at `height` ended was shared.
+    pub fn remember(&mut self, height: u64, request: RequestId, breakdown: Breakdown) {
+        self.breakdowns.insert((height, request), breakdown);
         if self.breakdowns.len() > BREAKDOWNS_MAX {
             self.breakdowns.pop_first();
         }

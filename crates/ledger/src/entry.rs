@@ -2,7 +2,7 @@
 
 use crate::{
     common_work::CommonWork,
-    epoch::{EPOCH_BYTES_MAX, EPOCH_POSTINGS_MAX, Epoch},
+    epoch::{CountedEpoch, EPOCH_BYTES_MAX, EPOCH_POSTINGS_MAX, Epoch},
     error::LedgerError,
     forward::{Delivery, Forwarding},
     govern::{Proposal, Vote},
@@ -185,7 +185,7 @@ pub enum Event {
         /// Signed by the head.
         voucher: Signed<Voucher>,
     },
-    /// Many sessions end together; their papers are outside.
+    /// An epoch that counts no tasks: read, and written no more.
     Epoch(Epoch),
     /// Credits that a member did not use for long are burned.
     Expired {
@@ -227,6 +227,8 @@ pub enum Event {
         /// Signed by the founder.
         change: Signed<OrderChange>,
     },
+    /// Many sessions end together; their papers are outside.
+    EpochCounted(CountedEpoch),
 }
 
 /// Why a reservation ended without work being paid.
@@ -248,7 +250,7 @@ impl Event {
             Self::Settled { .. } => "settled",
             Self::Released { .. } => "released",
             Self::Claimed { .. } => "claimed",
-            Self::Epoch(_) => "epoch",
+            Self::Epoch(_) | Self::EpochCounted(_) => "epoch",
             Self::Forwarded { .. } => "forwarded",
             Self::Delivered { .. } => "delivered",
             Self::Appointed { .. } => "appointed",
@@ -271,6 +273,7 @@ impl Event {
         match self {
             Self::Founded(_)
             | Self::Epoch(_)
+            | Self::EpochCounted(_)
             | Self::Released { reason: ReleaseReason::Expired, .. }
             | Self::Expired { .. }
             | Self::Decided { .. } => 0,
@@ -315,6 +318,7 @@ impl Event {
             }
             Self::Appointed { appointment } => appointment.claimed_value().check_bounds(),
             Self::Epoch(epoch) => epoch.check_bounds(),
+            Self::EpochCounted(counted) => counted.check_bounds(),
             Self::Reserved { .. }
             | Self::Released { .. }
             | Self::Claimed { .. }
@@ -346,6 +350,7 @@ impl Event {
         match self {
             Self::Founded(_)
             | Self::Epoch(_)
+            | Self::EpochCounted(_)
             | Self::Released { reason: ReleaseReason::Expired, .. }
             | Self::Expired { .. }
             | Self::Decided { .. } => sequencer,
@@ -373,9 +378,17 @@ impl Event {
 
     /// The digest of papers that it rests on and does not hold: only an epoch's are elsewhere.
     pub const fn evidence(&self) -> EvidenceHash {
+        match self.epoch() {
+            Some(epoch) => epoch.evidence,
+            None => EvidenceHash([0; 32]),
+        }
+    }
+
+    /// The epoch that it closes, if it does.
+    pub const fn epoch(&self) -> Option<&Epoch> {
         match self {
-            Self::Epoch(epoch) => epoch.evidence,
-            _ => EvidenceHash([0; 32]),
+            Self::Epoch(epoch) | Self::EpochCounted(CountedEpoch { epoch, .. }) => Some(epoch),
+            _ => None,
         }
     }
 }

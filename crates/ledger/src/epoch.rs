@@ -7,13 +7,14 @@
 //! Every replay checks without them that sessions were open, that none costs more than its cap, and that what is
 //! earned is what is spent.
 //!
-//! What such sessions say of nodes' work is not counted in their standing: that would take the papers.
+//! What such sessions say of nodes' work counts in their standing as it would one by one: the epoch names for each node how many
+//! tasks it completed ([`CountedEpoch`]), so a replay needs no papers for that either.
 //!
 //! A session is in an epoch if its head settled it, or if its reservation expired: then the highest voucher of each lane
 //! is paid.
 
 use crate::{
-    book::{Book, Change, Closing, Earnings, LanePaid, Mark, Work},
+    book::{Book, Change, Closing, Earnings, LanePaid, Mark, OpenReservation, Work},
     claim::{check_cap, check_verified},
     entry::{Account, Event},
     error::LedgerError,
@@ -23,6 +24,7 @@ use crate::{
     request::Settlement,
     rules::{Outcome, Postings, check_field, expires_at},
     settle::{self, Vouched},
+    share::Breakdown,
     tlog,
     voucher::Voucher,
 };
@@ -38,6 +40,8 @@ pub const EPOCH_SESSIONS_MAX: usize = 8_192;
 pub const EPOCH_LANES_MAX: usize = 16_384;
 /// The most members that earn in one epoch.
 pub const EPOCH_MEMBERS_MAX: usize = 4_096;
+/// The most nodes whose tasks one epoch counts.
+pub const EPOCH_NODES_MAX: usize = 4_096;
 
 /// Sessions that end together. Signed by nobody but whoever orders entries: its papers are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +64,30 @@ pub struct Epoch {
     pub treasury: Credits,
 }
 
+/// An epoch, and what its sessions say of nodes' work.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CountedEpoch {
+    /// The sessions and what they pay.
+    pub epoch: Epoch,
+    /// How many of these sessions each node completed for another member, in the order of ids: those for which it signed a
+    /// receipt. At most [`EPOCH_NODES_MAX`].
+    pub tasks: Vec<(NodeId, u32)>,
+}
+
+/// How sessions were shared, for people.
+pub type Shares = Vec<(RequestId, Breakdown)>;
+
+/// An epoch that may be recorded, with what it rests on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Closed {
+    /// The epoch.
+    pub epoch: CountedEpoch,
+    /// Its papers, in the order of its evidence.
+    pub papers: Vec<Paper>,
+    /// How its sessions with receipts were shared.
+    pub shares: Shares,
+}
+
 /// One session of an epoch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EpochSession {
@@ -77,9 +105,11 @@ pub struct EpochSession {
 const SESSION_BYTES_MAX: usize = 16 + 10 + 1 + 3;
 const LANE_BYTES_MAX: usize = 3 + 1 + 10;
 const EARNED_BYTES_MAX: usize = 32 + 10 + 10;
+const TASKS_BYTES_MAX: usize = 32 + 5;
 /// The most bytes of an epoch.
 pub(crate) const EPOCH_BYTES_MAX: usize = 96
     + 32
+    + EPOCH_NODES_MAX * TASKS_BYTES_MAX
     + EPOCH_SESSIONS_MAX * SESSION_BYTES_MAX
     + EPOCH_LANES_MAX * LANE_BYTES_MAX
     + EPOCH_MEMBERS_MAX * EARNED_BYTES_MAX;
@@ -95,9 +125,35 @@ pub enum Paper {
     Voucher(Signed<Voucher>),
 }
 
+impl Paper {
+    /// The session that it is about.
+    pub const fn session(&self) -> RequestId {
+        match self {
+            Self::Settlement(settlement) => settlement.claimed_value().request,
+            Self::Voucher(voucher) => voucher.claimed_value().session,
+        }
+    }
+}
+
 impl Encoded for Paper {
     const NAME: &'static str = "paper";
     const SIZE_MAX: usize = Settlement::SIZE_MAX + 128;
+}
+
+/// The papers of one epoch, as nodes keep them and send them to each other.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Papers(pub Vec<Paper>);
+
+impl Papers {
+    /// Whether these are all papers that `epoch` rests on, in its order.
+    pub fn are_of(&self, epoch: &Epoch) -> bool {
+        self.0.len() as u64 == epoch.papers && evidence(&self.0) == epoch.evidence
+    }
+}
+
+impl Encoded for Papers {
+    const NAME: &'static str = "papers of an epoch";
+    const SIZE_MAX: usize = 3 << 20;
 }
 
 impl Epoch {
@@ -116,12 +172,22 @@ impl Epoch {
     }
 }
 
-/// Decides about an epoch: its sessions are open, cost no more than their caps, and pay what is earned.
+impl CountedEpoch {
+    pub(crate) fn check_bounds(&self) -> Result<(), LedgerError> {
+        self.epoch.check_bounds()?;
+        let (what, found, min, max) = ("nodes", self.tasks.len(), 0, EPOCH_NODES_MAX);
+        if found <= max { Ok(()) } else { Err(LedgerError::Count { what, found, min, max }) }
+    }
+}
+
+/// Decides about an epoch: its sessions are open, cost no more than their caps, and pay what is earned. `tasks` says what
+/// nodes completed.
 pub(crate) fn judge(
     book: &Book,
     at: Tick,
     event: &Event,
     epoch: &Epoch,
+    tasks: &[(NodeId, u32)],
 ) -> Result<Outcome, LedgerError> {
     let mark = Mark { height: book.entries, at, event: event.id() };
     if let Some(last) = book.last_epoch.filter(|last| last.event == mark.event) {
@@ -130,6 +196,7 @@ pub(crate) fn judge(
     check_field("epoch", "number", book.epochs + 1, epoch.number)?;
     check_ascending("session", epoch.sessions.iter().map(|session| session.request))?;
     check_ascending("member", epoch.earned.iter().map(|(member, ..)| *member))?;
+    check_tasks(book, epoch, tasks)?;
     let mut payers = BTreeMap::<MemberId, (Credits, Credits)>::new();
     let mut closings = Vec::with_capacity(epoch.sessions.len());
     for session in &epoch.sessions {
@@ -148,8 +215,26 @@ pub(crate) fn judge(
     }
     let postings = postings.payout(&payout)?.finish();
     let work = epoch.earned.iter().map(|&(member, _, work)| (member, work)).collect();
-    let change = Change::Epoch { mark, closings, earned: payout.earned, work };
+    let tasks = tasks.to_vec();
+    let change = Change::Epoch { mark, closings, earned: payout.earned, work, tasks };
     Ok(Outcome { postings, change })
+}
+
+/// Tasks are of nodes of the network, and no node completed more than all that ended.
+fn check_tasks(book: &Book, epoch: &Epoch, tasks: &[(NodeId, u32)]) -> Result<(), LedgerError> {
+    check_ascending("node", tasks.iter().map(|(node, _)| *node))?;
+    let settled = epoch.sessions.iter().filter(|session| session.settled).count();
+    for &(node, count) in tasks {
+        if !book.nodes.contains_key(&node) {
+            return Err(LedgerError::NotAMember { node });
+        }
+        let found = usize::try_from(count).unwrap_or(usize::MAX);
+        if !(1..=settled).contains(&found) {
+            let what = "tasks of one node";
+            return Err(LedgerError::Count { what, found, min: 1, max: settled });
+        }
+    }
+    Ok(())
 }
 
 /// What becomes of all costs: nothing is lost, and the profile allows it. Whether it is what the profile gives, only the
@@ -325,6 +410,19 @@ impl Collector {
         Ok(())
     }
 
+    /// Has a session end by what the ledger holds of it once it is expired, if nobody brings a paper.
+    ///
+    /// # Errors
+    /// [`LedgerError`] if it is not open, or is a request that was answered from outside.
+    pub fn expire(&mut self, ledger: &Ledger, request: RequestId) -> Result<(), LedgerError> {
+        let book = ledger.book();
+        if !book.open.contains_key(&request) {
+            return Err(book.unknown_or_closed(request));
+        }
+        self.sessions.entry(request).or_default();
+        Ok(())
+    }
+
     /// The epoch of all sessions that are settled, or expired by `at`, as many as fit, and the papers under its
     /// evidence hash: session by session in the order of ids, the settlement first, then vouchers by lane. Nothing if
     /// there is no such session. Changes nothing: what an epoch settled is [forgotten](Self::forget) once it
@@ -332,53 +430,75 @@ impl Collector {
     ///
     /// # Errors
     /// [`LedgerError`] if a paper that was good when it came is not any more.
-    pub fn close(
-        &self,
-        ledger: &Ledger,
-        at: Tick,
-    ) -> Result<Option<(Epoch, Vec<Paper>)>, LedgerError> {
+    pub fn close(&self, ledger: &Ledger, at: Tick) -> Result<Option<Closed>, LedgerError> {
         let book = ledger.book();
-        let (mut papers, mut sessions, mut lanes) = (Vec::new(), Vec::new(), 0);
-        let (mut payout, mut work) = (Payout::default(), Work::new());
+        let (mut sums, mut lanes) = (Sums::default(), 0);
         for (&request, collected) in &self.sessions {
-            let Some(closing) = collected.closing(book, at, request)? else { continue };
+            let Some(open) = book.open.get(&request) else { continue };
+            let Some(closing) = collected.closing(book, at, open)? else { continue };
             lanes += closing.lanes.len();
-            if sessions.len() == EPOCH_SESSIONS_MAX || lanes > EPOCH_LANES_MAX {
+            if sums.sessions.len() == EPOCH_SESSIONS_MAX || lanes > EPOCH_LANES_MAX {
                 break;
             }
-            sessions.push(EpochSession::of(request, &closing));
-            papers.extend(collected.papers());
-            payout.add(closing.payout);
-            for (member, flops) in closing.work {
-                *work.entry(member).or_default() += flops;
+            sums.papers.extend(collected.papers());
+            sums.add(book, open, closing);
+        }
+        Ok((!sums.sessions.is_empty()).then(|| sums.finish(book.epochs + 1)))
+    }
+
+    /// Forgets sessions that are not open any more.
+    pub fn forget(&mut self, ledger: &Ledger) {
+        self.sessions.retain(|request, _| ledger.book().open.contains_key(request));
+    }
+}
+
+/// What all sessions of an epoch come to.
+#[derive(Default)]
+struct Sums {
+    sessions: Vec<EpochSession>,
+    papers: Vec<Paper>,
+    shares: Shares,
+    payout: Payout,
+    work: Work,
+    tasks: BTreeMap<NodeId, u32>,
+}
+
+impl Sums {
+    fn add(&mut self, book: &Book, open: &OpenReservation, closing: Closing) {
+        let request = open.reservation.request;
+        self.sessions.push(EpochSession::of(request, &closing));
+        self.payout.add(closing.payout);
+        for (member, flops) in closing.work {
+            *self.work.entry(member).or_default() += flops;
+        }
+        if let Some(breakdown) = closing.breakdown {
+            for node in book.completed_by(open.reservation.payer, &breakdown) {
+                *self.tasks.entry(node).or_default() += 1;
             }
+            self.shares.push((request, breakdown));
         }
-        if sessions.is_empty() {
-            return Ok(None);
-        }
+    }
+
+    fn finish(self, number: u64) -> Closed {
+        let Self { sessions, papers, shares, payout, work, tasks } = self;
         // Who worked for nothing still worked.
         let members: BTreeSet<_> = payout.earned.keys().chain(work.keys()).copied().collect();
         let of = |member| {
             let credits = payout.earned.get(&member).copied().unwrap_or_default();
             (member, credits, work.get(&member).copied().unwrap_or_default())
         };
-        let earned = members.into_iter().map(of);
         let epoch = Epoch {
-            number: book.epochs + 1,
+            number,
             papers: papers.len() as u64,
             evidence: evidence(&papers),
             sessions,
-            earned: earned.collect(),
+            earned: members.into_iter().map(of).collect(),
             minted: payout.minted,
             burned: payout.burned,
             treasury: payout.treasury,
         };
-        Ok(Some((epoch, papers)))
-    }
-
-    /// Forgets sessions that are not open any more.
-    pub fn forget(&mut self, ledger: &Ledger) {
-        self.sessions.retain(|request, _| ledger.book().open.contains_key(request));
+        let epoch = CountedEpoch { epoch, tasks: tasks.into_iter().collect() };
+        Closed { epoch, papers, shares }
     }
 }
 
@@ -388,14 +508,13 @@ impl Collected {
         &self,
         book: &Book,
         at: Tick,
-        request: RequestId,
+        open: &OpenReservation,
     ) -> Result<Option<Closing>, LedgerError> {
-        let Some(open) = book.open.get(&request) else { return Ok(None) };
         let mut vouched: Vouched = settle::claimed(open);
         for voucher in self.vouchers.values() {
             settle::add(book, open, &mut vouched, voucher.claimed_value())?;
         }
-        let cap = book.cap(&request).expect("an open session has a cap");
+        let cap = book.cap(&open.reservation.request).expect("an open session has a cap");
         match &self.settlement {
             Some(settlement) => settle::closing(book, open, vouched, settlement).map(Some),
             None if at < expires_at(book, &cap) => Ok(None),
@@ -414,16 +533,16 @@ pub fn evidence(papers: &[Paper]) -> EvidenceHash {
     EvidenceHash(tlog::root(papers.iter().map(|paper| tlog::leaf_hash(&encode(paper)))).0)
 }
 
-/// Whether `epoch` is what `papers` give, on the ledger before it.
+/// Whether `epoch` is what `papers` give, on the ledger before it; and how its sessions were shared.
 ///
 /// # Errors
 /// [`LedgerError`]: a paper is not good, or the epoch is not theirs.
 pub fn check(
     ledger: &Ledger,
     at: Tick,
-    epoch: &Epoch,
+    epoch: &CountedEpoch,
     papers: &[Paper],
-) -> Result<(), LedgerError> {
+) -> Result<Shares, LedgerError> {
     let mut collector = Collector::default();
     for paper in papers {
         match paper.clone() {
@@ -431,7 +550,15 @@ pub fn check(
             Paper::Voucher(voucher) => collector.voucher(ledger, voucher)?,
         }
     }
-    let (expected, _) = collector.close(ledger, at)?.ok_or(LedgerError::Empty)?;
-    check_field("epoch", "evidence", expected.evidence, epoch.evidence)?;
-    if expected == *epoch { Ok(()) } else { Err(LedgerError::OtherPapers { epoch: epoch.number }) }
+    // Nobody brought a paper of those: what stages claimed stands in the ledger.
+    for session in epoch.epoch.sessions.iter().filter(|session| !session.settled) {
+        collector.expire(ledger, session.request)?;
+    }
+    let expected = collector.close(ledger, at)?.ok_or(LedgerError::Empty)?;
+    check_field("epoch", "evidence", expected.epoch.epoch.evidence, epoch.epoch.evidence)?;
+    if expected.epoch == *epoch {
+        Ok(expected.shares)
+    } else {
+        Err(LedgerError::OtherPapers { epoch: epoch.epoch.number })
+    }
 }

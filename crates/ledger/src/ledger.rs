@@ -4,6 +4,7 @@ use crate::{
     book::{Book, Member, NodeRecord, OpenReservation},
     common_work,
     entry::{Account, Bucket, Entry, Event, Founding, Posting},
+    epoch::{self, Paper, Shares},
     error::{LedgerError, ReplayError},
     forward::OpenForwarding,
     govern::Ballot,
@@ -344,9 +345,34 @@ impl Ledger {
         self.book.nodes.contains_key(node)
     }
 
-    /// How the settlement at `height` was shared, if it is one of the last.
-    pub fn breakdown(&self, height: u64) -> Option<&Breakdown> {
-        self.book.breakdowns.get(&height)
+    /// How `request`, which the entry at `height` settled, was shared, if it is one of the last.
+    pub fn breakdown(&self, height: u64, request: &RequestId) -> Option<&Breakdown> {
+        self.book.breakdowns.get(&(height, *request))
+    }
+
+    /// Keeps, for people, how the sessions of the epoch at `height` were shared.
+    pub fn remember(&mut self, height: u64, shares: Shares) {
+        for (request, breakdown) in shares {
+            self.book.remember(height, request, breakdown);
+        }
+    }
+
+    /// As [`Ledger::apply`]; if it is an epoch, whether it is what its `papers` give, too, and how they were shared is
+    /// [remembered](Ledger::remember).
+    ///
+    /// # Errors
+    /// [`LedgerError`]; the ledger is then unchanged.
+    pub fn apply_with(
+        &mut self,
+        signed: &Signed<Entry>,
+        papers: &[Paper],
+    ) -> Result<(), LedgerError> {
+        let entry = signed.claimed_value();
+        let Event::EpochCounted(counted) = &entry.event else { return self.apply(signed) };
+        let shares = epoch::check(self, entry.at, counted, papers)?;
+        self.apply(signed)?;
+        self.remember(entry.height, shares);
+        Ok(())
     }
 
     /// What a node's work counts for; of a stranger, what that of a new node does.

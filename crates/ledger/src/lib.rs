@@ -66,7 +66,7 @@ pub use book::{
 };
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use entry::{Account, Bucket, Entry, Event, Founding, Posting, ReleaseReason};
-pub use epoch::{Collector, Epoch};
+pub use epoch::{Collector, CountedEpoch, Epoch};
 pub use error::{LedgerError, ReplayError};
 pub use forward::{Delivery, Forwarding, OpenForwarding, TARIFF_PER_MILLE_ABOVE, Tariff};
 pub use ledger::Ledger;
@@ -79,7 +79,7 @@ pub use price::{price, quote};
 pub use profile::Profile;
 pub use proof::{Claim, Proof};
 pub use removal::{Removal, RemovedNode};
-pub use report::{VerifyReport, verify, verify_since};
+pub use report::{VerifyReport, verify, verify_with};
 pub use request::{Cancellation, RECEIPTS_MAX, Reservation, Settlement, VOUCHERS_MAX};
 pub use share::{BREAKDOWNS_MAX, Breakdown, Part};
 pub use snapshot::SnapshotError;

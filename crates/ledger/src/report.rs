@@ -2,6 +2,7 @@
 
 use crate::{
     entry::{Account, Bucket, Entry},
+    epoch::Paper,
     error::{LedgerError, ReplayError},
     ledger::Ledger,
 };
@@ -21,6 +22,8 @@ pub struct VerifyReport {
     pub signatures: u64,
     /// Postings derived again and compared.
     pub postings: u64,
+    /// Papers of epochs that were here, and gave what their epochs say.
+    pub papers: u64,
     /// Members with an account.
     pub members: u64,
     /// Credits ever granted.
@@ -42,23 +45,30 @@ pub struct VerifyReport {
 pub fn verify(
     entries: impl IntoIterator<Item = Signed<Entry>>,
 ) -> Result<VerifyReport, ReplayError> {
-    let mut entries = entries.into_iter();
-    let at = |source| ReplayError { height: 0, source };
-    let first = entries.next().ok_or_else(|| at(LedgerError::Empty))?;
-    let mut counts = Counts::default();
-    counts.add(first.claimed_value());
-    rest(Ledger::begin(&first).map_err(at)?, counts, entries)
+    verify_with(None, entries, |_| None)
 }
 
-/// Replays the `entries` that come after those of `ledger`, which is believed, and counts what was checked.
+/// Replays the `entries` that come after those of `ledger`, which is believed, or from the founding on, and counts what was
+/// checked. `papers` gives those of the epoch at a height, where they are at hand.
 ///
 /// # Errors
-/// As [`Ledger::replay`].
-pub fn verify_since(
-    ledger: Ledger,
+/// As [`Ledger::replay`], and [`LedgerError::OtherPapers`].
+pub fn verify_with(
+    ledger: Option<Ledger>,
     entries: impl IntoIterator<Item = Signed<Entry>>,
+    papers: impl FnMut(u64) -> Option<Vec<Paper>>,
 ) -> Result<VerifyReport, ReplayError> {
-    rest(ledger, Counts::default(), entries)
+    let (mut entries, mut counts) = (entries.into_iter(), Counts::default());
+    let ledger = match ledger {
+        Some(ledger) => ledger,
+        None => {
+            let at = |source| ReplayError { height: 0, source };
+            let first = entries.next().ok_or_else(|| at(LedgerError::Empty))?;
+            counts.add(first.claimed_value());
+            Ledger::begin(&first).map_err(at)?
+        }
+    };
+    rest(ledger, counts, entries, papers)
 }
 
 #[derive(Default)]
@@ -66,6 +76,7 @@ struct Counts {
     entries: u64,
     signatures: u64,
     postings: u64,
+    papers: u64,
 }
 
 impl Counts {
@@ -80,13 +91,22 @@ fn rest(
     mut ledger: Ledger,
     mut counts: Counts,
     entries: impl IntoIterator<Item = Signed<Entry>>,
+    mut papers: impl FnMut(u64) -> Option<Vec<Paper>>,
 ) -> Result<VerifyReport, ReplayError> {
     for entry in entries {
         let height = ledger.height() + 1;
-        ledger.apply(&entry).map_err(|source| ReplayError { height, source })?;
+        let is_epoch = entry.claimed_value().event.epoch().is_some();
+        let applied = match is_epoch.then(|| papers(height)).flatten() {
+            Some(papers) => {
+                counts.papers += papers.len() as u64;
+                ledger.apply_with(&entry, &papers)
+            }
+            None => ledger.apply(&entry),
+        };
+        applied.map_err(|source| ReplayError { height, source })?;
         counts.add(entry.claimed_value());
     }
-    let Counts { entries: count, signatures, postings } = counts;
+    let Counts { entries: count, signatures, postings, papers } = counts;
     let total = ledger.accounts().map(|(_, amount)| i128::from(amount.0)).sum::<i128>();
     let narrow = |_| ReplayError {
         height: ledger.height(),
@@ -98,6 +118,7 @@ fn rest(
         entries: count,
         signatures,
         postings,
+        papers,
         members: ledger.members().count() as u64,
         minted: Credits(ledger.account(Account::Mint).0.unsigned_abs()),
         balances_total: Amount(i64::try_from(total).map_err(narrow)?),

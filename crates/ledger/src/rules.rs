@@ -38,7 +38,10 @@ pub(crate) fn judge(book: &Book, at: Tick, event: &Event) -> Result<Outcome, Led
         Event::Settled { settlement } => settle::judge(book, at, event, settlement),
         Event::Released { request, reason } => release(book, at, event, *request, reason),
         Event::Claimed { voucher } => claim::judge(book, at, event, voucher),
-        Event::Epoch(closed) => epoch::judge(book, at, event, closed),
+        Event::Epoch(closed) => epoch::judge(book, at, event, closed, &[]),
+        Event::EpochCounted(counted) => {
+            epoch::judge(book, at, event, &counted.epoch, &counted.tasks)
+        }
         Event::Forwarded { forwarding } => forward::hold(book, at, event, forwarding),
         Event::Delivered { delivery } => forward::pay(book, at, event, delivery),
         Event::Appointed { appointment } => witnesses::judge(book, appointment),

@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 use talka_base::{Credits, Flops, Signed, decode, encode};
 use talka_ledger::{
     Account, Bucket, Collector, Entry, Event, Ledger, LedgerError, Member, Policy, Profile,
-    Reservation, StateRecord, epoch,
+    Reservation, StateRecord,
+    epoch::{self, Closed},
     govern::{Action, Choice, Stage},
     profile::{Job, PROFILE_NAMES, Task, neuro::Role},
     quote,
@@ -139,9 +140,9 @@ fn epoch(world: &World, settled: &[u8], vouched: &[(u8, u64)]) -> Option<Event> 
         let Some(head) = head_of(world, id) else { continue };
         let _ = collector.voucher(&world.ledger, world.voucher(id, head, 1, FOUNDER, amount));
     }
-    let (epoch, papers) = collector.close(&world.ledger, world.now).ok()??;
+    let Closed { epoch, papers, .. } = collector.close(&world.ledger, world.now).ok()??;
     epoch::check(&world.ledger, world.now, &epoch, &papers).expect("follows from its papers");
-    Some(Event::Epoch(epoch))
+    Some(Event::EpochCounted(epoch))
 }
 
 fn event(world: &World, step: &Step) -> Option<Event> {

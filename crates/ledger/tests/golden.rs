@@ -66,8 +66,8 @@ fn world() -> World {
     };
     let mut collector = Collector::default();
     collector.settle(&world.ledger, settlement).expect("good");
-    let (epoch, _) = collector.close(&world.ledger, world.now).expect("good").expect("one ended");
-    world.record(Event::Epoch(epoch)).expect("valid");
+    let closed = collector.close(&world.ledger, world.now).expect("good").expect("one ended");
+    world.record(Event::Epoch(closed.epoch.epoch)).expect("valid");
     decide(&mut world);
     world
 }
@@ -134,6 +134,21 @@ fn entries_of_every_kind_keep_their_encoding() {
     for (name, entry) in names.into_iter().zip(&world.entries) {
         check(name, entry);
     }
+}
+
+#[test]
+fn an_epoch_that_counts_tasks_keeps_its_encoding() {
+    let mut world = World::village();
+    world.record(world.reserves(1, 2, 2, 10, 20)).expect("reserves");
+    let stages = [(FOUNDER, (0, 2)), (3, (2, 6))];
+    let Event::Settled { settlement } = world.settles(1, 2, &stages, (25, 15)) else {
+        unreachable!("it settles")
+    };
+    let mut collector = Collector::default();
+    collector.settle(&world.ledger, settlement).expect("good");
+    let closed = collector.close(&world.ledger, world.now).expect("good").expect("one ended");
+    world.record(Event::EpochCounted(closed.epoch)).expect("valid");
+    check("entry-epoch-counted", world.entries.last().expect("recorded"));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Cut, DAY_MS, FOUNDER, MODEL, World, keys, member, node};
+use common::{Cut, DAY_MS, FOUNDER, MODEL, World, keys, member, node, request};
 use std::{
     io::Write,
     path::Path,
@@ -31,7 +31,7 @@ fn world() -> World {
         settlement.vouchers = vec![world.voucher(id, 2, 2, 4, 1_000)];
         keys(2).sign(settlement)
     };
-    for id in 1..=7 {
+    for id in [1, 2, 3, 4, 5, 6, 7, 9] {
         world.record(world.reserves(id, 2, 2, 10, 20)).expect("reserves");
     }
     for event in [
@@ -43,6 +43,7 @@ fn world() -> World {
         world.claims(4, 2, 0, 3, 500),
         world.claims(4, 2, 0, 3, 700),
         world.claims(5, 2, 9, FOUNDER, 40),
+        world.claims(9, 2, 0, 3, 60),
         world.forwards(20, 2, 2, 10, 20),
         world.delivers(20, 2, (9, 15)),
         world.forwards(21, 3, 3, 10, 20),
@@ -58,11 +59,11 @@ fn world() -> World {
         let voucher = world.voucher(id, 2, 9, worker, amount);
         collector.voucher(&world.ledger, voucher).expect("good");
     }
-    let (epoch, _) = collector.close(&world.ledger, world.now).expect("good").expect("some ended");
-    assert_eq!(epoch.sessions.len(), 3);
-    for event in
-        [Event::Epoch(epoch), world.removes(4, 2), world.settles(8, 4, &[(3, (0, 6))], (1, 1))]
-    {
+    collector.expire(&world.ledger, request(9)).expect("open");
+    let closed = collector.close(&world.ledger, world.now).expect("good").expect("some ended");
+    assert_eq!((closed.epoch.epoch.sessions.len(), closed.epoch.tasks.len()), (4, 2));
+    let (node_gone, last) = (world.removes(4, 2), world.settles(8, 4, &[(3, (0, 6))], (1, 1)));
+    for event in [Event::EpochCounted(closed.epoch), node_gone, last] {
         world.record(event).expect("valid");
     }
     decide(&mut world);

@@ -145,7 +145,8 @@ fn an_answer_is_shared_by_work_times_multiplier_times_reliability() {
     // That was its fourth task, and had not counted yet.
     let expected = u128::from(founder) * 2 * 7_667 / 10_000;
     assert!(u128::from(other).abs_diff(expected) <= 2, "{other}, expected {expected}");
-    let breakdown = world.ledger.breakdown(world.ledger.height()).expect("just settled");
+    let breakdown =
+        world.ledger.breakdown(world.ledger.height(), &request(4)).expect("just settled");
     let [part, second, third] = &breakdown.parts[..] else { panic!("three receipts") };
     assert_eq!(
         (part.node, part.rating.multiplier, part.rating.reliability),

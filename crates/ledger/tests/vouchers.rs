@@ -3,9 +3,9 @@
 mod common;
 
 use common::{Cut, FOUNDER, World, keys, member, node, request, shape};
-use talka_base::{Blame, Credits, Signed};
+use talka_base::{Blame, Credits, NodeId, Signed};
 use talka_ledger::{
-    Collector, Epoch, Event, LedgerError, Policy,
+    Collector, CountedEpoch, Epoch, Event, LedgerError, Policy,
     epoch::{self, Paper},
     quote, verify,
 };
@@ -183,8 +183,10 @@ fn collected() -> (World, Collector) {
     (world, collector)
 }
 
-fn close(world: &World, collector: &Collector) -> (Epoch, Vec<Paper>) {
-    collector.close(&world.ledger, world.now).expect("papers are good").expect("sessions ended")
+fn close(world: &World, collector: &Collector) -> (CountedEpoch, Vec<Paper>) {
+    let closed = collector.close(&world.ledger, world.now).expect("papers are good");
+    let closed = closed.expect("sessions ended");
+    (closed.epoch, closed.papers)
 }
 
 #[test]
@@ -200,12 +202,19 @@ fn an_epoch_pays_what_its_sessions_would_have_been_paid_one_by_one() {
         single.record(event).expect("valid");
     }
     let (epoch, papers) = close(&world, &collector);
-    assert_eq!((epoch.number, epoch.papers, epoch.sessions.len()), (1, 3, 3));
-    epoch::check(&world.ledger, world.now, &epoch, &papers).expect("follows from its papers");
-    let event = Event::Epoch(epoch.clone());
+    let Epoch { number, papers: count, ref sessions, evidence, .. } = epoch.epoch;
+    assert_eq!((number, count, sessions.len()), (1, 3, 3));
+    let shares = epoch::check(&world.ledger, world.now, &epoch, &papers);
+    assert_eq!(shares.expect("follows from its papers").len(), 2);
+    // Node 3 signed a receipt of each; the founder of one, where node 4 was lost.
+    assert_eq!(epoch.tasks.iter().map(|(_, count)| count).sum::<u32>(), 4);
+    let event = Event::EpochCounted(epoch.clone());
     world.record(event.clone()).expect("closes");
     let entry = world.entries.last().expect("entry").claimed_value();
-    assert_eq!((entry.author, entry.evidence), (node(FOUNDER), epoch.evidence));
+    assert_eq!((entry.author, entry.evidence), (node(FOUNDER), evidence));
+    for id in [FOUNDER, 2, 3, 4] {
+        assert_eq!(world.ledger.standing(&node(id)), single.ledger.standing(&node(id)));
+    }
     assert_eq!(
         world.ledger.accounts().collect::<Vec<_>>(),
         single.ledger.accounts().collect::<Vec<_>>()
@@ -230,6 +239,7 @@ fn an_epoch_pays_what_its_sessions_would_have_been_paid_one_by_one() {
 fn an_epoch_that_is_wrong_is_refused() {
     let (mut world, collector) = collected();
     let (epoch, papers) = close(&world, &collector);
+    let counted = epoch.clone();
     let changes: [fn(&mut Epoch); 12] = [
         |e| e.number = 2,
         |e| e.sessions.clear(),
@@ -246,17 +256,33 @@ fn an_epoch_that_is_wrong_is_refused() {
     ];
     for (number, change) in changes.into_iter().enumerate() {
         let mut wrong = epoch.clone();
-        change(&mut wrong);
-        assert_eq!(refused(&mut world, Event::Epoch(wrong)).blame(), Blame::Peer, "{number}");
+        change(&mut wrong.epoch);
+        let event = Event::EpochCounted(wrong);
+        assert_eq!(refused(&mut world, event).blame(), Blame::Peer, "{number}");
+    }
+    type Miscount = fn(&mut Vec<(NodeId, u32)>);
+    let miscounts: [Miscount; 4] = [
+        |tasks| tasks.reverse(),
+        |tasks| tasks[0].1 = 0,
+        |tasks| tasks[0].1 = 3,
+        |tasks| tasks[0].0 = node(9),
+    ];
+    for (number, miscount) in miscounts.into_iter().enumerate() {
+        let mut wrong = counted.clone();
+        miscount(&mut wrong.tasks);
+        let refused = world.record(Event::EpochCounted(wrong));
+        assert!(refused.is_err(), "{number}");
     }
     // What only the papers can tell.
-    let check =
-        |epoch: &Epoch, papers: &[Paper]| epoch::check(&world.ledger, world.now, epoch, papers);
-    let moved: [fn(&mut Epoch); 4] = [
-        |e| e.sessions[0].cost.0 -= 1,
-        |e| e.sessions[2].lanes[0].1 = Some(Credits(901)),
-        |e| e.papers += 1,
-        |e| e.evidence.0[0] ^= 1,
+    let check = |epoch: &CountedEpoch, papers: &[Paper]| {
+        epoch::check(&world.ledger, world.now, epoch, papers)
+    };
+    let moved: [fn(&mut CountedEpoch); 5] = [
+        |e| e.epoch.sessions[0].cost.0 -= 1,
+        |e| e.epoch.sessions[2].lanes[0].1 = Some(Credits(901)),
+        |e| e.epoch.papers += 1,
+        |e| e.epoch.evidence.0[0] ^= 1,
+        |e| e.tasks[0].1 = 1,
     ];
     for change in moved {
         let mut wrong = epoch.clone();
@@ -265,7 +291,7 @@ fn an_epoch_that_is_wrong_is_refused() {
     }
     check(&epoch, &papers[1..]).expect_err("a paper is missing");
     check(&epoch, &[]).expect_err("all are");
-    assert_eq!(check(&epoch, &papers), Ok(()));
+    assert!(check(&epoch, &papers).is_ok());
 }
 
 #[test]
@@ -294,4 +320,28 @@ fn a_session_of_which_no_paper_was_good_is_in_no_epoch() {
     assert!(matches!(refused, LedgerError::BeyondCap { .. }), "{refused}");
     world.now = world.now.plus_ms(world.ledger.policy().reservation_ms_max);
     assert_eq!(collector.close(&world.ledger, world.now), Ok(None));
+}
+
+/// Goal: a session of which nobody brings a paper ends in an epoch by what stages claimed, and only when it expired.
+#[test]
+fn an_expired_session_without_papers_is_paid_by_its_claims() {
+    let mut world = World::village();
+    for id in 1..=2 {
+        world.record(world.reserves(id, 2, 2, 10, 20)).expect("reserves");
+    }
+    world.record(world.claims(1, 2, 0, 3, 700)).expect("noted");
+    let mut collector = Collector::default();
+    for id in 1..=2 {
+        collector.expire(&world.ledger, request(id)).expect("open");
+    }
+    collector.expire(&world.ledger, request(3)).expect_err("never heard of");
+    assert_eq!(collector.close(&world.ledger, world.now), Ok(None), "nothing expired");
+    world.now = world.now.plus_ms(world.ledger.policy().reservation_ms_max);
+    let before = world.ledger.balance(&member(3)).expect("a member").0;
+    let (epoch, papers) = close(&world, &collector);
+    assert!(papers.is_empty() && epoch.tasks.is_empty());
+    assert_eq!(epoch::check(&world.ledger, world.now, &epoch, &papers), Ok(Vec::new()));
+    world.record(Event::EpochCounted(epoch)).expect("closes");
+    assert_eq!(world.ledger.balance(&member(3)).expect("a member").0 - before, 700);
+    assert_eq!(world.ledger.reservations().count(), 0);
 }

@@ -45,7 +45,7 @@ use crate::shell::{
 };
 use crate::{
     store::StoreError,
-    wire::{Machine, Refusal},
+    wire::{Control, Machine, Refusal},
 };
 use std::{
     collections::BTreeMap,
@@ -53,8 +53,8 @@ use std::{
     sync::{Arc, PoisonError},
     time::Instant,
 };
-use talka_base::{Credits, LayerSpan, NodeId, Signed};
-use talka_ledger::{Bucket, Entry, Event, Ledger, Removal, standing::Finding};
+use talka_base::{Credits, LayerSpan, NodeId, RequestId, Signed};
+use talka_ledger::{Bucket, Entry, Event, Ledger, Removal, epoch::Papers, standing::Finding};
 use talka_net::{Invite, InviteSecret};
 use tokio::sync::oneshot;
 
@@ -443,19 +443,23 @@ impl Api {
     /// # Errors
     /// [`AdminError::Store`] if this node's copy cannot be read.
     pub async fn ledger(&self, from: u64, limit: usize) -> Result<Vec<EntryReport>, AdminError> {
-        let entries = self.entries(from, limit).await?;
+        let (entries, papers) = self.entries(from, limit).await?;
         let shared = &self.shared;
+        self.want_papers(&entries, &papers);
         let shape_of = |id| shared.model_by_id(id).map(|known| *known.model.shape());
         let view = shared.view.borrow().clone();
         Ok(shared.desk().read(|ledger| {
             let names: BTreeMap<_, _> = ledger.nodes().map(|(id, r)| (id, &r.name)).collect();
             let name_of = |id| names.get(&id).map_or_else(|| view.name_of(id), |&n| n.clone());
-            let breakdown_of = |height| ledger.breakdown(height);
+            let breakdown_of = |height, request: &RequestId| ledger.breakdown(height, request);
+            let member_of = |node: NodeId| ledger.member_of(&node);
             let reader = Reader {
                 policy: ledger.policy(),
                 name_of: &name_of,
                 shape_of: &shape_of,
                 breakdown_of: &breakdown_of,
+                member_of: &member_of,
+                papers: &papers,
             };
             entries.iter().map(|entry| reader.report(entry)).collect()
         }))
@@ -478,6 +482,7 @@ impl Api {
             entries: report.entries,
             signatures: report.signatures,
             postings: report.postings,
+            papers: report.papers,
             members: report.members,
             minted: report.minted,
             balances,
@@ -488,21 +493,44 @@ impl Api {
         })
     }
 
-    /// Entries from `from` on, or from the first one after it that was not removed.
-    async fn entries(&self, from: u64, limit: usize) -> Result<Vec<Signed<Entry>>, AdminError> {
+    /// Entries from `from` on, or from the first one after it that was not removed, and the papers of epochs among them.
+    async fn entries(&self, from: u64, limit: usize) -> Result<Page, AdminError> {
         let shared = Arc::clone(&self.shared);
         let network = shared.desk().network();
         let read = tokio::task::spawn_blocking(move || {
-            match shared.store.entries_from(&network, from, limit) {
+            let entries = match shared.store.entries_from(&network, from, limit) {
                 Err(StoreError::Pruned { first, .. }) => {
                     shared.store.entries_from(&network, first, limit)
                 }
                 found => found,
-            }
+            }?;
+            let epochs = entries.iter().map(Signed::claimed_value);
+            let epochs = epochs.filter(|entry| entry.event.epoch().is_some());
+            let papers = epochs.filter_map(|entry| {
+                let papers = shared.store.papers(&network, entry.height).transpose()?;
+                Some(papers.map(|papers| (entry.height, papers)))
+            });
+            let papers = papers.collect::<Result<_, _>>()?;
+            Ok::<_, StoreError>((entries, papers))
         });
         Ok(read.await.expect("reading does not panic")?)
     }
+
+    /// Asks the founder for papers that are not here: whoever asks next sees them.
+    fn want_papers(&self, entries: &[Signed<Entry>], papers: &BTreeMap<u64, Papers>) {
+        let founder = self.shared.desk().founder();
+        for entry in entries.iter().map(Signed::claimed_value) {
+            let height = entry.height;
+            let lacks = entry.event.epoch().is_some_and(|epoch| epoch.papers > 0);
+            if lacks && !papers.contains_key(&height) && founder != self.shared.me {
+                self.shared.links.send(founder, &Control::PapersWanted { height });
+            }
+        }
+    }
 }
+
+/// Entries, and papers of epochs among them by height.
+type Page = (Vec<Signed<Entry>>, BTreeMap<u64, Papers>);
 
 /// Replays what is stored. Says from which entry on.
 fn replay(shared: &Shared) -> Result<(u64, talka_ledger::VerifyReport), AdminError> {
@@ -524,17 +552,27 @@ fn replay(shared: &Shared) -> Result<(u64, talka_ledger::VerifyReport), AdminErr
             None
         }
     });
-    let report = match start {
-        Some(ledger) => talka_ledger::verify_since(ledger, entries),
-        None if desk.read(|ledger| ledger.witnesses().is_solo()) => talka_ledger::verify(entries),
-        None => {
-            let entries: Vec<_> = entries.collect();
-            let agreed = join::checked(&entries, &join::needed_notes(&desk, &entries)?);
-            agreed.map_err(|error| broken(join::whole(&error)))?;
-            talka_ledger::verify(entries)
-        }
+    let mut lost = None;
+    let papers = |height| {
+        let found = store.papers(&network, height);
+        Some(
+            found
+                .unwrap_or_else(|error| {
+                    lost = Some(error);
+                    None
+                })?
+                .0,
+        )
     };
-    if let Some(error) = unreadable {
+    let report = if start.is_some() || desk.read(|ledger| ledger.witnesses().is_solo()) {
+        talka_ledger::verify_with(start, entries, papers)
+    } else {
+        let entries: Vec<_> = entries.collect();
+        let agreed = join::checked(&entries, &join::needed_notes(&desk, &entries)?);
+        agreed.map_err(|error| broken(join::whole(&error)))?;
+        talka_ledger::verify_with(None, entries, papers)
+    };
+    if let Some(error) = unreadable.or(lost) {
         return Err(error.into());
     }
     let report = report.map_err(|error| broken(format!("{error}: {}", error.source)))?;

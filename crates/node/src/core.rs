@@ -27,6 +27,7 @@ pub mod reputations;
 pub mod resume;
 pub mod runs;
 pub mod throttle;
+pub mod till;
 
 use crate::wire::{Grade, Heartbeat, Machine, Offer};
 use assign::changes;

@@ -44,6 +44,7 @@ pub(crate) mod settings;
 pub(crate) mod snapshots;
 pub(crate) mod stages;
 pub(crate) mod tally;
+pub(crate) mod till;
 pub(crate) mod training;
 pub(crate) mod underway;
 pub(crate) mod upstream;
@@ -112,6 +113,8 @@ pub(crate) struct Shared {
     inboxes: Mutex<Inboxes>,
     /// Events sent to the founder that wait for its answer.
     pub(crate) submissions: Mutex<HashMap<u64, oneshot::Sender<desk::OrderResult>>>,
+    /// Settlements that wait to be recorded here.
+    pub(crate) till: till::Till,
     /// Held while the stored invitations are read and written.
     pub(crate) invites: Mutex<()>,
     pub(crate) probes: probe::Probes,

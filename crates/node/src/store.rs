@@ -25,6 +25,7 @@ mod error;
 mod file;
 pub mod journal;
 mod log;
+mod papers;
 mod pending;
 mod seal;
 pub mod snapshot;
@@ -175,7 +176,13 @@ impl Store {
         }
         let next = ledger.height() + 1;
         for (height, entry) in (next..).zip(self.entries(network, next)) {
-            ledger.apply(&entry?).map_err(|e| replay(height, e))?;
+            let entry = entry?;
+            let is_epoch = entry.claimed_value().event.epoch().is_some();
+            let papers = if is_epoch { self.papers(network, height)? } else { None };
+            // Only a full check refuses an epoch for its papers: it counts without.
+            if papers.is_none_or(|papers| ledger.apply_with(&entry, &papers.0).is_err()) {
+                ledger.apply(&entry).map_err(|e| replay(height, e))?;
+            }
         }
         Ok(Some(ledger))
     }

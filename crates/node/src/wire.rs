@@ -22,7 +22,9 @@ use talka_base::{
     Receipt, RequestId, Signed, Tick, TreeHash, decode, encode, model::ShapeError,
 };
 use talka_engine::{LogitsWanted, Pooling, quant::Encoding};
-use talka_ledger::{Entry, Event, StateRecord, Voucher, note::NOTE_BYTES_MAX, order::Message};
+use talka_ledger::{
+    Entry, Event, StateRecord, Voucher, epoch::Papers, note::NOTE_BYTES_MAX, order::Message,
+};
 use talka_net::{ActivationError, WireType, decode_activation};
 
 /// Most addresses of one node.
@@ -282,6 +284,18 @@ pub enum Control {
     Block(String),
     /// About jobs that nodes train together.
     Training(training::TrainingMessage),
+    /// "Send me what the epoch at this height rests on."
+    PapersWanted {
+        /// Its height.
+        height: u64,
+    },
+    /// The papers of an epoch: asked for, or just before its entry.
+    Papers {
+        /// Its height.
+        height: u64,
+        /// All of them, in order.
+        papers: Box<Papers>,
+    },
 }
 
 /// Records of a snapshot, as many as fit one message.

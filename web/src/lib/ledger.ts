@@ -87,6 +87,10 @@ export function formula(basis: Basis | undefined): string {
       const price = basis.per_million_tokens === null ? byFlops : ` at ${gft(basis.per_million_tokens)} a million`;
       return `${count(basis.positions)} tokens through ${parts.join(" + ")}${price}`;
     }
+    case "epoch": {
+      const told = basis.sessions.map(({ cost, basis: work }) => `${gft(cost)}${work ? ` for ${formula(work)}` : " by what its head had signed"}`);
+      return told.join("; ");
+    }
     case "tariff": {
       const tokens = `(${count(basis.prompt_tokens)} + ${count(basis.max_new_tokens)}) tokens`;
       if (basis.multiple_per_mille !== null) return `${tokens} at ${basis.multiple_per_mille / 1000} × the network's price`;

@@ -157,7 +157,17 @@ export interface Credits {
 export type Basis =
   | { of: "quote"; prompt_tokens: number; max_new_tokens: number; layers: number; flops: number; per_mille: number; per_million_tokens: number | null }
   | { of: "work"; positions: number; logits: number; work: Work[]; per_mille: number | null; per_million_tokens: number | null }
+  | { of: "epoch"; number: number; papers: number; papers_here: boolean; sessions: Session[] }
   | { of: "tariff"; prompt_tokens: number; max_new_tokens: number; multiple_per_mille: number | null; per_thousand_tokens: number | null };
+
+/** One of the requests that an epoch ended. */
+export interface Session {
+  request: string;
+  payer: string | null;
+  cost: number;
+  settled: boolean;
+  basis?: Basis;
+}
 
 export interface Work extends Stage {
   flops: number | null;
@@ -188,6 +198,7 @@ export interface Verified {
   entries: number;
   signatures: number;
   postings: number;
+  papers: number;
   members: number;
   minted: number;
   balances: number;

@@ -112,7 +112,9 @@ class Ledger:
         elif kind == CLAIMED:
             self.claimed(event)
         elif kind == EPOCHED:
-            self.epoch(event)
+            self.epoch(event, [])
+        elif kind == EPOCH_COUNTED:
+            self.epoch(*event)
         elif kind == EXPIRED:
             self.expire(event)
         elif kind == STAKED:
@@ -341,6 +343,9 @@ class Ledger:
     def completed(self, node, payer):
         if node not in self.nodes or self.nodes[node].member == payer:
             return
+        self.count_task(node)
+
+    def count_task(self, node):
         start = make(STANDING, 0, None, 0, None, None, None, 0, make(TASKS, 0, 0, 10_000), None)
         standing = self.standings.get(node, start)
         tasks = standing.tasks
@@ -554,7 +559,7 @@ class Ledger:
         self.change(payer, spent=made_good, fined=fine)
         self.change(worker, earned=made_good, rewarded=fine // 2)
 
-    def epoch(self, epoch):
+    def epoch(self, epoch, tasks):
         self.evidence = epoch.evidence
         require(epoch.number == self.epochs + 1 and epoch.sessions, "epoch")
         ids, members = [s.request for s in epoch.sessions], [member for member, _, _ in epoch.earned]
@@ -577,6 +582,12 @@ class Ledger:
             self.post(account(payer, RESERVED_), -caps)
             self.post(account(payer, SPENDABLE), caps - costs)
         self.earn({member: (credits, work) for member, credits, work in epoch.earned})
+        nodes, settled = [node for node, _ in tasks], sum(session.settled for session in epoch.sessions)
+        require(nodes == sorted(set(nodes)), "order of nodes")
+        for node, count in tasks:
+            require(node in self.nodes and 1 <= count <= settled, "tasks")
+            for _ in range(min(count, TASKS_MAX)):
+                self.count_task(node)
         self.epochs, self.last_epoch = self.epochs + 1, self.mark
 
     def records(self):

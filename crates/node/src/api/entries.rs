@@ -3,13 +3,17 @@
 //! The rule is the ledger's; here it is only written out. How a settlement was shared is remembered for the last
 //! ones; of older ones the work of each stage is told where this node knows the model, and left out elsewhere.
 
-use super::{Basis, EntryReport, PostingReport, WorkReport};
+use super::{Basis, EntryReport, PostingReport, SessionReport, WorkReport};
+use std::collections::BTreeMap;
 use talka_base::{
-    Amount, EntryHash, Flops, ModelId, ModelShape, NodeId, Receipt, RequestId, Signed, Tick,
+    Amount, EntryHash, Flops, MemberId, ModelId, ModelShape, NodeId, Receipt, RequestId, Signed,
+    Tick,
 };
 use talka_ledger::{
-    Account, Breakdown, Entry, Event, Forwarding, Part, Policy, Posting, Profile, Reservation,
-    Settlement, Tariff, standing::Finding,
+    Account, Breakdown, CountedEpoch, Entry, Epoch, Event, Forwarding, Part, Policy, Posting,
+    Profile, Reservation, Settlement, Tariff,
+    epoch::{Paper, Papers},
+    standing::Finding,
 };
 
 /// What entries are explained by.
@@ -20,8 +24,12 @@ pub(super) struct Reader<'a> {
     pub name_of: &'a dyn Fn(NodeId) -> String,
     /// The shape of a model that is known here.
     pub shape_of: &'a dyn Fn(ModelId) -> Option<ModelShape>,
-    /// How the settlement at a height was shared, where that is known here.
-    pub breakdown_of: &'a dyn Fn(u64) -> Option<&'a Breakdown>,
+    /// How a request that was settled at a height was shared, where that is known here.
+    pub breakdown_of: &'a dyn Fn(u64, &RequestId) -> Option<&'a Breakdown>,
+    /// Whose node it is.
+    pub member_of: &'a dyn Fn(NodeId) -> Option<MemberId>,
+    /// Papers of the epoch at a height, where they are here.
+    pub papers: &'a BTreeMap<u64, Papers>,
 }
 
 impl Reader<'_> {
@@ -44,15 +52,15 @@ impl Reader<'_> {
     fn basis(&self, height: u64, event: &Event) -> Option<Basis> {
         match event {
             Event::Reserved { reservation } => Some(self.quoted(reservation.claimed_value())),
-            Event::Settled { settlement } => {
-                Some(self.worked(settlement.claimed_value(), (self.breakdown_of)(height)))
+            Event::Settled { settlement } => Some(self.worked(settlement.claimed_value(), height)),
+            Event::Epoch(epoch) | Event::EpochCounted(CountedEpoch { epoch, .. }) => {
+                Some(self.together(height, epoch))
             }
             Event::Forwarded { forwarding } => Some(self.outside(forwarding.claimed_value())),
             Event::Founded(_)
             | Event::Joined { .. }
             | Event::Released { .. }
             | Event::Claimed { .. }
-            | Event::Epoch(_)
             | Event::Delivered { .. }
             | Event::Appointed { .. }
             | Event::OrderChanged { .. }
@@ -81,7 +89,41 @@ impl Reader<'_> {
         }
     }
 
-    fn worked(&self, paper: &Settlement, breakdown: Option<&Breakdown>) -> Basis {
+    fn together(&self, height: u64, epoch: &Epoch) -> Basis {
+        let papers = self.papers.get(&height);
+        let settlement = |paper: &'_ Paper| match paper {
+            Paper::Settlement(settlement) => Some(settlement.clone()),
+            Paper::Voucher(_) => None,
+        };
+        let settlements: BTreeMap<RequestId, Signed<Settlement>> = papers
+            .iter()
+            .flat_map(|papers| &papers.0)
+            .filter_map(|paper| Some((paper.session(), settlement(paper)?)))
+            .collect();
+        let sessions = epoch.sessions.iter().map(|session| {
+            let settlement = settlements.get(&session.request);
+            let head = settlement.map(|settlement| NodeId(*settlement.claimed_signer()));
+            let paper = settlement.map(Signed::claimed_value);
+            SessionReport {
+                request: session.request,
+                payer: head.and_then(|head| (self.member_of)(head)),
+                cost: session.cost,
+                settled: session.settled,
+                basis: paper
+                    .filter(|paper| !paper.receipts.is_empty())
+                    .map(|paper| self.worked(paper, height)),
+            }
+        });
+        Basis::Epoch {
+            number: epoch.number,
+            papers: epoch.papers,
+            papers_here: papers.is_some() || epoch.papers == 0,
+            sessions: sessions.collect(),
+        }
+    }
+
+    fn worked(&self, paper: &Settlement, height: u64) -> Basis {
+        let breakdown = (self.breakdown_of)(height, &paper.request);
         let receipts = paper.receipts.iter().map(Signed::claimed_value);
         let shape = receipts.clone().next().and_then(|receipt| (self.shape_of)(receipt.model));
         let shape_for = |receipt: &Receipt| shape.filter(|s| receipt.span.end() <= s.layers);
@@ -99,6 +141,7 @@ impl Reader<'_> {
             WorkReport {
                 node: receipt.node,
                 name: (self.name_of)(receipt.node),
+                member: (self.member_of)(receipt.node),
                 span: receipt.span,
                 flops: part.map(|part| part.flops).or_else(by_shape),
                 multiplier: rating.filter(|_| by_multiplier).map(|rating| rating.multiplier),
@@ -156,6 +199,7 @@ fn request_of(event: &Event) -> Option<RequestId> {
         | Event::Removed { .. }
         | Event::Rated { .. }
         | Event::Epoch(_)
+        | Event::EpochCounted(_)
         | Event::Expired { .. }
         | Event::Staked { .. }
         | Event::KeysChanged { .. }

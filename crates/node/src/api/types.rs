@@ -623,6 +623,17 @@ pub enum Basis {
         #[serde(default)]
         per_million_tokens: Option<Credits>,
     },
+    /// Paid: many sessions by one entry.
+    Epoch {
+        /// Counts the ledger's epochs from 1.
+        number: u64,
+        /// Papers that it rests on.
+        papers: u64,
+        /// Whether they are here: without them no session tells its work.
+        papers_here: bool,
+        /// The sessions.
+        sessions: Vec<SessionReport>,
+    },
     /// Held for an answer from outside the network.
     Tariff {
         /// Tokens of the prompt.
@@ -636,6 +647,22 @@ pub enum Basis {
     },
 }
 
+/// One session of an epoch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionReport {
+    /// The request.
+    pub request: RequestId,
+    /// Who paid, if this node knows it.
+    pub payer: Option<MemberId>,
+    /// What it cost.
+    pub cost: Credits,
+    /// Whether its head settled it; otherwise its time was over.
+    pub settled: bool,
+    /// What the cost follows from: [`Basis::Work`], where stages signed receipts and the papers are here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub basis: Option<Basis>,
+}
+
 /// One stage's part in an answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkReport {
@@ -643,6 +670,9 @@ pub struct WorkReport {
     pub node: NodeId,
     /// What people call it.
     pub name: String,
+    /// Whose node it is, if it is part of the network.
+    #[serde(default)]
+    pub member: Option<MemberId>,
     /// Its layers.
     pub span: LayerSpan,
     /// Its work, if this node knows it.
@@ -666,6 +696,8 @@ pub struct VerifyReport {
     pub signatures: u64,
     /// Postings derived anew and compared.
     pub postings: u64,
+    /// Papers of epochs that are here, and gave what their epochs say.
+    pub papers: u64,
     /// Members with an account.
     pub members: u64,
     /// Credits ever granted.

@@ -20,6 +20,7 @@ use std::{
 use talka_base::{EventId, Keypair, NetworkId, NodeId, Signed, Tick};
 use talka_ledger::{
     Block, BlockError, Entry, Event, Founding, Ledger, LedgerError,
+    epoch::Papers,
     note::SignedNote,
     order::{FinalityError, Order},
 };
@@ -80,6 +81,8 @@ pub(crate) struct Desk {
     /// Who waits for which event to be final.
     pub(super) waiting: Mutex<HashMap<EventId, Vec<oneshot::Sender<OrderResult>>>>,
     pub(super) halt: RwLock<Option<Halt>>,
+    /// Papers of an epoch that is not here yet, by its height.
+    pub(super) ahead: Mutex<Option<(u64, Papers)>>,
     /// Entries held.
     held: watch::Sender<u64>,
     pub(crate) store: Arc<Store>,
@@ -119,6 +122,7 @@ impl Desk {
             announced: AtomicU64::new(0),
             waiting: Mutex::default(),
             halt: RwLock::default(),
+            ahead: Mutex::default(),
             store,
             keys,
         };
@@ -224,7 +228,7 @@ impl Desk {
         }
         let (mut outcome, mut stored) = (Ok(()), Ok(()));
         let mut wants_block = false;
-        let mut new = Vec::new();
+        let (mut new, mut papers) = (Vec::new(), Vec::new());
         self.replace(|ledger| {
             for entry in entries {
                 if entry.claimed_value().height != ledger.height() + 1 {
@@ -234,13 +238,13 @@ impl Desk {
                 if wants_block {
                     break;
                 }
-                outcome = Arc::make_mut(ledger).apply(entry);
+                outcome = self.apply_new(Arc::make_mut(ledger), entry, &mut papers);
                 if outcome.is_err() {
                     break;
                 }
                 new.push(entry.clone());
             }
-            stored = self.keep(ledger, &new);
+            stored = self.keep(ledger, &new, &papers);
         });
         stored?;
         outcome?;
@@ -249,12 +253,17 @@ impl Desk {
 
     /// Stores the entries that `ledger` just took. If they cannot be, it goes back to what the disk holds, so that they
     /// are asked for again.
-    fn keep(&self, ledger: &mut Arc<Ledger>, new: &[Signed<Entry>]) -> Result<(), StoreError> {
+    fn keep(
+        &self,
+        ledger: &mut Arc<Ledger>,
+        new: &[Signed<Entry>],
+        papers: &[(u64, Papers)],
+    ) -> Result<(), StoreError> {
         if new.is_empty() {
             return Ok(());
         }
         let network = ledger.network();
-        self.store.append(&network, new).inspect_err(|_| {
+        self.store.append_with(&network, new, papers).inspect_err(|_| {
             if let Ok(Some(stored)) = self.store.ledger(&network) {
                 *ledger = Arc::new(stored);
             }

@@ -2,7 +2,7 @@
 
 use super::{
     Shared, common_work,
-    desk::{Desk, Followed},
+    desk::{Desk, DeskError, Followed},
     fetch, join, links,
     meter::try_out,
     models::KnownModel,
@@ -459,10 +459,17 @@ impl Hub {
             }
             Control::Entries(entries) => {
                 let desk = shared.desk();
-                let followed = spawn_blocking(move || desk.follow(&entries)).await;
-                match followed.expect("following does not panic") {
-                    Ok(Followed::New(_)) => {}
-                    Ok(Followed::WantsBlock) => {
+                let followed = spawn_blocking(move || {
+                    let followed = desk.follow(&entries)?;
+                    Ok::<_, DeskError>((followed, desk.without_papers(&entries)?))
+                });
+                match followed.await.expect("following does not panic") {
+                    Ok((Followed::New(_), epochs)) => {
+                        for height in epochs {
+                            shared.links.send(peer, &Control::PapersWanted { height });
+                        }
+                    }
+                    Ok((Followed::WantsBlock, _)) => {
                         let wanted = Message::Want(shared.desk().entries_held());
                         shared.links.send(peer, &Control::Order(Box::new(wanted)));
                     }
@@ -478,6 +485,14 @@ impl Hub {
                     "this node was away for longer than entries are kept there: take a backup at another \
                      node, `talka ledger backup`, stop this one, and restore it here, `talka ledger restore`"
                 );
+            }
+            Control::PapersWanted { height } => send_papers(shared, peer, height),
+            Control::Papers { height, papers } => {
+                let desk = shared.desk();
+                let taken = spawn_blocking(move || desk.take_papers(height, *papers)).await;
+                if let Err(error) = taken.expect("keeping papers does not panic") {
+                    tracing::error!(%error, "papers of an epoch are not kept");
+                }
             }
             Control::Submit { id, event } => {
                 let shared = Arc::clone(shared);
@@ -516,6 +531,21 @@ impl Hub {
             }
         }
     }
+}
+
+/// Sends what an epoch rests on, if it is here.
+fn send_papers(shared: &Arc<Shared>, peer: NodeId, height: u64) {
+    let shared = Arc::clone(shared);
+    tokio::task::spawn_blocking(move || {
+        match shared.store.papers(&shared.desk().network(), height) {
+            Ok(Some(papers)) => {
+                let papers = Box::new(papers);
+                shared.links.send(peer, &Control::Papers { height, papers });
+            }
+            Ok(None) => {}
+            Err(error) => tracing::error!(%error, height, "papers of an epoch cannot be read"),
+        }
+    });
 }
 
 /// Loads a stage whose tensors are here and says whether it runs.

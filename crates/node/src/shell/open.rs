@@ -23,6 +23,7 @@ use super::{
     settings::{Bandwidth, Limits, Settings},
     snapshots::Told,
     stages::StageThread,
+    till::Till,
     training::{self, Training},
     upstream::Upstream,
 };
@@ -148,6 +149,7 @@ pub(super) async fn open(
         pages,
         inboxes: Mutex::default(),
         submissions: Mutex::default(),
+        till: Till::default(),
         invites: Mutex::default(),
         probes: Probes::default(),
         meter,

@@ -5,6 +5,7 @@ use super::{
     desk::{Desk, DeskError, OrderResult},
     now,
     ordering::{OrderInput, not_final},
+    till,
 };
 use crate::{
     api::GenerateError,
@@ -59,6 +60,10 @@ pub(crate) async fn order(shared: &Arc<Shared>, event: Event) -> OrderResult {
             desk.reached(entry.claimed_value().height, ARRIVAL_TIME_MAX).await;
             Ok(entry)
         }
+        Ok(Ok(Err(Refusal::Duplicate { height }))) => {
+            desk.reached(height, ARRIVAL_TIME_MAX).await;
+            Err(Refusal::Duplicate { height })
+        }
         Ok(Ok(refused)) => refused,
         _ => Err(Refusal::Unreachable { reason: "the founder did not answer within 5 s".into() }),
     }
@@ -88,6 +93,12 @@ async fn decide_due(shared: &Arc<Shared>) {
 /// As one who orders, or where witnesses do by turns: has `event` ordered, and tells everybody. At once, or, where there are witnesses, as soon as they agreed.
 async fn record(shared: &Arc<Shared>, event: Event) -> OrderResult {
     let (desk, mut event) = (shared.desk(), Box::new(event));
+    if let Event::Settled { settlement } = &*event
+        && desk.is_solo()
+        && let Some(settled) = till::settle(shared, settlement.clone()).await
+    {
+        return settled;
+    }
     if desk.is_solo() && !matches!(*event, Event::Appointed { .. }) {
         let alone = Arc::clone(&desk);
         let ordered = tokio::task::spawn_blocking(move || alone.order(*event, now())).await;
@@ -139,6 +150,10 @@ pub(crate) fn sweep(shared: &Arc<Shared>) {
     }
     let (forgotten, unused) =
         desk.read(|ledger| (ledger.expired(now()), ledger.expiring_now(now())));
+    let sessions = desk.read(|ledger| {
+        let is_session = |request: &&RequestId| ledger.reservation(request).is_some();
+        forgotten.iter().filter(is_session).copied().collect::<Vec<_>>()
+    });
     let released = forgotten
         .into_iter()
         .map(|request| Event::Released { request, reason: ReleaseReason::Expired });
@@ -147,13 +162,38 @@ pub(crate) fn sweep(shared: &Arc<Shared>) {
     let shared = Arc::clone(shared);
     tokio::spawn(async move {
         decide_due(&shared).await;
+        if sessions.len() > 1 {
+            expire(&shared, sessions).await;
+        }
         for event in due {
             let kind = event.kind();
+            if let Event::Released { request, .. } = &event
+                && shared.desk().read(|ledger| ledger.is_closed(request))
+            {
+                continue;
+            }
             if let Err(refusal) = record(&shared, event).await {
                 tracing::warn!(kind, reason = describe(&refusal), "not recorded");
             }
         }
     });
+}
+
+/// Ends sessions that expired together by one entry, where the founder orders alone. What that leaves is released one by one.
+async fn expire(shared: &Arc<Shared>, sessions: Vec<RequestId>) {
+    let desk = shared.desk();
+    if !desk.orders() {
+        return;
+    }
+    let closed = tokio::task::spawn_blocking(move || desk.expire(now(), &sessions)).await;
+    match closed.expect("settling does not panic") {
+        Ok(Some((entry, papers))) => {
+            let height = entry.claimed_value().height;
+            till::tell(shared, vec![entry], Some((height, papers)));
+        }
+        Ok(None) => {}
+        Err(error) => tracing::warn!(%error, "no epoch"),
+    }
 }
 
 /// Has the founder give back what is held for `request`.

@@ -215,6 +215,7 @@ impl Store {
                     removed += 1;
                     false
                 })?;
+                super::papers::prune(transaction, network, below)?;
             }
             Ok(())
         })?;

@@ -74,6 +74,9 @@ fn account(report: &CreditsReport, lines: &[EntryReport]) -> Table<4> {
             signed_gft(change(entry, &member)),
             explain::why(entry),
         ]);
+        for session in explain::sessions(entry, report.member) {
+            table.row([String::new(), "session".into(), String::new(), session]);
+        }
     }
     table
 }

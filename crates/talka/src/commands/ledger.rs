@@ -93,7 +93,7 @@ async fn verify(client: &Client, json: bool) -> Result<()> {
     if json {
         return Ok(output::json(&report)?);
     }
-    let VerifyReport { since, entries, signatures, postings, members, .. } = &report;
+    let VerifyReport { since, entries, signatures, postings, papers, members, .. } = &report;
     if *since > 0 {
         output::line(format!(
             "a snapshot that the founder signed stands for entries 0 to {}",
@@ -104,6 +104,9 @@ async fn verify(client: &Client, json: bool) -> Result<()> {
         "verified {entries} entries: {signatures} signatures hold, {postings} postings derived \
          anew and equal, {members} members"
     ))?;
+    if *papers > 0 {
+        output::line(format!("{papers} papers of epochs give what their epochs say"))?;
+    }
     output::line(format!(
         "minted {}, balances {}, reserved {}",
         report.minted, report.balances, report.reserved

@@ -52,7 +52,7 @@ fn nothing_acknowledged_is_lost_when_the_node_is_killed() {
 }
 
 /// Compares what callers were told with what the ledger says.
-fn check(node: &Node, acknowledged: &BTreeSet<String>, kill: u32) {
+pub fn check(node: &Node, acknowledged: &BTreeSet<String>, kill: u32) {
     let settled = settled(node);
     let lost: Vec<_> = acknowledged.difference(&settled).collect();
     assert!(lost.is_empty(), "kill {kill}: acknowledged, but not in the ledger: {lost:?}");
@@ -67,8 +67,9 @@ fn run_until_killed(dir: &Path, kill: u32, life: Duration) -> BTreeSet<String> {
     let mut node = up(dir, &["--grant", "1000000"]);
     let address = &node.http.clone();
     thread::scope(|scope| {
-        let callers: Vec<_> =
-            (0..CALLERS).map(|caller| scope.spawn(move || answered(address, caller))).collect();
+        let callers: Vec<_> = (0..CALLERS)
+            .map(|caller| scope.spawn(move || answered(address, caller, || ())))
+            .collect();
         // Primes apart, so that the kills fall into different parts of a request of a few ms.
         thread::sleep(life + Duration::from_micros(u64::from(kill % 97) * 1_709));
         node.kill();
@@ -77,7 +78,7 @@ fn run_until_killed(dir: &Path, kill: u32, life: Duration) -> BTreeSet<String> {
 }
 
 /// Asks until the node is gone; the requests that were acknowledged.
-fn answered(address: &str, caller: usize) -> Vec<String> {
+pub fn answered(address: &str, caller: usize, one_more: impl Fn()) -> Vec<String> {
     let body = json!({
         "model": "bard", "prompt": "ROMEO:\n", "max_tokens": 2 + caller, "temperature": 0,
     });
@@ -86,17 +87,19 @@ fn answered(address: &str, caller: usize) -> Vec<String> {
         if reply.status == 200 {
             let request = reply.body["talka"]["request"].as_str().expect("an id");
             requests.push(request.to_owned());
+            one_more();
         }
     }
     requests
 }
 
-/// The requests that were paid, each of them once.
+/// The requests that were paid, each of them once, whether alone or by an epoch.
 fn settled(node: &Node) -> BTreeSet<String> {
     let request = |entry: &Value| entry["request"].as_str().map(String::from);
     let entries = node.ledger();
-    let settled = entries.iter().filter(|entry| entry["kind"] == "settled").filter_map(request);
-    let settled: Vec<_> = settled.collect();
+    let alone = entries.iter().filter(|entry| entry["kind"] == "settled").filter_map(request);
+    let together = entries.iter().filter_map(|entry| entry["basis"]["sessions"].as_array());
+    let settled: Vec<_> = alone.chain(together.flatten().filter_map(request)).collect();
     let distinct: BTreeSet<_> = settled.iter().cloned().collect();
     assert_eq!(settled.len(), distinct.len(), "a request was paid twice");
     distinct

@@ -14,6 +14,7 @@ mod crash;
 mod death;
 mod dialects;
 mod doctor;
+mod epochs;
 mod faults;
 mod fetch;
 mod forecast;

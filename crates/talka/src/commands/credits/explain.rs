@@ -2,8 +2,8 @@
 
 use crate::quantity::show_count;
 use talka_node::{
-    api::{Basis, EntryReport, WorkReport},
-    base::{Credits, Factor, Flops, Precision},
+    api::{Basis, EntryReport, SessionReport, WorkReport},
+    base::{Credits, Factor, Flops, MemberId, Precision},
 };
 
 /// Why `entry` is there.
@@ -29,17 +29,15 @@ pub fn why(entry: &EntryReport) -> String {
             };
             format!("the most it can cost: {price}")
         }
-        Basis::Work {
-            positions, work, flops, precision, per_mille, per_million_tokens, ..
-        } => {
-            let cost = match per_million_tokens {
-                Some(credits) => format!("{positions} tokens at {credits} a million"),
-                None => cost(*positions, *flops, *precision, *per_mille),
-            };
-            let mints = entry.postings.iter().any(|posting| posting.account == "mint");
-            let parts = work.iter().map(|part| part_of(part, work, mints));
-            let reasons: Vec<_> = [cost].into_iter().chain(parts).chain(beside(entry)).collect();
-            reasons.join("; ")
+        Basis::Work { .. } => {
+            let reasons = worked(basis, mints(entry)).into_iter().chain(beside(entry));
+            reasons.collect::<Vec<_>>().join("; ")
+        }
+        Basis::Epoch { number, sessions, papers_here, .. } => {
+            let asked = if *papers_here { "" } else { ", whose papers were just asked for" };
+            let what =
+                format!("{} sessions that ended together, epoch {number}{asked}", sessions.len());
+            [what].into_iter().chain(beside(entry)).collect::<Vec<_>>().join("; ")
         }
         Basis::Tariff {
             prompt_tokens,
@@ -55,6 +53,43 @@ pub fn why(entry: &EntryReport) -> String {
             format!("from outside: {prompt_tokens} + {max_new_tokens} tokens at {price}")
         }
     }
+}
+
+/// The sessions of an epoch in which `member` paid or its nodes worked: what each cost, and why.
+pub fn sessions(entry: &EntryReport, member: MemberId) -> Vec<String> {
+    let Some(Basis::Epoch { sessions, .. }) = &entry.basis else { return Vec::new() };
+    let concerns = |session: &&SessionReport| {
+        let worked = match &session.basis {
+            Some(Basis::Work { work, .. }) => work.iter().any(|part| part.member == Some(member)),
+            _ => false,
+        };
+        worked || session.payer == Some(member)
+    };
+    let told = sessions.iter().filter(concerns).map(|session| {
+        let reasons = session.basis.as_ref().map(|basis| worked(basis, mints(entry)));
+        let what = reasons.map_or_else(|| "by vouchers".into(), |reasons| reasons.join("; "));
+        format!("{}: {what}", session.cost)
+    });
+    told.collect()
+}
+
+/// What was paid for, and who did which part of it.
+fn worked(basis: &Basis, mints: bool) -> Vec<String> {
+    let Basis::Work { positions, work, flops, precision, per_mille, per_million_tokens, .. } =
+        basis
+    else {
+        return Vec::new();
+    };
+    let cost = match per_million_tokens {
+        Some(credits) => format!("{positions} tokens at {credits} a million"),
+        None => cost(*positions, *flops, *precision, *per_mille),
+    };
+    let parts = work.iter().map(|part| part_of(part, work, mints));
+    [cost].into_iter().chain(parts).collect()
+}
+
+fn mints(entry: &EntryReport) -> bool {
+    entry.postings.iter().any(|posting| posting.account == "mint")
 }
 
 /// What neither a payer nor a worker has of it.
@@ -222,6 +257,51 @@ mod tests {
             work(json!({"per_mille": null, "per_million_tokens": 1_000_000}), json!({})),
             "412 tokens at 1.000000 GFT a million; attic 0..16, 100.0 %; 0.000020 GFT burned; \
              0.000000 GFT for the common purse",
+        );
+    }
+
+    #[test]
+    fn an_epoch_is_explained_session_by_session_for_those_whom_it_concerns() {
+        let (me, other) = ("22".repeat(32), "33".repeat(32));
+        let session = |payer: &str, node: &str, cost: u64| {
+            json!({
+                "request": "44".repeat(16), "payer": payer, "cost": cost, "settled": true,
+                "basis": {
+                    "of": "work", "positions": 3, "logits": 1, "flops": 3_000, "precision": "bf16",
+                    "per_mille": 500,
+                    "work": [{
+                        "node": node, "member": node, "name": "attic", "span": [0, 4], "flops": 3_000,
+                    }],
+                },
+            })
+        };
+        let by_vouchers = json!({
+            "request": "55".repeat(16), "payer": me, "cost": 7, "settled": false,
+        });
+        let sessions = json!([
+            session(&me, &other, 1_500_000),
+            session(&other, &me, 2),
+            session(&other, &other, 3),
+            by_vouchers
+        ]);
+        let basis = json!({
+            "of": "epoch", "number": 9, "papers": 3, "papers_here": true, "sessions": sessions,
+        });
+        check("epoch", Some(basis.clone()), "4 sessions that ended together, epoch 9");
+        let entry: EntryReport = serde_json::from_value(json!({
+            "height": 7, "at": 0, "hash": "11".repeat(32), "kind": "epoch", "request": null,
+            "postings": [], "basis": basis,
+        }))
+        .expect("an entry");
+        let told = super::sessions(&entry, MemberId([0x22; 32]));
+        let work = "3 tokens × 1.00 kFLOP × bf16 0.5; attic 0..4, 100.0 %";
+        assert_eq!(
+            told,
+            [
+                format!("1.500000 GFT: {work}"),
+                format!("0.000002 GFT: {work}"),
+                "0.000007 GFT: by vouchers".into(),
+            ]
         );
     }
 

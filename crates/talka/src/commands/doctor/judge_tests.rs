@@ -69,6 +69,7 @@ fn running() -> Running {
         since: 0,
         entries: 4,
         signatures: 4,
+        papers: 0,
         postings: 4,
         members: 3,
         minted: Default::default(),

@@ -15,7 +15,7 @@
 //! bit flips that says which of the last two commits is the newer; the newer one is then gone.
 //!
 //! What heads chose lately ([`journal`]) lies in files of its own: it is written with every token and
-//! needs to outlive the process, but not the machine.
+//! needs to outlive the process, but not the machine. So do the [`vouchers`] that stages hold.
 //!
 //! Decides nothing about entries but that they are contiguous; the ledger's rules are checked by
 //! replaying ([`Store::ledger`]). All calls block.
@@ -31,6 +31,7 @@ mod seal;
 pub mod snapshot;
 #[cfg(test)]
 mod tests;
+pub mod vouchers;
 
 pub use error::{Damage, StoreError};
 

@@ -31,7 +31,7 @@ use crate::{
     api::AdminError,
     config::{MemoryShare, ModelPlace, NodeConfig, StartError},
     core::{Core, OwnModel, faults::Faults, frames::far_bytes, owner::Owner},
-    store::{Store, StoreError, journal::Journals},
+    store::{Store, StoreError, journal::Journals, vouchers::VoucherFile},
     wire::PEERS_MAX,
 };
 use serde::{Deserialize, Serialize};
@@ -81,6 +81,7 @@ pub(super) async fn open(
     let keys = identity.keypair().clone();
     let callers = Keys::open(Arc::clone(&store))?;
     let answers = Answers::new(Journals::open(&config.data_dir)?);
+    let vouchers = VoucherFile::open(&config.data_dir)?;
     let limits = Limits::kept(&store)?.unless_told(&config);
     let kernels = Kernels::detect(ThreadPool::new(limits.threads()));
     let mut models = open_models(&config, &kernels)?;
@@ -145,7 +146,7 @@ pub(super) async fn open(
         hub,
         ordering,
         view,
-        stages: StageThread::start(weak.clone(), pages.clone()),
+        stages: StageThread::start(weak.clone(), pages.clone(), vouchers),
         pages,
         inboxes: Mutex::default(),
         submissions: Mutex::default(),

@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     core::{faults::Fault, head::chunk_rows, recent::Recent},
+    store::vouchers::VoucherFile,
     wire::{Finality, Flow, Leg, Open, Payload, RouteHop, Step, Wanted},
 };
 use check::Wrong;
@@ -81,11 +82,16 @@ pub(crate) struct StageThread {
 }
 
 impl StageThread {
-    /// Starts the thread. `shared` is not there yet when it starts; nothing is sent before it is.
+    /// Starts the thread, with the `vouchers` that were here when the node stopped. `shared` is not there yet when it
+    /// starts; nothing is sent before it is.
     ///
     /// # Panics
     /// Outside a runtime: claims are brought to the ledger from there.
-    pub(crate) fn start(shared: Weak<Shared>, pages: PagePool) -> Self {
+    pub(crate) fn start(
+        shared: Weak<Shared>,
+        pages: PagePool,
+        vouchers: (VoucherFile, Vec<Signed<Voucher>>),
+    ) -> Self {
         let (jobs, queue) = mpsc::channel();
         let held = Arc::new(AtomicUsize::new(0));
         let busy_us = Arc::new(AtomicU64::new(0));
@@ -96,7 +102,7 @@ impl StageThread {
             sessions: HashMap::new(),
             waiting: VecDeque::new(),
             known: Recent::default(),
-            kept: Kept::new(tokio::runtime::Handle::current()),
+            kept: Kept::new(vouchers, tokio::runtime::Handle::current()),
             admits_others: true,
             held: Arc::clone(&held),
             busy_us: Arc::clone(&busy_us),
@@ -273,6 +279,8 @@ impl Worker {
             Job::Tick => {
                 self.sweep();
                 self.kept.claim(shared);
+                let under_way = self.sessions.values().filter_map(|s| s.pay.highest().cloned());
+                self.kept.tend(under_way);
             }
             Job::Stop => unreachable!("the stop ends the thread"),
         }
@@ -575,10 +583,13 @@ impl Worker {
             return;
         };
         let stood_still = !session.pay.may_go_on();
-        if let Err(error) = session.pay.take(voucher) {
-            tracing::warn!(%request, lane, %error, "a voucher is not good");
-            if error.blame() == Blame::Peer {
-                shared.blame(from, Fault::Voucher);
+        match session.pay.take(voucher) {
+            Ok(()) => session.pay.highest().into_iter().for_each(|taken| self.kept.write(taken)),
+            Err(error) => {
+                tracing::warn!(%request, lane, %error, "a voucher is not good");
+                if error.blame() == Blame::Peer {
+                    shared.blame(from, Fault::Voucher);
+                }
             }
         }
         if stood_still && session.pay.may_go_on() && !session.pending.is_empty() {

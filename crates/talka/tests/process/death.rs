@@ -81,6 +81,46 @@ fn without_the_founder_requests_are_refused_until_it_is_back() {
     founder.cli(&["ledger", "verify"]).done();
 }
 
+/// Goal: what a head signed for is claimed even if the stage that holds the vouchers is killed too. Method: as below, and SIGKILL
+/// one of the stages right after the head; then start it again.
+#[test]
+fn what_a_head_signed_for_is_claimed_by_a_stage_that_was_killed_too() {
+    let place = folder();
+    let founder = up(&place.path().join("a"), &["--layers", "bard=0..3"]);
+    let invite = founder.invite(&["--reusable"]);
+    let flags = ["--layers", "bard=3..6"];
+    let mut stage = join(&invite, &place.path().join("b"), &flags);
+    let mut head = join(&invite, &place.path().join("c"), &["--layers", "bard=0..1"]);
+    wait_for("a route", || (head.get("/api/models").done()[0]["complete"] == true).then_some(()));
+    let body =
+        json!({ "model": "bard", "prompt": "ROMEO:\n", "temperature": 0, "max_tokens": 240 });
+    let mut killed = false;
+    let address = head.http.clone();
+    let streamed = stream(&address, "/v1/completions", &body, |text| {
+        // Three hundred characters are more tokens than lie between two vouchers.
+        if text.len() > 300 && !killed {
+            head.kill();
+            stage.kill();
+            killed = true;
+        }
+    });
+    assert!(killed && !streamed.done, "{streamed:?}");
+    let claims = || -> Vec<Value> {
+        let entries = founder.ledger();
+        entries.into_iter().filter(|entry| entry["kind"] == "claimed").collect()
+    };
+    wait_for("the founder's own claim", || (claims().len() == 1).then_some(()));
+    // Nobody else has the other one.
+    let stage = up(&stage.dir, &flags);
+    let claims = wait_for("the claim of the stage that was killed", || {
+        let claims = claims();
+        (claims.len() == 2).then_some(claims)
+    });
+    assert_eq!(claims[0]["request"], claims[1]["request"]);
+    founder.cli(&["ledger", "verify"]).done();
+    stage.cli(&["ledger", "verify"]).done();
+}
+
 /// Goal: what a head signed for while an answer came is claimed when the head vanishes. Method: a third node asks two
 /// that serve half each; SIGKILL it in the middle of a long answer.
 #[test]

@@ -2,11 +2,13 @@
 //!
 //! A stage works on as long as what is not signed for stays within a limit, then it waits. What was signed for and not
 //! paid when a session ends is brought to the ledger, which pays it when the session closes, or at once if
-//! it has closed without.
+//! it has closed without. Each voucher is in a file when it is taken, so that a stage which is killed brings them after its
+//! restart.
 
 use super::{KnownModel, Open, Shared, Ticket};
 use crate::{
     shell::{now, orders},
+    store::vouchers::VoucherFile,
     wire::{Leg, Refusal},
 };
 use std::{collections::BTreeMap, sync::Arc};
@@ -76,6 +78,11 @@ impl Pay {
         self.is_own || self.account.may_go_on()
     }
 
+    /// What its head signed for last.
+    pub const fn highest(&self) -> Option<&Signed<Voucher>> {
+        self.account.highest()
+    }
+
     pub fn take(&mut self, voucher: Signed<Voucher>) -> Result<(), VoucherError> {
         self.account.take(now(), voucher)
     }
@@ -84,18 +91,32 @@ impl Pay {
 /// Vouchers of sessions that ended, by session and lane, and since when.
 pub(super) struct Kept {
     vouchers: BTreeMap<(RequestId, u16), (Tick, Signed<Voucher>)>,
+    /// The same and those of sessions under way, where they outlive this process.
+    file: VoucherFile,
     runtime: Handle,
 }
 
 impl Kept {
-    /// Claims are sent from `runtime`.
-    pub const fn new(runtime: Handle) -> Self {
-        Self { vouchers: BTreeMap::new(), runtime }
+    /// With what `file` held of sessions that ended with an earlier process. Claims are sent from `runtime`.
+    pub fn new((file, held): (VoucherFile, Vec<Signed<Voucher>>), runtime: Handle) -> Self {
+        let ended = now();
+        let of = |voucher: Signed<Voucher>| {
+            let Voucher { session, lane, .. } = *voucher.claimed_value();
+            ((session, lane), (ended, voucher))
+        };
+        Self { vouchers: held.into_iter().map(of).collect(), file, runtime }
+    }
+
+    /// A stage took a voucher.
+    pub fn write(&mut self, voucher: &Signed<Voucher>) {
+        if let Err(error) = self.file.add(voucher) {
+            tracing::error!(%error, "a voucher is not on the disk: it is lost if this node is killed");
+        }
     }
 
     /// A session ended: its head may settle now.
     pub fn keep(&mut self, session: RequestId, pay: &Pay) {
-        let Some(voucher) = pay.account.highest() else { return };
+        let Some(voucher) = pay.highest() else { return };
         if self.vouchers.len() >= KEPT_MAX {
             let oldest = self.vouchers.iter().min_by_key(|(_, (since, _))| *since);
             let oldest = oldest.map(|(key, _)| *key);
@@ -125,9 +146,33 @@ impl Kept {
                 Err(LedgerError::Duplicate { .. } | LedgerError::NothingOwed { .. }) => {
                     shared.desk().read(|ledger| ledger.reservation(session).is_some())
                 }
+                // The ledger here may be behind, as after a restart.
+                Err(LedgerError::UnknownRequest { .. }) => true,
                 Err(_) => false,
             }
         });
+    }
+
+    /// Sees to the file: what is not needed any more goes when there is much of it, and the rest gets to the disk.
+    pub fn tend(&mut self, under_way: impl Iterator<Item = Signed<Voucher>>) {
+        if self.file.has_grown() {
+            let ended = self.vouchers.values().map(|(_, voucher)| voucher.clone());
+            let all: Vec<_> = ended.chain(under_way).collect();
+            if let Err(error) = self.file.rewrite(&all) {
+                tracing::error!(%error, "the file of vouchers cannot be written anew");
+            }
+        }
+        match self.file.flusher() {
+            Ok(None) => {}
+            Ok(Some(flush)) => {
+                self.runtime.spawn_blocking(|| {
+                    if let Err(error) = flush() {
+                        tracing::error!(%error, "vouchers may not be on the disk");
+                    }
+                });
+            }
+            Err(error) => tracing::error!(%error, "vouchers may not be on the disk"),
+        }
     }
 }
 

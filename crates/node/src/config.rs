@@ -16,6 +16,7 @@ use std::{
     path::{Path, PathBuf},
     pin::Pin,
     sync::Arc,
+    time::Duration,
 };
 use talka_base::{Credits, LayerSpan};
 use talka_engine::{AdapterError, ModelError, ModelSource, quant::Encoding};
@@ -175,6 +176,9 @@ pub struct NodeConfig {
     pub upstreams: Vec<UpstreamChoice>,
     /// What each member is granted, if this start founds a network; the policy's default if absent.
     pub grant: Option<Credits>,
+    /// How long a request may take before what it set aside may be given back, if this start founds a network; the
+    /// policy's default if absent.
+    pub request_time: Option<Duration>,
     /// What work is worth, if this start founds a network; the co-operative's economy if absent.
     pub economy: Option<Profile>,
 }

@@ -207,6 +207,10 @@ pub struct NodeArgs {
     /// When founding a network: what every member starts with
     #[arg(long, value_name = "GFT", value_parser = quantity::credits)]
     pub grant: Option<Credits>,
+    /// When founding a network: how long a request may take before what it set aside is given back, as in 90s or 1h
+    /// [default: 15m]
+    #[arg(long, value_name = "TIME", value_parser = quantity::duration)]
+    pub request_time: Option<Duration>,
     /// When founding a network: how work is paid; tokenless counts work and pays nothing [default: coop]
     #[arg(long, value_name = "NAME", value_parser = economy())]
     pub economy: Option<Profile>,

@@ -349,6 +349,9 @@ async fn enter_network(
 fn found(config: &NodeConfig, store: &Arc<Store>, keys: &Keypair) -> Result<Desk, DeskError> {
     let mut policy = config.economy.map_or_else(Policy::default, Policy::of);
     policy.grant = config.grant.unwrap_or(policy.grant);
+    if let Some(time) = config.request_time {
+        policy.reservation_ms_max = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    }
     let founding = Founding {
         name: format!("{}'s network", config.name),
         founder: NodeId(keys.public()),

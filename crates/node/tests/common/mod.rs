@@ -43,6 +43,7 @@ pub async fn node(dir: &Path, span: LayerSpan) -> Node {
         mixes_precision: false,
         opening: talka_node::Opening::default(),
         grant: None,
+        request_time: None,
         economy: None,
     };
     let node = Node::start(config).await.expect("the node starts");

@@ -121,6 +121,7 @@ pub(super) async fn node_config(
         },
         upstreams,
         grant: args.grant,
+        request_time: args.request_time,
         economy: args.economy,
     })
 }

@@ -28,6 +28,7 @@ mod models;
 mod ops;
 mod owner;
 mod parts;
+mod payment;
 mod proofs;
 #[cfg(unix)]
 mod pty;

@@ -18,7 +18,7 @@ use crate::{
     voucher::Voucher,
 };
 use std::collections::{BTreeMap, BTreeSet};
-use talka_base::{Credits, LayerSpan, MemberId, NodeId, Receipt, Signed, Tick};
+use talka_base::{Credits, Flops, LayerSpan, MemberId, NodeId, Receipt, Signed, Tick};
 
 /// Decides about a settlement: what was reserved pays the stages, and the rest returns to the payer.
 pub(crate) fn judge(
@@ -57,7 +57,10 @@ pub(crate) fn closing(
     // Work within the reservation costs no more, unless the members decided on other prices in between.
     let rest = Credits(cost.min(open.cap).0.saturating_sub(closing.cost.0));
     let stages = contributions(book, open, &parts)?;
-    closing.pay(rest, policy.profile.payout(rest, &stages));
+    // Where every stage began at the end nothing is left to be paid for, and nobody to be paid.
+    if stages.iter().any(|stage| stage.work > Flops(0)) {
+        closing.pay(rest, policy.profile.payout(rest, &stages));
+    }
     for stage in stages {
         *closing.work.entry(stage.member).or_default() += stage.work;
     }

@@ -103,7 +103,12 @@ impl World {
 
     /// Nodes 2 and 3 joined as members of their own; node 4 is a second node of member 2.
     pub fn village() -> Self {
-        let mut world = Self::new();
+        Self::village_with(Policy::default())
+    }
+
+    /// The same under another policy.
+    pub fn village_with(policy: Policy) -> Self {
+        let mut world = Self::with_policy(policy);
         for event in [world.joins(2, 2, FOUNDER), world.joins(3, 3, FOUNDER)] {
             world.record(event).expect("joins");
         }

@@ -2,15 +2,17 @@
 
 In: signed entries from the founding on, one a line, in hexadecimal. Out: hash of the last entry and state root. Whatever
 does not follow ends it with an error. Needs nothing but Python's own library; written to be read beside the document,
-not to be fast. Of economy.md it has the default economy, expiry, stake, governance and keys; it leaves out ratings and
-judgements, so that all nodes count alike, and the other profiles.
+not to be fast. Of docs/economy.md it has every profile and whatever else changes the state.
 """
 
 import sys
 
+import profiles
+import standing
 from codec import Codec, make, signed, write
 from hashes import blake3, is_signed, leaf, root
 from papers import *  # noqa: F403 (every schema, by its name in the document)
+from profiles import Payout, Stage, Worker, flops, in_proportion
 
 
 def require(holds, what):
@@ -25,21 +27,21 @@ def verify(name, paper, signer):
     return paper.value
 
 
-def flops(shape, span, start, end, logits):
-    layer = 2 * shape.hidden * shape.head_dim * (shape.heads + shape.kv_heads) + 3 * shape.hidden * shape.ffn
-    layer = min(layer, U64)
-    pairs = (end - start) * (start + end + 1) // 2
-    total = 2 * layer * (end - start) + 4 * shape.heads * shape.head_dim * pairs
-    head = 2 * shape.hidden * shape.vocab * logits if span[1] == shape.layers else 0
-    return min(total * (span[1] - span[0]) + head, U64)
-
-
 def times_of(ballot):
     return ballot.rules.emergency if ballot.proposal.is_emergency else ballot.rules.ordinary
 
 
 def decided_at(ballot):
     return ballot.at + sum(times_of(ballot))
+
+
+def together(payouts):
+    earned = {}
+    for payout in payouts:
+        for member, credits in payout.earned.items():
+            earned[member] = earned.get(member, 0) + credits
+    kept = [sum(getattr(payout, field) for payout in payouts) for field in ("minted", "burned", "treasury")]
+    return Payout(*kept, earned)
 
 
 class Ledger:
@@ -109,6 +111,10 @@ class Ledger:
             self.witnesses = (sorted(paper.witnesses), self.entries) if paper.witnesses else None
         elif kind == REMOVED:
             self.remove(verify("removal", event, event.value.by))
+        elif kind == NODE_RATED:
+            self.rate(verify("rating", event, event.value.node))
+        elif kind == NODE_JUDGED:
+            self.judge(verify("judgement", event, self.founding.founder))
         elif kind == CLAIMED:
             self.claimed(event)
         elif kind == EPOCHED:
@@ -133,7 +139,28 @@ class Ledger:
         elif kind == ORDER_CHANGED:
             self.change_order(verify("order change", event, self.founding.founder))
         else:
-            raise ValueError("ratings and judgements are left out")
+            raise ValueError("unknown event")
+
+    def standing(self, node):
+        return self.standings.get(node, standing.NEW)
+
+    def rate(self, paper):
+        self.author, known, measured = paper.node, self.standing(paper.node), paper.measured
+        require(paper.network == self.network and paper.number == known.ratings, "rating")
+        require(self.owner(paper.node) and all(score <= 10_000 for score in measured.scores if score), "rating")
+        is_same = known.rated and known.rated.measured.hardware == measured.hardware
+        require(not is_same or self.mark.at >= known.rated.at + DAY_MS, "rated lately")
+        self.standings[paper.node] = standing.rate(known, self.mark, measured)
+
+    def judge(self, paper):
+        self.author, known, (kind, about) = paper.judge, self.standing(paper.node), paper.finding
+        require((paper.network, paper.judge) == (self.network, self.founding.founder), "judgement")
+        require(self.owner(paper.node) and paper.number == known.judgements, "judgement")
+        if kind == CLEARED:
+            require(known.halt, "not halted")
+        else:
+            require((about if kind == 0 else about[0]) in self.requests, "request")
+        self.standings[paper.node] = standing.judge(known, self.mark, paper.finding)
 
     def change_order(self, paper):
         by_turns, changes, _ = self.turns or (False, 0, 0)
@@ -177,6 +204,7 @@ class Ledger:
         return self.balances.get(account(member, bucket), 0)
 
     def expire(self, member):
+        require(self.policy.expiry, "nothing expires")
         days, _ = self.policy.expiry
         old = sum(lot for day, lot in self.lots.get(member, {}).items() if day + days <= self.mark.at // DAY_MS)
         due = min(old, self.held(member, SPENDABLE))
@@ -228,19 +256,15 @@ class Ledger:
         require((paper.network, paper.serial) == (self.network, serial + 1), "common work")
         today = self.mark.at // DAY_MS
         paid = paid if last == today else 0
-        require(self.policy.profile[0] == COOP, "other profiles are left out")
         worth = {}
         for node, task in paper.tasks:
-            kind, job = task.job
-            # Reliability and multiplier are one for nodes that nobody rated and that completed what they began.
-            seconds_or_work = job[0] if kind == 2 else job
-            one = [self.policy.profile[1] * seconds_or_work // 3600, seconds_or_work // 1000, seconds_or_work // 1000, 0]
-            member = self.owner(node)
-            worth[member] = worth.get(member, 0) + one[kind]
+            member, known = self.owner(node), self.standing(node)
+            factors = (standing.multiplier(known, self.mark.at), standing.reliability(known))
+            worker = Worker(*factors, self.held(member, STAKE), len(self.nodes))
+            worth[member] = worth.get(member, 0) + profiles.worth(self.policy, task, worker)
         pays = min(sum(worth.values()), max(self.policy.day_budget - paid, 0))
-        shares = {member: (credits, 0) for member, (credits, _) in self.shares(pays, worth).items()}
         self.post((MINT, ()), -pays)
-        self.earn(shares)
+        self.earn(in_proportion(pays, worth), {})
         self.purse = (paper.serial, today, paid + pays)
 
     def propose(self, paper):
@@ -327,6 +351,7 @@ class Ledger:
     def remove(self, paper):
         self.author = paper.by
         require(paper.network == self.network and paper.node != self.founding.founder, "removal")
+        require(not self.witnesses or paper.node not in self.witnesses[0], "a witness")
         owner = self.owner(paper.node)
         require(paper.by == self.founding.founder or self.owner(paper.by) == owner, "removal")
         nodes = [node for node in self.members[owner].nodes if node != paper.node]
@@ -341,22 +366,19 @@ class Ledger:
         return owner if height > begun else self.owner(node)
 
     def completed(self, node, payer):
-        if node not in self.nodes or self.nodes[node].member == payer:
-            return
-        self.count_task(node)
+        if node in self.nodes and self.nodes[node].member != payer:
+            self.count_task(node)
 
     def count_task(self, node):
-        start = make(STANDING, 0, None, 0, None, None, None, 0, make(TASKS, 0, 0, 10_000), None)
-        standing = self.standings.get(node, start)
-        tasks = standing.tasks
-        outcomes = (tasks.outcomes << 1 | 1) % 2**TASKS_MAX
-        tasks = tasks._replace(outcomes=outcomes, assigned=min(tasks.assigned + 1, TASKS_MAX))
-        self.standings[node] = standing._replace(tasks=tasks)
+        self.standings[node] = standing.task(self.standing(node), True)
 
     def price(self, shape, positions, logits):
-        require(self.policy.profile[0] == COOP, "other profiles are left out")
-        work = flops(shape, (0, shape.layers), 0, positions, logits)
-        return min(-(-work * self.policy.factors[shape.precision[0]] // 1_000_000), U64)
+        return profiles.charge(self.policy, shape, positions, logits)
+
+    def stage(self, node, member, work, begun):
+        """As the ledger knows the node now, at the time at which the request was reserved."""
+        known = self.standing(node)
+        return Stage(member, work, standing.multiplier(known, begun), standing.reliability(known))
 
     def tariff(self, tariff, prompt, new):
         kind, terms = tariff
@@ -397,26 +419,34 @@ class Ledger:
         self.change(paper.payer, spent=cost)
         return paper.payer, session.cap
 
-    def pay(self, request, earned, lanes, is_signed, settled):
-        cost = sum(credits for credits, _ in earned.values())
+    def pay(self, request, cost, payout, work, lanes, is_signed, settled):
         payer, cap = self.close(request, cost, lanes, is_signed)
         self.change(payer, requests=int(settled))
         self.post(account(payer, RESERVED_), -cap)
         self.post(account(payer, SPENDABLE), cap - cost)
-        self.earn(earned)
+        self.pay_out(payout, work)
 
-    def earn(self, earned):
-        for member, (credits, work) in sorted(earned.items()):
+    def pay_out(self, payout, work):
+        self.post((MINT, ()), -payout.minted)
+        self.post((BURN, ()), payout.burned)
+        self.post((TREASURY, ()), payout.treasury)
+        self.earn(payout.earned, work)
+
+    def earn(self, earned, work):
+        for member, credits in sorted(earned.items()):
             self.post(account(member, SPENDABLE), credits)
-            self.change(member, earned=credits, work=work)
+            self.change(member, earned=credits)
+        for member, done in work.items():
+            self.change(member, work=done)
 
-    def by_vouchers(self, owed):
-        """What each member earns on lanes without a receipt, and how those were paid."""
-        earned = {}
-        for _, member, amount in owed.values():
-            credits, work = earned.get(member, (0, 0))
-            earned[member] = (credits + amount, work)
-        return earned, {lane: (BY_VOUCHER, amount) for lane, (_, _, amount) in owed.items()}
+    def by_vouchers(self, session, owed):
+        """What lanes without a receipt cost, what becomes of that, and how they were paid."""
+        shape, payouts = session.reservation.shape, []
+        for worker, member, amount in owed.values():
+            stage = self.stage(worker, member, profiles.work_for(self.policy, shape, amount), session.at)
+            payouts.append(profiles.payout(self.policy, amount, [stage]))
+        cost = sum(amount for _, _, amount in owed.values())
+        return cost, payouts, {lane: (BY_VOUCHER, amount) for lane, (_, _, amount) in owed.items()}
 
     def notes(self, session):
         return {lane: (claim.worker, claim.member, claim.amount) for lane, claim in session.claims}
@@ -439,26 +469,25 @@ class Ledger:
             owed[last] = (worker, member, max(amount, voucher.amount))
         lanes = [receipt.value.lane for receipt in paper.receipts]
         require(len(set(lanes)) == len(lanes), "lanes")
-        earned, paid = self.by_vouchers({lane: to for lane, to in owed.items() if lane not in lanes})
-        carried = sum(credits for credits, _ in earned.values())
+        carried, payouts, paid = self.by_vouchers(session, {l: to for l, to in owed.items() if l not in lanes})
         require(carried <= session.cap, "beyond the cap")
+        work, cost = {}, carried
         if paper.receipts:
             require(1 <= paper.positions <= reserved.prompt + reserved.new and paper.logits <= reserved.new, "work")
-            cost = min(self.price(reserved.shape, paper.positions, paper.logits), session.cap)
-            rest = max(cost - carried, 0)
-            work = self.work(reserved, paper, session.height)
-            for member, (credits, work) in self.shares(rest, work).items():
-                before = earned.get(member, (0, 0))
-                earned[member] = (before[0] + credits, before[1] + work)
+            stages = self.work(reserved, paper, session)
+            work = profiles.summed(stages, lambda stage: stage.work)
+            if any(work.values()):
+                cost = max(min(self.price(reserved.shape, paper.positions, paper.logits), session.cap), carried)
+                payouts.append(profiles.payout(self.policy, cost - carried, stages))
             paid |= {lane: (BY_RECEIPT, ()) for lane in lanes}
         else:
             require(paper.positions == paper.logits == 0, "work")
-        self.pay(request, earned, paid, True, True)
+        self.pay(request, cost, together(payouts), work, paid, True, True)
         for node in {receipt.value.node for receipt in paper.receipts}:
             self.completed(node, reserved.payer)
 
-    def work(self, reserved, paper, begun):
-        work, layer = {}, 0
+    def work(self, reserved, paper, session):
+        stages, layer = [], 0
         for receipt in paper.receipts:
             receipt = verify("receipt", receipt, receipt.value.node)
             ends = receipt.span[1] == reserved.shape.layers
@@ -466,22 +495,11 @@ class Ledger:
             found = (receipt.network, receipt.request, receipt.model, receipt.positions, receipt.logits)
             require(expected == found and receipt.start <= receipt.positions, "receipt")
             require(receipt.span[0] == layer and receipt.span[1] <= reserved.shape.layers, "layers")
-            layer, member = receipt.span[1], self.worker(receipt.node, begun)
+            layer, member = receipt.span[1], self.worker(receipt.node, session.height)
             done = flops(reserved.shape, receipt.span, receipt.start, receipt.positions, receipt.logits)
-            work[member] = work.get(member, 0) + done
+            stages.append(self.stage(receipt.node, member, done, session.at))
         require(layer == reserved.shape.layers, "layers")
-        return work
-
-    def shares(self, cost, work):
-        """In proportion, rounded down; one µGFT more for the largest remainders, the lowest id first among equals."""
-        total = sum(work.values())
-        if total == 0:
-            return {}
-        shares = {member: cost * part // total for member, part in work.items()}
-        order = sorted(work, key=lambda member: (-(cost * work[member] % total), member))
-        for member in order[: cost - sum(shares.values())]:
-            shares[member] += 1
-        return {member: (shares[member], part) for member, part in work.items()}
+        return stages
 
     def released(self, request, reason):
         kind, paper = reason
@@ -495,9 +513,9 @@ class Ledger:
             require(self.owner(paper.node) == payer, "cancellation")
         else:
             require(self.mark.at >= session.at + self.policy.reservation_ms_max, "not expired")
-        owed = self.notes(session) if request in self.open else {}
-        earned, lanes = self.by_vouchers(owed)
-        self.pay(request, earned, lanes, kind == 0, False)
+        is_open = request in self.open
+        cost, payouts, lanes = self.by_vouchers(session, self.notes(session)) if is_open else (0, [], {})
+        self.pay(request, cost, together(payouts), {}, lanes, kind == 0, False)
 
     def delivered(self, event):
         request = event.value.request
@@ -508,7 +526,7 @@ class Ledger:
         require(paper.network == self.network and 1 <= paper.prompt <= promised.prompt, "delivery")
         require(paper.new <= promised.new, "delivery")
         cost = min(self.tariff(promised.tariff, paper.prompt, paper.new), self.outside[request].cap)
-        self.pay(request, {self.owner(promised.head): (cost, 0)}, {}, True, True)
+        self.pay(request, cost, Payout(0, 0, 0, {self.owner(promised.head): cost}), {}, {}, True, True)
 
     def voucher(self, voucher, head, model):
         paper = verify("voucher", voucher, head)
@@ -576,12 +594,18 @@ class Ledger:
             self.change(payer, requests=int(session.settled))
             caps, costs = payers.get(payer, (0, 0))
             payers[payer] = (caps + cap, costs + session.cost)
-        require((epoch.minted, epoch.burned, epoch.treasury) == (0, 0, 0), "other profiles are left out")
-        require(sum(c for _, c in payers.values()) == sum(c for _, c, _ in epoch.earned), "earnings")
+        kind = self.policy.profile[0]
+        require(kind == GFT or not epoch.minted, "only gft mints")
+        require(kind not in (COOP, TOKENLESS) or not (epoch.burned or epoch.treasury), "all is earned")
+        came = sum(cost for _, cost in payers.values()) + epoch.minted
+        went = sum(credits for _, credits, _ in epoch.earned) + epoch.burned + epoch.treasury
+        require(came == went and all(member in self.members for member in members), "earnings")
         for payer, (caps, costs) in sorted(payers.items()):
             self.post(account(payer, RESERVED_), -caps)
             self.post(account(payer, SPENDABLE), caps - costs)
-        self.earn({member: (credits, work) for member, credits, work in epoch.earned})
+        earned = {member: credits for member, credits, _ in epoch.earned}
+        work = {member: done for member, _, done in epoch.earned}
+        self.pay_out(Payout(epoch.minted, epoch.burned, epoch.treasury, earned), work)
         nodes, settled = [node for node, _ in tasks], sum(session.settled for session in epoch.sessions)
         require(nodes == sorted(set(nodes)), "order of nodes")
         for node, count in tasks:
@@ -602,7 +626,7 @@ class Ledger:
         if self.witnesses:
             yield (8, self.witnesses)
         yield from ((9, (node, *removed)) for node, removed in sorted(self.removed.items()))
-        yield from ((10, standing) for standing in sorted(self.standings.items()))
+        yield from ((10, known) for known in sorted(self.standings.items()))
         yield from ((11, (*key, closed)) for key, closed in sorted(self.closed.items()))
         yield (12, (self.epochs, self.last_epoch))
         yield from ((13, (member, sorted(lots.items()))) for member, lots in sorted(self.lots.items()))

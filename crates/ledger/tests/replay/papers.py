@@ -10,15 +10,22 @@ RULES = struct(
 )  # fmt: skip
 PER_MEMBER, BY_STAKE = range(2)
 STAKES = struct("Stakes", least=UINT, most=UINT, days_min=UINT, days_max=UINT, reporter=UINT)
-FEI = ("tuple", *[UINT] * 10)
-MARKET, BONUS = ("tuple", *[UINT] * 4), ("tuple", *[UINT] * 4)
-NEURO = ("tuple", UINT, UINT, UINT, MARKET, *[UINT] * 4, BOOL, ("enum", [NOTHING] * 2), BONUS)
+FEI_TERMS = struct(
+    "Fei", validators=UINT, fee=UINT, specialisation=UINT, loyalty=UINT, tiers=("tuple", *[UINT] * 6)
+)  # fmt: skip
+MARKET = struct("Market", base=UINT, price=UINT, supply=UINT, keeps=UINT)
+BONUS = struct("Bonus", embedding=UINT, head=UINT, training=UINT, reputation=UINT)
+NEURO_TERMS = struct(
+    "Neuro",
+    per_million=UINT, least=UINT, burn=UINT, market=MARKET, minute=UINT, minted_per_million=UINT, batch=UINT,
+    stale_batch=UINT, is_per_layer=BOOL, stake=("enum", [NOTHING] * 2), bonus=BONUS,
+)  # fmt: skip
 POLICY = struct(
     "Policy",
-    version=UINT, profile=("enum", [UINT, NOTHING, FEI, NEURO, NOTHING]), grant=UINT, day_budget=UINT,
+    version=UINT, profile=("enum", [UINT, NOTHING, FEI_TERMS, NEURO_TERMS, NOTHING]), grant=UINT, day_budget=UINT,
     reservation_ms_max=UINT, factors=FACTORS, expiry=option(("tuple", UINT, UINT)), stake=STAKES, governance=RULES,
 )  # fmt: skip
-COOP = 0
+COOP, GFT, FEI, NEURO, TOKENLESS = range(5)
 FOUNDING = struct("Founding", name=STR, founder=ID, founder_name=STR, policy=POLICY, nonce=REQUEST)
 MEMBERSHIP = struct("Membership", network=ID, node=ID, member=ID, name=STR, invited_by=ID, issued_at=UINT)
 SHAPE = struct(
@@ -61,6 +68,12 @@ EPOCH = struct(
     number=UINT, papers=UINT, evidence=ID, sessions=listed(SESSION), earned=listed(("tuple", ID, UINT, UINT)),
     minted=UINT, burned=UINT, treasury=UINT,
 )  # fmt: skip
+SCORES = ("tuple", *[option(UINT)] * 3)
+MEASURED = struct("Measured", kind=("enum", [NOTHING] * 4), scores=SCORES, hardware=ID)
+RATING = struct("Rating", network=ID, node=ID, number=UINT, measured=MEASURED)
+FINDING = ("enum", [REQUEST, ("tuple", REQUEST, BOOL), NOTHING])
+JUDGEMENT = struct("Judgement", network=ID, judge=ID, node=ID, number=UINT, finding=FINDING)
+CLEARED = 2
 STAKE_ORDER = struct("StakeOrder", network=ID, by=ID, serial=UINT, change=("enum", [("tuple", UINT, UINT), UINT]))
 KEY_ORDER = struct("KeyOrder", network=ID, member=ID, serial=UINT, change=("enum", [ID, ("tuple", ID, UINT), ID]))
 JOB = ("enum", [UINT, UINT, ("tuple", UINT, UINT, UINT, option(UINT)), UINT])
@@ -84,6 +97,8 @@ PAPERS = {
     "order change": (1, ORDER_CHANGE),
     "removal": (1, REMOVAL),
     "voucher": (1, VOUCHER),
+    "rating": (1, RATING),
+    "judgement": (1, JUDGEMENT),
     "stake order": (1, STAKE_ORDER),
     "key order": (1, KEY_ORDER),
     "common work": (1, COMMON_WORK),
@@ -91,7 +106,7 @@ PAPERS = {
     "vote": (1, VOTE),
 }
 FOUNDED, JOINED, RESERVED, SETTLED, RELEASED, FORWARDED, DELIVERED, APPOINTED, REMOVED = range(9)
-RATED, JUDGED, CLAIMED, EPOCHED, EXPIRED, STAKED, KEYS_CHANGED, REWARDED, PROPOSED, VOTED, DECIDED = range(9, 20)
+NODE_RATED, NODE_JUDGED, CLAIMED, EPOCHED, EXPIRED, STAKED, KEYS_CHANGED, REWARDED, PROPOSED, VOTED, DECIDED = range(9, 20)
 ORDER_CHANGED, EPOCH_COUNTED = 20, 21
 EVENT = (
     "enum",
@@ -105,8 +120,8 @@ EVENT = (
         signed(DELIVERY),
         signed(APPOINTMENT),
         signed(REMOVAL),
-        None,
-        None,
+        signed(RATING),
+        signed(JUDGEMENT),
         signed(VOUCHER),
         EPOCH,
         ID,
@@ -172,10 +187,12 @@ CLOSED = struct(
 # Outcomes of tasks, one bit each; how many; how consistent.
 TASKS = struct("Tasks", outcomes=UINT, assigned=UINT, consistency=UINT)
 TASKS_MAX = 100
+RATED = struct("Rated", measured=MEASURED, at=UINT)
+QUARANTINE = struct("Quarantine", until=UINT, multiplier=UINT)
 STANDING = struct(
     "Standing",
-    ratings=UINT, last_rating=option(MARK), judgements=UINT, last_judgement=option(MARK), rated=option(NOTHING),
-    quarantine=option(NOTHING), changes=UINT, tasks=TASKS, halt=option(NOTHING),
+    ratings=UINT, last_rating=option(MARK), judgements=UINT, last_judgement=option(MARK), rated=option(RATED),
+    quarantine=option(QUARANTINE), changes=UINT, tasks=TASKS, halt=option(("enum", [NOTHING] * 2)),
 )  # fmt: skip
 RECORD = (
     "enum",

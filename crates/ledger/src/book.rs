@@ -413,6 +413,7 @@ impl Book {
 
     /// Performs what the rules allowed, as entry `self.entries` at time `at`.
     pub fn fold(&mut self, at: Tick, change: Change) {
+        self.move_prices(at);
         match change {
             Change::Join { node, member, name, granted } => {
                 self.join(at, node, member, name, granted);
@@ -481,6 +482,24 @@ impl Book {
             Change::Nothing => {}
         }
         self.forget_closed(at);
+    }
+
+    /// Where a market makes prices: what they are after the time since the last entry, in which the same requests were open.
+    fn move_prices(&mut self, at: Tick) {
+        if self.entries > 0 {
+            let profile = &self.policy.profile;
+            self.policy.profile = profile.moved(self.at, at, |most| self.waiting(most));
+        }
+    }
+
+    /// Tokens that open requests may take. Of one payer `most` at most: nobody makes the price alone.
+    fn waiting(&self, most: u64) -> u32 {
+        let mut tokens = BTreeMap::<MemberId, u64>::new();
+        for OpenReservation { reservation, .. } in self.open.values() {
+            *tokens.entry(reservation.payer).or_default() += reservation.tokens();
+        }
+        let sum: u64 = tokens.values().map(|tokens| (*tokens).min(most)).sum();
+        u32::try_from(sum).unwrap_or(u32::MAX)
     }
 
     /// Sessions whose end cannot be disputed any more.
@@ -558,6 +577,10 @@ impl Book {
             }
             // Its postings did it.
             Action::Slash { .. } => {}
+            Action::Witnesses { witnesses } => {
+                self.witnesses = witnesses.iter().copied().collect();
+                self.appointed = height;
+            }
         }
     }
 

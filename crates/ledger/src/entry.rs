@@ -119,7 +119,7 @@ impl Founding {
 
 impl Encoded for Founding {
     const NAME: &'static str = "founding";
-    const VERSION: u8 = 2;
+    const VERSION: u8 = 3;
     const SIZE_MAX: usize = 1024;
 }
 
@@ -426,7 +426,7 @@ pub(crate) fn check_text(what: &'static str, text: &str, max: usize) -> Result<(
 
 impl Encoded for Event {
     const NAME: &'static str = "event";
-    const VERSION: u8 = 2;
+    const VERSION: u8 = 3;
     const SIZE_MAX: usize = EPOCH_BYTES_MAX + 512;
 }
 
@@ -460,6 +460,17 @@ impl Entry {
         into_reserved.map(|posting| Credits(posting.amount.0.unsigned_abs())).sum()
     }
 
+    /// `policy` for the session that this entry opened; see [`Policy::locked`].
+    #[must_use]
+    pub fn terms(&self, policy: &Policy) -> Policy {
+        match &self.event {
+            Event::Reserved { reservation } => {
+                policy.locked(self.set_aside(), reservation.claimed_value().tokens())
+            }
+            _ => policy.clone(),
+        }
+    }
+
     /// The BLAKE3 digest of the entry's encoding (the signature is not part of it).
     pub fn hash(&self) -> EntryHash {
         EntryHash(blake3::hash(&encode(self)).into())
@@ -468,7 +479,7 @@ impl Entry {
 
 impl Encoded for Entry {
     const NAME: &'static str = "ledger entry";
-    const VERSION: u8 = 3;
+    const VERSION: u8 = 4;
     const SIZE_MAX: usize = 2 << 20;
 }
 

@@ -10,7 +10,12 @@ mod rules;
 
 pub(crate) use rules::{check_nothing_waits, decide, propose, vote};
 
-use crate::{entry::check_text, error::LedgerError, policy::Policy};
+use crate::{
+    entry::check_text,
+    error::LedgerError,
+    order::{WITNESSES_MAX, check_count},
+    policy::Policy,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use talka_base::{
@@ -30,6 +35,8 @@ pub struct GovernanceRules {
     pub ordinary: Times,
     /// When in an emergency.
     pub emergency: Times,
+    /// Whether the members may name witnesses. The founder may in any case.
+    pub appoints: bool,
 }
 
 /// What a vote weighs.
@@ -65,6 +72,7 @@ impl Default for GovernanceRules {
             quorum: Factor(2_000),
             ordinary: Times { review_ms: WEEK_MS, voting_ms: WEEK_MS, delay_ms: WEEK_MS },
             emergency: Times { review_ms: 0, voting_ms: 48 * HOUR_MS, delay_ms: HOUR_MS },
+            appoints: false,
         }
     }
 }
@@ -119,6 +127,12 @@ pub enum Action {
         /// Who reported it, if somebody is to have the reporter's part.
         reporter: Option<MemberId>,
     },
+    /// These nodes witness from now on, in place of those before, where the rules let members decide that. If it cannot be
+    /// any more when it is due, it is rejected.
+    Witnesses {
+        /// 3f+1 nodes, in ascending order, of as many members.
+        witnesses: Vec<NodeId>,
+    },
 }
 
 impl Action {
@@ -129,6 +143,7 @@ impl Action {
             Self::Model { .. } => "model",
             Self::Member { .. } => "member",
             Self::Slash { .. } => "slash",
+            Self::Witnesses { .. } => "witnesses",
         }
     }
 }
@@ -138,9 +153,13 @@ impl Proposal {
     /// a bounded size.
     ///
     /// # Errors
-    /// [`LedgerError::Name`].
+    /// [`LedgerError::Name`], [`LedgerError::Witnesses`] if there are too many.
     pub fn check_bounds(&self) -> Result<(), LedgerError> {
-        check_text("proposal", &self.title, TITLE_BYTES_MAX)
+        check_text("proposal", &self.title, TITLE_BYTES_MAX)?;
+        match &self.action {
+            Action::Witnesses { witnesses } => check_count(witnesses),
+            _ => Ok(()),
+        }
     }
 
     /// The BLAKE3 digest of the proposal's encoding.
@@ -151,7 +170,8 @@ impl Proposal {
 
 impl Encoded for Proposal {
     const NAME: &'static str = "proposal";
-    const SIZE_MAX: usize = 2048;
+    const VERSION: u8 = 2;
+    const SIZE_MAX: usize = 1024 + WITNESSES_MAX * 32;
 }
 
 /// "I am for, against, or neither", signed by a node of a member.

@@ -9,7 +9,7 @@ use crate::{
     forward::OpenForwarding,
     govern::Ballot,
     lots,
-    order::{Turns, Witnesses},
+    order::{Turns, Witnesses, witnesses},
     policy::Policy,
     profile::Task,
     removal::RemovedNode,
@@ -304,6 +304,11 @@ impl Ledger {
     /// The nodes whose cosignatures blocks need; none while the ledger is solo.
     pub const fn witnesses(&self) -> &Witnesses {
         &self.book.witnesses
+    }
+
+    /// Whether an entry with this event, as the next one, names witnesses.
+    pub fn names_witnesses(&self, event: &Event) -> bool {
+        witnesses::are_named_by(&self.book, event)
     }
 
     /// The height of the entry that named them; 0 while nobody was named.

@@ -9,7 +9,7 @@
 //!   vote durable. Two quorums share an honest witness, so two blocks that contradict each other are never
 //!   both final, as long as at most f witnesses are dishonest, whatever the sequencer does.
 //!
-//! Naming witnesses is an entry. Its block needs the quorum of the new ones as well as that of the old ones, so
+//! Naming witnesses is an entry, by the founder or by what the members decided. Its block needs the quorum of the new ones as well as that of the old ones, so
 //! the change never forks the log.
 //!
 //! - *By turns*: it names at least four witnesses, and says that each may order. They agree on every block before they
@@ -41,10 +41,11 @@ pub use ballots::{Ballot, Offer, Stage, digest};
 pub use chain::{Chain, needed};
 pub use council::{Council, Promise};
 pub use evidence::{Evidence, EvidenceError};
-pub use newcomer::{FinalityError, Newcomer};
+pub use newcomer::{FinalityError, Newcomer, naming};
 pub use replica::{CLOCK_SKEW_MS_MAX, Replica};
 pub use sequencer::{EVENTS_WAITING_MAX, Sequencer};
 pub use turns::{OrderChange, TURNS_WITNESSES_MIN, Turns};
+pub(crate) use witnesses::check_count;
 pub use witnesses::{Appointment, WITNESSES_MAX, Witnesses};
 
 use crate::{

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use talka_base::{Credits, Factor, Precision};
 
 /// The one version of [`Policy`]'s meaning that this program knows.
-pub const POLICY_VERSION: u16 = 2;
+pub const POLICY_VERSION: u16 = 3;
 
 /// What a new member is granted: in bf16 about a hundred million tokens of a model of 1 M
 /// parameters, eighty thousand of one of 1.24 B. Enough to try a network, little enough to have to work.
@@ -120,6 +120,12 @@ impl Policy {
         }
     }
 
+    /// These rules for a session that reserved `cap` for so many `tokens`; see [`Profile::locked`].
+    #[must_use]
+    pub fn locked(&self, cap: Credits, tokens: u64) -> Self {
+        Self { profile: self.profile.locked(cap, tokens), ..self.clone() }
+    }
+
     /// Refuses a policy that this program does not know or that no network could live by. Checked at the founding and
     /// before a proposal that would enact it is taken.
     ///
@@ -135,7 +141,12 @@ impl Policy {
         let (days, warning) =
             self.expiry.map_or((1, 0), |expiry| (expiry.days.into(), expiry.warning_days.into()));
         let [ordinary, emergency] = [&rules.ordinary, &rules.emergency];
+        let step_ms = match &self.profile {
+            Profile::Neuro(neuro) => neuro.market.step_ms,
+            Profile::Coop(_) | Profile::Gft | Profile::Fei(_) | Profile::Tokenless => 0,
+        };
         for (field, found, min, max) in [
+            ("profile.market.step_ms", step_ms, 0, TIME_MS_MAX),
             ("grant", self.grant.0, 0, SUM_MAX),
             ("day_budget", self.day_budget.0, 0, SUM_MAX),
             ("reservation_ms_max", self.reservation_ms_max, 1, TIME_MS_MAX),

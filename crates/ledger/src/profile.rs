@@ -202,6 +202,31 @@ impl Profile {
         }
     }
 
+    /// This economy for a session that reserved `cap` for so many `tokens`. Where a market moves the price of tokens, the
+    /// session's stays.
+    #[must_use]
+    pub fn locked(&self, cap: Credits, tokens: u64) -> Self {
+        match self {
+            Self::Neuro(neuro) => Self::Neuro(neuro.locked(cap, tokens)),
+            Self::Coop(_) | Self::Gft | Self::Fei(_) | Self::Tokenless => *self,
+        }
+    }
+
+    /// This economy at `to`, if `pending` is what waited since `from`; of one payer, at most as many tokens as it is told.
+    #[must_use]
+    pub(crate) fn moved(&self, from: Tick, to: Tick, pending: impl FnOnce(u64) -> u32) -> Self {
+        match self {
+            Self::Neuro(neuro) => match neuro.market.steps(from, to) {
+                0 => *self,
+                steps => {
+                    let market = neuro.market.after(steps, pending(neuro.market.minute()));
+                    Self::Neuro(neuro::Neuro { market, ..*neuro })
+                }
+            },
+            Self::Coop(_) | Self::Gft | Self::Fei(_) | Self::Tokenless => *self,
+        }
+    }
+
     /// What running `positions` of `shape`, with logits for `logits` of them, costs the payer. More never costs less.
     pub fn charge(
         &self,

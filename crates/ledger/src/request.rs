@@ -38,6 +38,13 @@ pub struct Reservation {
     pub at: Tick,
 }
 
+impl Reservation {
+    /// All that it asks for, of prompt and answer.
+    pub fn tokens(&self) -> u64 {
+        self.prompt_tokens.saturating_add(self.max_new_tokens).into()
+    }
+}
+
 impl Encoded for Reservation {
     const NAME: &'static str = "reservation";
     const SIZE_MAX: usize = 512;

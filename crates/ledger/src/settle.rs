@@ -53,7 +53,8 @@ pub(crate) fn closing(
     }
     let parts = parts(book, open, paper)?;
     let (policy, shape) = (&book.policy, &open.reservation.shape);
-    let cost = policy.profile.charge(shape, paper.positions, paper.logits, policy);
+    let profile = policy.profile.locked(open.cap, open.reservation.tokens());
+    let cost = profile.charge(shape, paper.positions, paper.logits, policy);
     // Work within the reservation costs no more, unless the members decided on other prices in between.
     let rest = Credits(cost.min(open.cap).0.saturating_sub(closing.cost.0));
     let stages = contributions(book, open, &parts)?;
@@ -68,7 +69,8 @@ pub(crate) fn closing(
         .lanes
         .extend(paper.receipts.iter().map(|receipt| (lane_of(receipt), LanePaid::Receipt)));
     let flops = shape.flops(shape.span(), 0..paper.positions, paper.logits);
-    closing.breakdown = Some(Breakdown { flops, precision: shape.precision, parts });
+    let (precision, per_million_tokens) = (shape.precision, profile.per_million_tokens());
+    closing.breakdown = Some(Breakdown { flops, precision, per_million_tokens, parts });
     Ok(closing)
 }
 

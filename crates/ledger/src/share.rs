@@ -18,6 +18,8 @@ pub struct Breakdown {
     pub flops: Flops,
     /// Of the weights.
     pub precision: Precision,
+    /// What a million tokens cost, where tokens have a price.
+    pub per_million_tokens: Option<Credits>,
     /// What each receipt counted for, in the order of layers.
     pub parts: Vec<Part>,
 }

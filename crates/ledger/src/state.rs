@@ -108,7 +108,7 @@ impl StateRecord {
 
 impl Encoded for StateRecord {
     const NAME: &'static str = "state record";
-    const VERSION: u8 = 2;
+    const VERSION: u8 = 3;
     /// A member with half a million nodes.
     const SIZE_MAX: usize = 16 << 20;
 }

@@ -24,7 +24,7 @@ use talka_ledger::{
 enum Step {
     Join { joining: u8, owner: u8, inviter: u8 },
     Reserve { id: u8, head: u8, payer: u8, prompt: u32, new: u32 },
-    Settle { id: u8, head: u8, cuts: Vec<(u8, u32)>, used: (u32, u32) },
+    Settle { id: u8, head: u8, cuts: Vec<(u8, u32)>, used: (u32, u32), from: u32 },
     Forward { id: u8, head: u8, payer: u8, prompt: u32, new: u32 },
     Deliver { id: u8, head: u8, used: (u32, u32) },
     Cancel { id: u8, by: u8 },
@@ -56,10 +56,13 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(id, head, payer, prompt, new)| Step::Reserve { id, head, payer, prompt, new }),
         6 => (id(), node(), 1u32..50, 0u32..50)
             .prop_map(|(id, n, prompt, new)| Step::Reserve { id, head: n, payer: n, prompt, new }),
-        12 => (id(), node(), proptest::collection::vec((node(), 1u32..=6), 1..4), 0u32..60, 0u32..50)
-            .prop_map(|(id, head, cuts, positions, logits)| {
-                Step::Settle { id, head, cuts, used: (positions, logits) }
-            }),
+        12 => (
+            (id(), node()),
+            proptest::collection::vec((node(), 1u32..=6), 1..4),
+            (0u32..60, prop_oneof![3 => 0u32..50, 1 => Just(0)]),
+            prop_oneof![2 => Just(0), 1 => 0u32..60],
+        )
+            .prop_map(|((id, head), cuts, used, from)| Step::Settle { id, head, cuts, used, from }),
         3 => (id(), node(), 0u32..50, 0u32..50)
             .prop_map(|(id, n, prompt, new)| Step::Forward { id, head: n, payer: n, prompt, new }),
         1 => (id(), node(), node())
@@ -151,9 +154,9 @@ fn event(world: &World, step: &Step) -> Option<Event> {
         Step::Reserve { id, head, payer, prompt, new } => {
             Some(world.reserves(id, head, payer, prompt, new))
         }
-        Step::Settle { id, head, ref cuts, used } => {
+        Step::Settle { id, head, ref cuts, used, from } => {
             let head = head_of(world, id).unwrap_or(head);
-            Some(world.settles(id, head, &stages(cuts), used))
+            Some(settles_from(world, id, head, &stages(cuts), used, from))
         }
         Step::Claim { id, lane, worker, amount } => {
             // Of a request that is over, the head is not known any more: half of the members try.
@@ -204,6 +207,24 @@ fn event(world: &World, step: &Step) -> Option<Event> {
         Step::Judge { of, by, finding } => Some(world.judges(of, by, finding)),
         Step::Wait { .. } | Step::Forge { .. } => None,
     }
+}
+
+/// All stages took over at a position, as far as that came: some of them did nothing.
+fn settles_from(
+    world: &World,
+    id: u8,
+    head: u8,
+    stages: &[Cut],
+    used: (u32, u32),
+    from: u32,
+) -> Event {
+    let mut settlement = world.settlement(id, stages, used);
+    for (receipt, (worker, _)) in settlement.receipts.iter_mut().zip(stages) {
+        let mut late = receipt.claimed_value().clone();
+        late.from = from.min(late.positions);
+        *receipt = keys(*worker).sign(late);
+    }
+    Event::Settled { settlement: keys(head).sign(settlement) }
 }
 
 /// Something to decide: rules, a suspension, or a penalty.

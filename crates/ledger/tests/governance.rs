@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{DAY_MS, FOUNDER, MODEL, World, member};
+use common::{DAY_MS, FOUNDER, MODEL, World, member, node};
 use talka_base::{Credits, Factor, ProposalId};
 use talka_ledger::{
     Account, Event, Ledger, LedgerError, Policy, Profile,
@@ -247,4 +247,87 @@ fn nothing_is_decided_before_its_time() {
     let unknown = ProposalId([0; 32]);
     let refused = world.record(Event::Decided { proposal: unknown });
     assert_eq!(refused, Err(LedgerError::UnknownProposal { proposal: unknown }));
+}
+
+/// Six members, and rules that let them name witnesses.
+fn town() -> World {
+    let governance = GovernanceRules { appoints: true, ..GovernanceRules::default() };
+    let mut world = World::village_with(Policy { governance, ..Policy::default() });
+    for who in [5, 6, 7] {
+        world.record(world.joins(who, who, FOUNDER)).expect("joins");
+    }
+    world
+}
+
+fn witness(nodes: &[u8]) -> Action {
+    let mut witnesses: Vec<_> = nodes.iter().map(|&who| node(who)).collect();
+    witnesses.sort();
+    Action::Witnesses { witnesses }
+}
+
+#[test]
+fn members_name_witnesses_where_the_rules_let_them() {
+    let mut world = World::village();
+    world.record(world.joins(5, 5, FOUNDER)).expect("joins");
+    let refused = world.record(world.proposes(2, false, witness(&[FOUNDER, 2, 3, 5])));
+    assert!(matches!(refused, Err(LedgerError::Witnesses { .. })), "{refused:?}");
+
+    let mut world = town();
+    for wrong in [&[][..], &[2, 3], &[2, 4, 3, 5], &[2, 3, 5, 5]] {
+        let refused = world.record(world.proposes(2, false, witness(wrong)));
+        assert!(matches!(refused, Err(LedgerError::Witnesses { .. })), "{wrong:?}: {refused:?}");
+    }
+    let stranger = world.record(world.proposes(2, false, witness(&[2, 3, 5, 9])));
+    assert_eq!(stranger, Err(LedgerError::NotAMember { node: node(9) }));
+    let id = proposed(&mut world, witness(&[FOUNDER, 2, 3, 5]));
+    vote(&mut world, id, &[(2, Choice::Yes), (3, Choice::Yes), (FOUNDER, Choice::No)]);
+    world.wait_days(14);
+    let decided = Event::Decided { proposal: id };
+    assert!(world.ledger.names_witnesses(&decided));
+    world.record(decided.clone()).expect("enacts");
+    assert_eq!(stage(&world, id), Stage::Enacted);
+    assert_eq!(
+        (world.ledger.witnesses().quorum(), world.ledger.appointed_at()),
+        (3, world.ledger.height())
+    );
+    assert!(world.ledger.witnesses().contains(&node(5)));
+    assert!(!world.ledger.names_witnesses(&decided), "it stands already");
+
+    // Others after them keep a quorum, as where the founder names them.
+    let refused = world.record(world.proposes(2, false, witness(&[FOUNDER, 2, 6, 7])));
+    assert!(matches!(refused, Err(LedgerError::Witnesses { .. })), "{refused:?}");
+    let id = proposed(&mut world, witness(&[FOUNDER, 2, 3, 6]));
+    vote(&mut world, id, &[(5, Choice::Yes), (7, Choice::Yes)]);
+    world.wait_days(14);
+    world.record(Event::Decided { proposal: id }).expect("enacts");
+    assert!(
+        world.ledger.witnesses().contains(&node(6)) && !world.ledger.witnesses().contains(&node(5))
+    );
+    check_replay(&world);
+}
+
+#[test]
+fn witnesses_that_cannot_be_any_more_are_rejected_and_the_ledger_goes_on() {
+    let mut world = town();
+    let id = proposed(&mut world, witness(&[FOUNDER, 2, 3, 5]));
+    vote(&mut world, id, &[(2, Choice::Yes), (3, Choice::Yes)]);
+    world.record(world.removes(5, FOUNDER)).expect("leaves");
+    world.wait_days(14);
+    let decided = Event::Decided { proposal: id };
+    assert!(!world.ledger.names_witnesses(&decided));
+    world.record(decided).expect("closes");
+    assert_eq!(stage(&world, id), Stage::Rejected);
+    assert!(world.ledger.witnesses().is_solo());
+    // Where they order by turns they stay the same.
+    world.record(world.appoints(&[FOUNDER, 2, 3, 6])).expect("the founder may");
+    let id = proposed(&mut world, witness(&[FOUNDER, 2, 3, 7]));
+    vote(&mut world, id, &[(2, Choice::Yes), (3, Choice::Yes)]);
+    world.record(world.changes_order(1, true)).expect("changes");
+    world.wait_days(7);
+    assert_eq!(stage(&world, id), Stage::Approved);
+    world.wait_days(7);
+    world.record(Event::Decided { proposal: id }).expect("closes");
+    assert_eq!(stage(&world, id), Stage::Rejected);
+    assert!(world.ledger.witnesses().contains(&node(6)));
+    check_replay(&world);
 }

@@ -41,7 +41,7 @@ fn a_founding_grants_its_founder_and_is_bound_to_its_keys_and_policy() {
     let policy = Policy { version: 1, ..Policy::default() };
     assert_eq!(
         found(Founding { policy, ..founding() }, FOUNDER),
-        Err(LedgerError::PolicyVersion { expected: 2, found: 1 })
+        Err(LedgerError::PolicyVersion { expected: 3, found: 1 })
     );
     let policy = Policy { grant: Credits(u64::MAX), ..Policy::default() };
     assert!(matches!(

@@ -5,11 +5,12 @@ mod common;
 use common::{FOUNDER, World, keys, node};
 use talka_base::{Keypair, Membership, NetworkId, NodeId, Signed, Tick, decode, encode};
 use talka_ledger::{
-    Block, Claim, Entry, Event, LedgerError, Proof,
+    Block, Claim, Entry, Event, LedgerError, Policy, Proof,
+    govern::{Action, Choice, GovernanceRules, Times},
     note::SignedNote,
     order::{
         Appointment, BATCH_BYTES_MAX, Batch, Effect, Evidence, EvidenceError, FinalityError, Input,
-        Message, Newcomer, Order, Record, Replica, Sequencer, Witnesses,
+        Message, Newcomer, Order, Record, Replica, Sequencer, Witnesses, naming,
     },
     tlog::leaf_hash,
 };
@@ -280,8 +281,6 @@ fn a_witness_is_not_removed_before_others_are_appointed() {
 /// A log in which witnesses are named, and others after them; each block is cosigned by members 1 to 5.
 fn witnessed_log() -> (Vec<Signed<Entry>>, Vec<SignedNote>) {
     let world = World::new();
-    let mut sequencer = Sequencer::recover(keys(FOUNDER), &world.entries[0], []).expect("founds");
-    let (mut entries, mut notes) = (world.entries.clone(), Vec::new());
     let blocks = [
         joins(&world, 2..=5),
         vec![appoints(&world, &[1, 2, 3, 4])],
@@ -289,12 +288,39 @@ fn witnessed_log() -> (Vec<Signed<Entry>>, Vec<SignedNote>) {
         vec![appoints(&world, &[1, 2, 3, 5])],
         joins(&world, [10]),
     ];
-    for events in blocks {
+    log_of(&world, blocks.map(|events| (NOW, events)))
+}
+
+/// The log in which the members vote twice, and so name witnesses and others after them.
+fn voted_log() -> (Vec<Signed<Entry>>, Vec<SignedNote>) {
+    let mut governance = GovernanceRules { appoints: true, ..GovernanceRules::default() };
+    governance.emergency = Times { review_ms: 0, voting_ms: 10, delay_ms: 0 };
+    let world = World::with_policy(Policy { governance, ..Policy::default() });
+    let mut blocks = vec![(NOW, joins(&world, 2..=5))];
+    for (names, at) in [([1, 2, 3, 4], NOW), ([1, 2, 3, 5], NOW.plus_ms(10))] {
+        let action = Action::Witnesses { witnesses: paper(&world, &names).witnesses };
+        let id = world.proposal(2, true, action.clone()).id();
+        let proposed = vec![world.proposes(2, true, action), world.votes(2, id, Choice::Yes)];
+        blocks.push((at, proposed));
+        blocks.push((at.plus_ms(10), vec![Event::Decided { proposal: id }]));
+    }
+    blocks.push((NOW.plus_ms(30), joins(&world, [10])));
+    log_of(&world, blocks)
+}
+
+/// The entries of these blocks, which members 2 to 5 cosign.
+fn log_of(
+    world: &World,
+    blocks: impl IntoIterator<Item = (Tick, Vec<Event>)>,
+) -> (Vec<Signed<Entry>>, Vec<SignedNote>) {
+    let mut sequencer = Sequencer::recover(keys(FOUNDER), &world.entries[0], []).expect("founds");
+    let (mut entries, mut notes) = (world.entries.clone(), Vec::new());
+    for (now, events) in blocks {
         let mut effects = Vec::new();
         for event in events {
-            sequencer.step(NOW, Input::Submit(Box::new(event)), &mut effects);
+            sequencer.step(now, Input::Submit(Box::new(event)), &mut effects);
         }
-        sequencer.step(NOW, Input::Close, &mut effects);
+        sequencer.step(now, Input::Close, &mut effects);
         let signed = effects.iter().find_map(|effect| match effect {
             Effect::Persist(Record::Signed(batch)) => Some(batch.clone()),
             _ => None,
@@ -363,6 +389,28 @@ fn a_newcomer_needs_the_blocks_that_name_witnesses_and_the_last() {
     // A witness may have ordered it, but then the others agreed to it.
     assert!(matches!(believes(&entries, &by(2)), Err(FinalityError::NotCosigned { found: 0, .. })));
     assert_eq!(believes(&entries[..5], &[]), Ok(()), "before, the founder's word is enough");
+}
+
+/// Goal: witnesses whom a vote names are shown as those whom the founder names.
+#[test]
+fn a_newcomer_needs_the_blocks_in_which_votes_name_witnesses() {
+    let (entries, notes) = voted_log();
+    assert_eq!(naming(&entries), [7, 10]);
+    assert_eq!(believes(&entries, &notes), Ok(()));
+    let [_, _, first, _, second, last] = notes.as_slice() else { panic!("six blocks") };
+    let few = [first.clone(), second.clone(), last.clone()];
+    assert_eq!(believes(&entries, &few), Ok(()));
+    for (missing, height) in [(0, 7), (1, 10), (2, 11)] {
+        let mut fewer = few.to_vec();
+        fewer.remove(missing);
+        assert_eq!(believes(&entries, &fewer), Err(FinalityError::Uncovered { height }));
+    }
+    let mut fewer = few.to_vec();
+    fewer[1] = cosigned_by(&few[1], &[1, 2, 5]);
+    let error = believes(&entries, &fewer).expect_err("those before have to agree");
+    assert!(matches!(error, FinalityError::NotCosigned { expected: 3, found: 2, .. }), "{error}");
+    let (entries, _) = witnessed_log();
+    assert_eq!(naming(&entries), [5, 7]);
 }
 
 fn block_by(note: &SignedNote, who: u8) -> SignedNote {

@@ -20,7 +20,7 @@ use std::{
 };
 use talka_base::{Credits, LayerSpan};
 use talka_engine::{AdapterError, ModelError, ModelSource, quant::Encoding};
-use talka_ledger::Profile;
+use talka_ledger::Policy as LedgerPolicy;
 use talka_plan::residency::Policy;
 use talka_upstream::{ServiceConfig, ServiceError};
 use tokio::sync::mpsc;
@@ -179,8 +179,8 @@ pub struct NodeConfig {
     /// How long a request may take before what it set aside may be given back, if this start founds a network; the
     /// policy's default if absent.
     pub request_time: Option<Duration>,
-    /// What work is worth, if this start founds a network; the co-operative's economy if absent.
-    pub economy: Option<Profile>,
+    /// The rules of money, if this start founds a network; the co-operative's if absent.
+    pub rules: Option<LedgerPolicy>,
 }
 
 /// Why a node did not start.

@@ -214,6 +214,9 @@ pub struct NodeArgs {
     /// When founding a network: how work is paid; tokenless counts work and pays nothing [default: coop]
     #[arg(long, value_name = "NAME", value_parser = economy())]
     pub economy: Option<Profile>,
+    /// When founding a network: its rules of money, a file such as `talka govern policy` prints
+    #[arg(long, value_name = "FILE", conflicts_with = "economy")]
+    pub rules: Option<PathBuf>,
     #[command(flatten)]
     pub log: LogArgs,
     #[command(flatten)]

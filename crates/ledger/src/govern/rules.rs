@@ -5,6 +5,7 @@ use crate::{
     book::{Book, Change},
     entry::{Account, Bucket, Event},
     error::LedgerError,
+    order::witnesses,
     rules::{Outcome, acting_member, check_network},
     stake,
 };
@@ -64,6 +65,11 @@ fn check_action(book: &Book, action: &Action) -> Result<(), LedgerError> {
             known(member)?;
             reporter.as_ref().map_or(Ok(()), known)
         }
+        Action::Witnesses { .. } if !book.policy.governance.appoints => {
+            let expected = "the founder to name them: the rules of this network leave it to it";
+            Err(LedgerError::Witnesses { expected })
+        }
+        Action::Witnesses { witnesses } => witnesses::check(book, witnesses).map(|_| ()),
     }
 }
 
@@ -131,6 +137,10 @@ pub(crate) fn decide(book: &Book, at: Tick, proposal: ProposalId) -> Result<Outc
         (true, Action::Slash { member, penalty, reporter }) => {
             let postings = stake::penalty(book, *member, *penalty, *reporter)?;
             (Decision::Enacted, postings.finish())
+        }
+        // One of them may have left since, or the founder named others.
+        (true, Action::Witnesses { witnesses }) if witnesses::check(book, witnesses).is_err() => {
+            (Decision::Rejected, Vec::new())
         }
         (true, _) => (Decision::Enacted, Vec::new()),
     };

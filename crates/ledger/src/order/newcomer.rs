@@ -15,6 +15,7 @@ use crate::{
     block::{Block, BlockError},
     entry::{Entry, Event},
     error::LedgerError,
+    govern::Action,
     ledger::Ledger,
     note::SignedNote,
     tlog::{CompactRange, leaf_hash},
@@ -92,14 +93,13 @@ impl Newcomer {
         {
             self.open = Some((self.ledger.witnesses().clone(), CompactRange::default()));
         }
+        let names = self.ledger.names_witnesses(&entry.claimed_value().event);
         self.ledger.apply(entry).map_err(|source| FinalityError::Entry { height, source })?;
         let leaf = leaf_hash(&encode(entry));
         self.log.append(leaf, |_, _| ());
         match &mut self.open {
             Some((_, batch)) => batch.append(leaf, |_, _| ()),
-            None if matches!(entry.claimed_value().event, Event::Appointed { .. }) => {
-                return Err(FinalityError::Uncovered { height });
-            }
+            None if names => return Err(FinalityError::Uncovered { height }),
             None => {}
         }
         if self.blocks.front().is_some_and(|(block, _)| block.size <= self.log.size()) {
@@ -145,4 +145,35 @@ impl Newcomer {
     pub const fn sequencer(&self) -> NodeId {
         self.ledger.founder()
     }
+}
+
+/// The heights of those of `entries`, from the founding on, that name witnesses: their blocks are wanted. Of what does not
+/// follow nothing is said.
+pub fn naming(entries: &[Signed<Entry>]) -> Vec<u64> {
+    let events = || entries.iter().map(|entry| &entry.claimed_value().event);
+    let may_decide = |event: &Event| match event {
+        Event::Proposed { proposal } => {
+            matches!(proposal.claimed_value().action, Action::Witnesses { .. })
+        }
+        _ => false,
+    };
+    let heights = (0..).zip(events());
+    if !events().any(may_decide) {
+        let named = heights.filter(|(_, event)| matches!(event, Event::Appointed { .. }));
+        return named.map(|(height, _)| height).collect();
+    }
+    // What became of a vote says the ledger alone.
+    let Some(mut ledger) = entries.first().and_then(|first| Ledger::begin(first).ok()) else {
+        return Vec::new();
+    };
+    let mut named = Vec::new();
+    for (height, entry) in (1..).zip(&entries[1..]) {
+        if ledger.names_witnesses(&entry.claimed_value().event) {
+            named.push(height);
+        }
+        if ledger.apply(entry).is_err() {
+            break;
+        }
+    }
+    named
 }

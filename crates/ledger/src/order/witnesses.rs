@@ -3,7 +3,9 @@
 use crate::{
     block::Block,
     book::{Book, Change},
+    entry::Event,
     error::LedgerError,
+    govern::Action,
     note::{KeyKind, NoteKey, NoteSignature, SignedNote},
     rules::{Outcome, check_network, member_of},
 };
@@ -25,11 +27,16 @@ pub struct Appointment {
 
 impl Appointment {
     pub(crate) fn check_bounds(&self) -> Result<(), LedgerError> {
-        if self.witnesses.len() > WITNESSES_MAX {
-            return Err(LedgerError::Witnesses { expected: "64 of them at most" });
-        }
-        Ok(())
+        check_count(&self.witnesses)
     }
+}
+
+/// However they are named, there are no more than this.
+pub(crate) fn check_count(witnesses: &[NodeId]) -> Result<(), LedgerError> {
+    if witnesses.len() > WITNESSES_MAX {
+        return Err(LedgerError::Witnesses { expected: "64 of them at most" });
+    }
+    Ok(())
 }
 
 impl Encoded for Appointment {
@@ -99,14 +106,37 @@ pub(crate) fn judge(
 ) -> Result<Outcome, LedgerError> {
     let paper = appointment.verify_by(&book.founder.0)?;
     check_network(book, "appointment", paper.network)?;
-    let witnesses: BTreeSet<NodeId> = paper.witnesses.iter().copied().collect();
+    let witnesses = check(book, &paper.witnesses)?;
+    Ok(Outcome { postings: Vec::new(), change: Change::Appoint(witnesses) })
+}
+
+/// Whether an entry with this event, as the next one, names witnesses.
+pub(crate) fn are_named_by(book: &Book, event: &Event) -> bool {
+    match event {
+        Event::Appointed { .. } => true,
+        Event::Decided { proposal } => {
+            let ballot = book.assembly.ballots.get(proposal);
+            ballot.is_some_and(|ballot| match &ballot.proposal.action {
+                Action::Witnesses { witnesses } => {
+                    ballot.is_approved() && check(book, witnesses).is_ok()
+                }
+                _ => false,
+            })
+        }
+        _ => false,
+    }
+}
+
+/// These nodes as witnesses, if they may be, whoever names them.
+pub(crate) fn check(book: &Book, named: &[NodeId]) -> Result<Witnesses, LedgerError> {
+    let witnesses: BTreeSet<NodeId> = named.iter().copied().collect();
     // Whoever leads could show an old appointment again.
     if book.turns.by_turns {
         let expected = "the founder to order: while witnesses order by turns they stay the same";
         return Err(LedgerError::Witnesses { expected });
     }
     let refuse = |expected| Err(LedgerError::Witnesses { expected });
-    if !paper.witnesses.is_sorted() || witnesses.len() != paper.witnesses.len() {
+    if !named.is_sorted() || witnesses.len() != named.len() {
         return refuse("each once, in ascending order");
     }
     if witnesses.len() % 3 != 1 {
@@ -123,5 +153,5 @@ pub(crate) fn judge(
     if book.witnesses.0.intersection(&witnesses).count() < book.witnesses.quorum() {
         return refuse("at least a quorum of those before");
     }
-    Ok(Outcome { postings: Vec::new(), change: Change::Appoint(Witnesses(witnesses)) })
+    Ok(Witnesses(witnesses))
 }

@@ -11,7 +11,7 @@ use super::{Contribution, Job, Payout, Rating, Task, Worker, saturate, share_by}
 use crate::stake;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
-use talka_base::{Credits, Factor, fixed::MILLION};
+use talka_base::{Credits, Factor, Tick, fixed::MILLION};
 
 /// The constants of this profile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -142,6 +142,20 @@ impl Neuro {
         Charge { paid, burned: Credits(self.burn.floor_of(paid.0)) }
     }
 
+    /// These constants for a session that reserved `cap` for so many `tokens`: until it ends a token costs what it did
+    /// then, wherever the market goes. All of them come to `cap`.
+    pub(super) fn locked(&self, cap: Credits, tokens: u64) -> Self {
+        let paid = cap.0 - self.burned_of(cap).0;
+        let market = Market { base_nano: tokens.max(1), price_nano: paid, ..self.market };
+        Self { per_million_tokens: Credits(MILLION), market, ..*self }
+    }
+
+    /// The part of a cost that is burned.
+    fn burned_of(&self, cost: Credits) -> Credits {
+        let burn = u128::from(self.burn.0);
+        saturate(u128::from(cost.0) * burn / (u128::from(Factor::SCALE) + burn))
+    }
+
     /// What the tokens from the first to the second of `positions` add to the charge.
     pub(super) fn charge_between(&self, positions: Range<u32>) -> Credits {
         let total = |tokens: u32| match tokens {
@@ -153,9 +167,7 @@ impl Neuro {
 
     /// What of `cost` is burned; the rest goes to the workers by their work. Of a whole [`Charge`], exactly its parts.
     pub(super) fn payout(&self, cost: Credits, stages: &[Contribution]) -> Payout {
-        let burn = u128::from(self.burn.0);
-        let burned = u128::from(cost.0) * burn / (u128::from(Factor::SCALE) + burn);
-        let burned = saturate(burned);
+        let burned = self.burned_of(cost);
         let paid = Credits(cost.0 - burned.0);
         let earned = share_by(paid, stages, |stage| stage.work.0.into());
         Payout { burned, earned, ..Payout::default() }
@@ -267,6 +279,8 @@ pub struct Market {
     pub supply: u32,
     /// How much of the old price each step keeps.
     pub keeps: Factor,
+    /// How much of the ledger's time one step takes, in milliseconds; 0 where the price moves by decisions only.
+    pub step_ms: u64,
 }
 
 /// The most tokens per second that count as supply.
@@ -274,7 +288,8 @@ pub const SUPPLY_MAX: u32 = 50_000;
 
 impl Default for Market {
     fn default() -> Self {
-        Self { base_nano: 100_000, price_nano: 100_000, supply: 1_000, keeps: Factor(8_000) }
+        let (base_nano, step_ms) = (100_000, 60_000);
+        Self { base_nano, price_nano: base_nano, supply: 1_000, keeps: Factor(8_000), step_ms }
     }
 }
 
@@ -282,12 +297,36 @@ impl Market {
     /// The price that `pending` tokens ask for: base × (1 + u)², where u is what they would take of a minute of supply.
     /// Rounded down, in units of 10^-9.
     pub fn target_nano(&self, pending: u32) -> u64 {
-        let minute = 60 * u128::from(self.supply.clamp(1, SUPPLY_MAX));
+        let minute = u128::from(self.minute());
         let loaded = minute + u128::from(pending);
         // Below 2^33, squared, times 2^60.
         let squared = loaded * loaded;
         let target = u128::from(self.base_nano.min(1 << 60)) * squared / (minute * minute);
         u64::try_from(target).unwrap_or(u64::MAX)
+    }
+
+    /// Tokens that the network generates in a minute.
+    pub(crate) fn minute(&self) -> u64 {
+        60 * u64::from(self.supply.clamp(1, SUPPLY_MAX))
+    }
+
+    /// How many steps end after `from`, up to `to`.
+    pub(crate) fn steps(&self, from: Tick, to: Tick) -> u64 {
+        let ended = |at: Tick| at.0.checked_div(self.step_ms).unwrap_or(0);
+        ended(to).saturating_sub(ended(from))
+    }
+
+    /// The market so many steps later, if as much waits all the while.
+    #[must_use]
+    pub(crate) fn after(mut self, steps: u64, pending: u32) -> Self {
+        for _ in 0..steps {
+            let next = self.step(pending);
+            if next == self {
+                break;
+            }
+            self = next;
+        }
+        self
     }
 
     /// The market one step later: keeps 0.8 of the price and takes 0.2 of the target; rounded down.
@@ -444,6 +483,40 @@ mod tests {
         // A transfer of 100 takes 105 there; here the same burn is on payments.
         let hundred = neuro.charge(100_000_000);
         assert_eq!(hundred.total(), Credits::from_gft(105));
+    }
+
+    #[test]
+    fn steps_are_counted_from_the_beginning_of_time_and_many_at_once_come_to_rest() {
+        let market = Market::default();
+        let steps = |from, to| market.steps(Tick(from), Tick(to));
+        assert_eq!([steps(0, 59_999), steps(59_999, 60_000), steps(60_000, 179_999)], [0, 1, 1]);
+        assert_eq!(steps(9, 3), 0);
+        assert_eq!(Market { step_ms: 0, ..market }.steps(Tick(0), Tick(u64::MAX)), 0);
+        assert_eq!(market.after(2, 60_000).price_nano, 208_000);
+        let high = Market { price_nano: u64::MAX, ..market };
+        assert_eq!(high.after(u64::MAX, 0), market);
+        // Rounding down stops it a little below.
+        let low = Market { price_nano: 1, ..market };
+        assert_eq!(low.after(u64::MAX, 0).price_nano, 99_996);
+    }
+
+    #[test]
+    fn a_session_pays_the_price_at_which_it_reserved() {
+        for (price_nano, tokens) in [(100_000, 30), (123_457, 4_096), (12_100_000, 4_001)] {
+            let market = Market { price_nano, ..Market::default() };
+            let neuro = Neuro { market, ..Neuro::default() };
+            let cap = neuro.charge(tokens).total();
+            let later = Neuro { market: market.after(60, 6_000_000), ..neuro };
+            let locked = later.locked(cap, tokens);
+            assert_eq!(locked.charge(tokens).total(), cap);
+            for used in [1, tokens / 2, tokens - 1] {
+                let (expected, found) =
+                    (neuro.charge(used).total().0, locked.charge(used).total().0);
+                assert!(found.abs_diff(expected) <= 2, "{found} for {used}, expected {expected}");
+            }
+        }
+        let free = Neuro { least: Credits::ZERO, ..Neuro::default() };
+        assert_eq!(free.locked(Credits::ZERO, 0).charge(5).total(), Credits::ZERO);
     }
 
     #[test]

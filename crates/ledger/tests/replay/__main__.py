@@ -71,6 +71,7 @@ class Ledger:
         event_id = blake3(bytes([EVENT_VERSION]) + write(EVENT, entry.event))
         self.mark = make(MARK, self.entries, entry.at, event_id)
         self.postings, self.author, self.evidence, self.enacts = [], orderer, ZEROS, None
+        moved = self.moved(entry.at)
         self.event(*entry.event)
         require((entry.event_id, entry.author, entry.evidence) == (event_id, self.author, self.evidence), "fields")
         require(entry.postings == self.postings and sum(amount for _, amount in self.postings) == 0, "postings")
@@ -78,11 +79,18 @@ class Ledger:
             self.balances[holder] = self.balances.get(holder, 0) + amount
         self.date(entry.at)
         require(all(amount >= 0 or holder == (MINT, ()) for holder, amount in self.balances.items()), "overdrawn")
-        if self.enacts:
-            self.policy = self.enacts
+        self.policy = self.enacts or moved
         limit = self.policy.reservation_ms_max
         self.closed = {key: closed for key, closed in self.closed.items() if key[0] + limit > entry.at}
         self.entries, self.head, self.at = self.entries + 1, blake3(body), entry.at
+
+    def moved(self, at):
+        """The rules after this entry, if no vote changes them: the time before it may have moved a price."""
+        tokens = {}
+        for session in self.open.values():
+            paper = session.reservation
+            tokens[paper.payer] = tokens.get(paper.payer, 0) + paper.prompt + paper.new
+        return profiles.moved(self.policy, self.at, at, tokens.values()) if self.entries else self.policy
 
     def post(self, holder, amount):
         if amount:
@@ -107,8 +115,8 @@ class Ledger:
             self.delivered(event)
         elif kind == APPOINTED:
             paper = verify("appointment of witnesses", event, self.founding.founder)
-            require(not (self.turns and self.turns[0]), "witnesses stay while they order")
-            self.witnesses = (sorted(paper.witnesses), self.entries) if paper.witnesses else None
+            require(self.may_witness(paper.witnesses), "witnesses")
+            self.witnesses = (paper.witnesses, self.entries)
         elif kind == REMOVED:
             self.remove(verify("removal", event, event.value.by))
         elif kind == NODE_RATED:
@@ -161,6 +169,13 @@ class Ledger:
         else:
             require((about if kind == 0 else about[0]) in self.requests, "request")
         self.standings[paper.node] = standing.judge(known, self.mark, paper.finding)
+
+    def may_witness(self, nodes):
+        before = set(self.witnesses[0]) if self.witnesses else set()
+        may = not (self.turns and self.turns[0]) and nodes == sorted(set(nodes)) and set(nodes) != before
+        may = may and len(nodes) % 3 == 1 and len(nodes) <= 64 and all(node in self.nodes for node in nodes)
+        may = may and len({self.nodes[node].member for node in nodes}) == len(nodes)
+        return may and len(before & set(nodes)) >= len(before) - len(before) // 3
 
     def change_order(self, paper):
         by_turns, changes, _ = self.turns or (False, 0, 0)
@@ -272,7 +287,8 @@ class Ledger:
         id_ = blake3(bytes([PROPOSAL_VERSION]) + write(PROPOSAL, paper))
         require(paper.network == self.network and id_ not in self.ballots, "proposal")
         require(all(b.decided or b.member != member for b in self.ballots.values()), "one at a time")
-        rules = self.policy.governance
+        rules, (kind, action) = self.policy.governance, paper.action
+        require(kind != NAMING or (rules.appoints and self.may_witness(action[0])), "witnesses")
         if rules.votes[0] == PER_MEMBER:
             electorate = sum(voter not in self.suspended for voter in self.members)
         else:
@@ -303,6 +319,7 @@ class Ledger:
         approved = yes > 0 and sum(sums) * 10_000 >= ballot.electorate * rules.quorum
         approved = approved and yes * 10_000 >= (yes + no) * rules.approval
         kind, action = ballot.proposal.action
+        approved = approved and (kind != NAMING or self.may_witness(action[0]))
         self.ballots[id_] = ballot._replace(decided=((ENACTED if approved else REJECTED, ()), self.entries))
         if not approved:
             return
@@ -312,6 +329,8 @@ class Ledger:
             ids = self.forbidden if kind == MODEL else self.suspended
             is_in = action[1] if kind == SUSPENSION else not action[1]
             (ids.add if is_in else ids.discard)(action[0])
+        elif kind == NAMING:
+            self.witnesses = (action[0], self.entries)
         else:
             member, penalty, reporter = action
             of_stake = min(penalty, self.held(member, STAKE))
@@ -477,7 +496,9 @@ class Ledger:
             stages = self.work(reserved, paper, session)
             work = profiles.summed(stages, lambda stage: stage.work)
             if any(work.values()):
-                cost = max(min(self.price(reserved.shape, paper.positions, paper.logits), session.cap), carried)
+                terms = profiles.locked(self.policy, session.cap, reserved.prompt + reserved.new)
+                cost = profiles.charge(terms, reserved.shape, paper.positions, paper.logits)
+                cost = max(min(cost, session.cap), carried)
                 payouts.append(profiles.payout(self.policy, cost - carried, stages))
             paid |= {lane: (BY_RECEIPT, ()) for lane in lanes}
         else:

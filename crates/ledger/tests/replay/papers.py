@@ -6,14 +6,14 @@ FACTORS = ("tuple", UINT, UINT, UINT, UINT)
 TIMES = struct("Times", review=UINT, voting=UINT, delay=UINT)
 RULES = struct(
     "Rules",
-    votes=("enum", [NOTHING] * 2), approval=UINT, quorum=UINT, ordinary=TIMES, emergency=TIMES,
+    votes=("enum", [NOTHING] * 2), approval=UINT, quorum=UINT, ordinary=TIMES, emergency=TIMES, appoints=BOOL,
 )  # fmt: skip
 PER_MEMBER, BY_STAKE = range(2)
 STAKES = struct("Stakes", least=UINT, most=UINT, days_min=UINT, days_max=UINT, reporter=UINT)
 FEI_TERMS = struct(
     "Fei", validators=UINT, fee=UINT, specialisation=UINT, loyalty=UINT, tiers=("tuple", *[UINT] * 6)
 )  # fmt: skip
-MARKET = struct("Market", base=UINT, price=UINT, supply=UINT, keeps=UINT)
+MARKET = struct("Market", base=UINT, price=UINT, supply=UINT, keeps=UINT, step=UINT)
 BONUS = struct("Bonus", embedding=UINT, head=UINT, training=UINT, reputation=UINT)
 NEURO_TERMS = struct(
     "Neuro",
@@ -79,8 +79,11 @@ KEY_ORDER = struct("KeyOrder", network=ID, member=ID, serial=UINT, change=("enum
 JOB = ("enum", [UINT, UINT, ("tuple", UINT, UINT, UINT, option(UINT)), UINT])
 TASK = struct("Task", job=JOB, role=("tuple", BOOL, BOOL, BOOL), replicas=option(UINT))
 COMMON_WORK = struct("CommonWork", network=ID, serial=UINT, tasks=listed(("tuple", ID, TASK)))
-ACTION = ("enum", [POLICY, ("tuple", ID, BOOL), ("tuple", ID, BOOL), ("tuple", ID, UINT, option(ID))])
-PARAMETERS, MODEL, SUSPENSION, SLASH = range(4)
+ACTION = (
+    "enum",
+    [POLICY, ("tuple", ID, BOOL), ("tuple", ID, BOOL), ("tuple", ID, UINT, option(ID)), ("tuple", listed(ID))],
+)
+PARAMETERS, MODEL, SUSPENSION, SLASH, NAMING = range(5)
 PROPOSAL = struct("Proposal", network=ID, by=ID, title=STR, is_emergency=BOOL, action=ACTION, at=UINT)
 CHOICE = ("enum", [NOTHING] * 3)
 YES, NO, ABSTAIN = range(3)
@@ -102,7 +105,7 @@ PAPERS = {
     "stake order": (1, STAKE_ORDER),
     "key order": (1, KEY_ORDER),
     "common work": (1, COMMON_WORK),
-    "proposal": (1, PROPOSAL),
+    "proposal": (2, PROPOSAL),
     "vote": (1, VOTE),
 }
 FOUNDED, JOINED, RESERVED, SETTLED, RELEASED, FORWARDED, DELIVERED, APPOINTED, REMOVED = range(9)
@@ -143,7 +146,7 @@ ENTRY = struct(
     "Entry",
     height=UINT, previous=ID, at=UINT, event_id=ID, author=ID, event=EVENT, evidence=ID, postings=POSTINGS,
 )  # fmt: skip
-ENTRY_VERSION, EVENT_VERSION, RECORD_VERSION, FOUNDING_VERSION, PROPOSAL_VERSION = 3, 2, 2, 2, 1
+ENTRY_VERSION, EVENT_VERSION, RECORD_VERSION, FOUNDING_VERSION, PROPOSAL_VERSION = 4, 3, 3, 3, 2
 DAY_MS = 24 * 60 * 60 * 1000
 ZEROS = bytes(32)
 U64 = 2**64 - 1

@@ -21,6 +21,34 @@ def flops(shape, span, start, end, logits):
     return min(total * (span[1] - span[0]) + head, U64)
 
 
+def locked(policy, cap, tokens):
+    """For a session that reserved so much for so many tokens: its price stays, wherever the market goes."""
+    kind, terms = policy.profile
+    if kind != NEURO:
+        return policy
+    paid = cap - cap * terms.burn // (ONE + terms.burn)
+    market = terms.market._replace(base=max(tokens, 1), price=paid)
+    return policy._replace(profile=(kind, terms._replace(per_million=MILLION, market=market)))
+
+
+def moved(policy, start, end, tokens_of_payers):
+    """What the market makes of the time from one entry to the next, and of the tokens that each payer has open."""
+    kind, terms = policy.profile
+    if kind != NEURO or terms.market.step == 0:
+        return policy
+    market = terms.market
+    minute = 60 * min(max(market.supply, 1), 50_000)
+    pending = min(sum(min(tokens, minute) for tokens in tokens_of_payers), 2**32 - 1)
+    target = min(min(market.base, 2**60) * (minute + pending) ** 2 // minute**2, U64)
+    price, keeps = market.price, min(market.keeps, ONE)
+    for _ in range(end // market.step - start // market.step):
+        step = min((price * keeps + target * (ONE - keeps)) // ONE, U64)
+        if step == price:
+            break
+        price = step
+    return policy._replace(profile=(kind, terms._replace(market=market._replace(price=price))))
+
+
 def charge(policy, shape, positions, logits):
     """What a request costs its payer."""
     kind, terms = policy.profile

@@ -45,13 +45,16 @@ impl Reader<'_> {
             kind: entry.event.kind().into(),
             request: request_of(&entry.event),
             postings: entry.postings.iter().map(moved).collect(),
-            basis: self.basis(entry.height, &entry.event),
+            basis: self.basis(entry),
         }
     }
 
-    fn basis(&self, height: u64, event: &Event) -> Option<Basis> {
-        match event {
-            Event::Reserved { reservation } => Some(self.quoted(reservation.claimed_value())),
+    fn basis(&self, entry: &Entry) -> Option<Basis> {
+        let height = entry.height;
+        match &entry.event {
+            Event::Reserved { reservation } => {
+                Some(self.quoted(reservation.claimed_value(), &entry.terms(self.policy)))
+            }
             Event::Settled { settlement } => Some(self.worked(settlement.claimed_value(), height)),
             Event::Epoch(epoch) | Event::EpochCounted(CountedEpoch { epoch, .. }) => {
                 Some(self.together(height, epoch))
@@ -77,7 +80,7 @@ impl Reader<'_> {
         }
     }
 
-    fn quoted(&self, paper: &Reservation) -> Basis {
+    fn quoted(&self, paper: &Reservation, terms: &Policy) -> Basis {
         let positions = paper.prompt_tokens.saturating_add(paper.max_new_tokens);
         Basis::Quote {
             prompt_tokens: paper.prompt_tokens,
@@ -85,7 +88,7 @@ impl Reader<'_> {
             layers: paper.shape.layers,
             flops: flops(&paper.shape, positions, paper.max_new_tokens),
             per_mille: self.policy.precision_per_mille.of(paper.shape.precision),
-            per_million_tokens: self.policy.profile.per_million_tokens(),
+            per_million_tokens: terms.profile.per_million_tokens(),
         }
     }
 
@@ -133,7 +136,9 @@ impl Reader<'_> {
             Profile::Fei(_) => (false, true),
             Profile::Neuro(_) | Profile::Tokenless => (false, false),
         };
-        let per_million_tokens = self.policy.profile.per_million_tokens();
+        let sells_tokens = self.policy.profile.per_million_tokens().is_some();
+        // The market's price is another one by now.
+        let per_million_tokens = breakdown.and_then(|breakdown| breakdown.per_million_tokens);
         let work = receipts.enumerate().map(|(place, receipt)| {
             let part: Option<&Part> = breakdown.and_then(|breakdown| breakdown.parts.get(place));
             let rating = part.map(|part| part.rating);
@@ -157,7 +162,7 @@ impl Reader<'_> {
             flops: breakdown.map(|breakdown| breakdown.flops).or_else(by_shape),
             precision,
             per_mille: precision
-                .filter(|_| per_million_tokens.is_none())
+                .filter(|_| !sells_tokens)
                 .map(|precision| self.policy.precision_per_mille.of(precision)),
             per_million_tokens,
         }

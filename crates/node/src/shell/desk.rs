@@ -234,7 +234,7 @@ impl Desk {
                 if entry.claimed_value().height != ledger.height() + 1 {
                     continue;
                 }
-                wants_block = matches!(entry.claimed_value().event, Event::Appointed { .. });
+                wants_block = ledger.names_witnesses(&entry.claimed_value().event);
                 if wants_block {
                     break;
                 }

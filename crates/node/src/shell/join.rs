@@ -25,7 +25,7 @@ use talka_base::{Membership, NetworkId, NodeId, Signed, encode};
 use talka_ledger::{
     Block, Entry, Event, Ledger, LedgerError,
     note::SignedNote,
-    order::{BATCH_BYTES_MAX, FinalityError, Newcomer},
+    order::{BATCH_BYTES_MAX, FinalityError, Newcomer, naming},
 };
 use talka_net::{Invite, Lane, LinkReceiver, LinkSender};
 use tokio::time::timeout;
@@ -240,11 +240,7 @@ pub(crate) fn whole(error: &FinalityError) -> String {
 /// The heights of the entries whose blocks show that witnesses agreed: those that name witnesses, and the last one; none
 /// where there are no witnesses.
 fn witnessed_heights(entries: &[Signed<Entry>]) -> Vec<u64> {
-    let names = |entry: &Signed<Entry>| {
-        let entry = entry.claimed_value();
-        matches!(entry.event, Event::Appointed { .. }).then_some(entry.height)
-    };
-    let mut heights: Vec<u64> = entries.iter().filter_map(names).collect();
+    let mut heights = naming(entries);
     if !heights.is_empty() {
         heights.push(entries.len() as u64 - 1);
     }

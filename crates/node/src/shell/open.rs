@@ -44,7 +44,7 @@ use talka_engine::{
     PagePool,
     kernels::{Kernels, ThreadPool},
 };
-use talka_ledger::{Block, BlockError, Founding, Policy};
+use talka_ledger::{Block, BlockError, Founding};
 use talka_net::{BindOptions, Endpoint, Identity, Invite};
 use tokio::sync::{Semaphore, mpsc, watch};
 
@@ -347,7 +347,7 @@ async fn enter_network(
 }
 
 fn found(config: &NodeConfig, store: &Arc<Store>, keys: &Keypair) -> Result<Desk, DeskError> {
-    let mut policy = config.economy.map_or_else(Policy::default, Policy::of);
+    let mut policy = config.rules.clone().unwrap_or_default();
     policy.grant = config.grant.unwrap_or(policy.grant);
     if let Some(time) = config.request_time {
         policy.reservation_ms_max = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);

@@ -329,7 +329,7 @@ impl Desk {
             return Ok(Some(order));
         }
         match input {
-            Input::Submit(event) if matches!(**event, Event::Appointed { .. }) => {
+            Input::Submit(event) if self.read(|ledger| ledger.names_witnesses(event)) => {
                 if let Err(error) = self.read(|ledger| ledger.would_take(now, event)) {
                     self.answer(event.id(), &Err(DeskError::from(error).into()));
                     return Ok(None);

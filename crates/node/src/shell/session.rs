@@ -562,8 +562,8 @@ impl HeadSession {
     fn cost(&self, positions: u32, logits: u32) -> Credits {
         let shape = self.known.model.shape();
         self.shared.desk().read(|ledger| {
-            let policy = ledger.policy();
-            policy.profile.charge(shape, positions, logits, policy)
+            let policy = self.ticket.claimed_value().terms(ledger.policy());
+            policy.profile.charge(shape, positions, logits, &policy)
         })
     }
 

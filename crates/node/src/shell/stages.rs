@@ -33,7 +33,7 @@ use std::{
 };
 use talka_base::{Blame, Credits, LayerSpan, ModelId, NodeId, Receipt, RequestId, Signed, Tick};
 use talka_engine::{CacheOptions, KvCache, LogitsWanted, PagePool, Stage, TRUNCATE_POSITIONS_MAX};
-use talka_ledger::{Event, Voucher};
+use talka_ledger::{Event, Policy, Voucher};
 use talka_net::WireType;
 
 /// Sessions held at once: those of a head that answers as much as it may, and as many whose end is on its way.
@@ -615,6 +615,8 @@ impl Worker {
 struct Ticket {
     prompt_tokens: u32,
     cap: Credits,
+    /// The rules, with the session's own price.
+    policy: Policy,
     at: Tick,
 }
 
@@ -693,7 +695,8 @@ fn check_ticket(shared: &Shared, open: &Open) -> Result<(Arc<KnownModel>, Ticket
     if !is_final(&desk, open) {
         return Err("too few witnesses agreed to the reservation, as far as this node knows".into());
     }
-    let ticket =
-        Ticket { prompt_tokens: reserved.prompt_tokens, cap: entry.set_aside(), at: entry.at };
+    let policy = desk.read(|ledger| entry.terms(ledger.policy()));
+    let (prompt_tokens, cap) = (reserved.prompt_tokens, entry.set_aside());
+    let ticket = Ticket { prompt_tokens, cap, policy, at: entry.at };
     Ok((known, ticket))
 }

@@ -22,7 +22,7 @@ use std::{
 };
 use talka_base::{CodecError, Encoded, NetworkId, Signed, TreeHash, decode, encode};
 use talka_ledger::{
-    Block, BlockError, Entry, Event, Ledger, LedgerError, StateRecord,
+    Block, BlockError, Entry, Ledger, LedgerError, StateRecord,
     note::SignedNote,
     order::{Witnesses, needed},
     tlog::{CompactRange, leaf_hash},
@@ -283,10 +283,11 @@ impl Check {
             match piece {
                 Piece::Entry(entry) => {
                     let height = ledger.height() + 1;
+                    let names = ledger.names_witnesses(&entry.claimed_value().event);
                     let applied = ledger.apply(&entry);
                     applied.map_err(|source| BackupError::Entry { height, source })?;
                     log.append(leaf_hash(&encode(&*entry)), |_, _| ());
-                    finality.enter(&entry)?;
+                    finality.enter(height, names)?;
                 }
                 Piece::Checkpoint(note) => {
                     let is_start = matches!(pieces.peek(), Some(Ok(Piece::Subtree(_))));
@@ -375,11 +376,10 @@ struct Finality {
 }
 
 impl Finality {
-    fn enter(&mut self, entry: &Signed<Entry>) -> Result<(), BackupError> {
-        let entry = entry.claimed_value();
-        self.named += u32::from(matches!(entry.event, Event::Appointed { .. }));
+    fn enter(&mut self, height: u64, names: bool) -> Result<(), BackupError> {
+        self.named += u32::from(names);
         // Those in the middle would agree to nothing.
-        if self.named > 1 { Err(BackupError::Uncovered { height: entry.height }) } else { Ok(()) }
+        if self.named > 1 { Err(BackupError::Uncovered { height }) } else { Ok(()) }
     }
 
     fn close(

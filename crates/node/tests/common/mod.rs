@@ -44,7 +44,7 @@ pub async fn node(dir: &Path, span: LayerSpan) -> Node {
         opening: talka_node::Opening::default(),
         grant: None,
         request_time: None,
-        economy: None,
+        rules: None,
     };
     let node = Node::start(config).await.expect("the node starts");
     wait_for("its layers", async || {

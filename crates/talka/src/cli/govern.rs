@@ -6,7 +6,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use talka_node::{
     api::{Action, Choice},
-    base::{Credits, MemberId, ModelId},
+    base::{Credits, MemberId, ModelId, NodeId},
 };
 
 #[derive(Debug, Args)]
@@ -24,7 +24,8 @@ pub enum GovernAction {
     List,
     /// Proposes something to the members
     #[command(
-        after_help = "Example: talka govern policy > p.json; (edit it); talka govern propose \"Less for newcomers\" --policy p.json"
+        after_help = "Examples:\n  talka govern policy > p.json; (edit it); talka govern propose \"Less for newcomers\" --policy p.json\n  \
+                      talka govern propose \"Four of us witness\" --witnesses NODE,NODE,NODE,NODE"
     )]
     Propose(Box<ProposeArgs>),
     /// Votes in the name of this node's member; a vote stands
@@ -79,6 +80,10 @@ pub struct ProposedAction {
     /// Take so much of a member's stake and held earnings, and burn it
     #[arg(long, value_name = "MEMBER=GFT", value_parser = penalty)]
     pub slash: Option<(MemberId, Credits)>,
+    /// Have these nodes witness in place of those before: 1, 4, 7 and so on, of as many members; only where the rules'
+    /// governance.appoints is true
+    #[arg(long, value_name = "NODE,...", value_delimiter = ',')]
+    pub witnesses: Option<Vec<NodeId>>,
 }
 
 impl ProposedAction {
@@ -87,12 +92,17 @@ impl ProposedAction {
         let model = |model: ModelId, is_allowed| Action::Model { model, is_allowed };
         let member = |member: MemberId, is_suspended| Action::Member { member, is_suspended };
         let slash = |(member, penalty)| Action::Slash { member, penalty, reporter: None };
+        let witnesses = |mut witnesses: Vec<NodeId>| {
+            witnesses.sort_unstable();
+            Action::Witnesses { witnesses }
+        };
         self.forbid
             .map(|id| model(id, false))
             .or_else(|| self.allow.map(|id| model(id, true)))
             .or_else(|| self.suspend.map(|id| member(id, true)))
             .or_else(|| self.reinstate.map(|id| member(id, false)))
             .or_else(|| self.slash.map(slash))
+            .or_else(|| self.witnesses.clone().map(witnesses))
     }
 }
 

@@ -8,9 +8,9 @@ use crate::{
     quantity,
 };
 use anyhow::{Context, Result, bail};
-use std::fs;
+use std::{fs, path::Path};
 use talka_node::{
-    api::{Action, ProposalOrder, ProposalReport, Stage},
+    api::{Action, LedgerPolicy, ProposalOrder, ProposalReport, Stage},
     base::Tick,
 };
 
@@ -37,14 +37,17 @@ fn proposed(args: ProposeArgs) -> Result<ProposalOrder> {
     let action = match (&args.what, args.what.action()) {
         (_, Some(action)) => action,
         (ProposedAction { policy: Some(path), .. }, None) => {
-            let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
-            let policy = serde_json::from_str(&text)
-                .with_context(|| format!("{} is no policy", path.display()))?;
-            Action::Parameters(policy)
+            Action::Parameters(Box::new(policy_in(path)?))
         }
         (_, None) => bail!("nothing is proposed"),
     };
     Ok(ProposalOrder { title: args.title, is_emergency: args.emergency, action })
+}
+
+/// The rules that a file holds, such as `talka govern policy` prints.
+pub fn policy_in(path: &Path) -> Result<LedgerPolicy> {
+    let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    serde_json::from_str(&text).with_context(|| format!("{} is no policy", path.display()))
 }
 
 /// The proposal whose id begins so.

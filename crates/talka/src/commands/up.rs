@@ -6,6 +6,7 @@
 use crate::{
     cli::{ListenArgs, NodeArgs, UpArgs},
     client::{self, Reach, install_cryptography},
+    commands::govern,
     exit::{Exit, UsageError},
     files,
     hub::{self, Access},
@@ -30,7 +31,10 @@ use std::{
 use sysinfo::System;
 use talka_gateway::{ApiKey, GatewayConfig, Logins, Tls, check_bind};
 use talka_hub::HubRef;
-use talka_node::{Load, MemoryShare, ModelChoice, Node, NodeConfig, Opening, api::ModelReport};
+use talka_node::{
+    Load, MemoryShare, ModelChoice, Node, NodeConfig, Opening,
+    api::{LedgerPolicy, ModelReport},
+};
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 
 /// The longest name of a node, in bytes; the network refuses longer ones.
@@ -122,8 +126,16 @@ pub(super) async fn node_config(
         upstreams,
         grant: args.grant,
         request_time: args.request_time,
-        economy: args.economy,
+        rules: rules(args)?,
     })
+}
+
+/// By what a network is founded, if this start founds one and somebody said it.
+fn rules(args: &NodeArgs) -> Result<Option<LedgerPolicy>> {
+    match &args.rules {
+        Some(path) => govern::policy_in(path).map(Some),
+        None => Ok(args.economy.map(LedgerPolicy::of)),
+    }
 }
 
 /// The models to serve, fetched if need be.

@@ -1,6 +1,9 @@
 //! Members decide together, by the command line of two nodes.
 
-use crate::harness::{folder, join, up, wait_for};
+use crate::{
+    harness::{folder, join, lasting_address, up, wait_for},
+    witnesses::{ask, four_with, ids, one_final_ledger, order},
+};
 use serde_json::{Value, json};
 use std::fs;
 
@@ -47,4 +50,38 @@ fn two_members_propose_and_vote() {
     let other_title = ["govern", "propose", "No quorum", "--policy", file];
     other.cli(&other_title).refused(3, &["governance.quorum 0", "expected 1 to 10000"]);
     other.cli(&["govern", "propose", "Nothing"]).refused(2, &["--policy"]);
+}
+
+/// Goal: where the founding says so, a vote and no founder names the witnesses, and entries wait for them from then on.
+/// Method: rules with short times; whoever proposes is no founder, and one yes of four suffices.
+#[test]
+fn a_vote_names_witnesses_where_the_founding_says_so() {
+    let place = folder();
+    let first = up(&place.path().join("other"), &[]);
+    let mut rules: Value =
+        serde_json::from_str(&first.cli(&["govern", "policy"]).done()).expect("JSON");
+    drop(first);
+    rules["governance"]["appoints"] = json!(true);
+    let times = json!({"review_ms": 0, "voting_ms": 20_000, "delay_ms": 0});
+    rules["governance"]["emergency"] = times;
+    let file = place.path().join("rules.json");
+    fs::write(&file, rules.to_string()).expect("written");
+    let address = lasting_address([127, 0, 0, 1]).to_string();
+    let more = ["--rules", file.to_str().expect("the path is text")];
+    let nodes = four_with(place.path(), &address, &more);
+    let named = ids(&nodes).join(",");
+    let propose = ["govern", "propose", "Four of us witness", "--emergency", "--witnesses", &named];
+    let made = nodes[1].cli(&[&propose[..], &["--json"]].concat()).json();
+    let id = made["id"].as_str().expect("an id");
+    nodes[1].cli(&["govern", "vote", id, "yes"]).done();
+    wait_for("what was decided", || {
+        let shown = nodes[2].cli(&["govern", "show", id, "--json"]).json();
+        assert_ne!(shown["stage"], "rejected", "{shown}");
+        (shown["stage"] == "enacted").then_some(())
+    });
+    assert_eq!(order(&nodes[3])["quorum"], 3);
+    nodes.iter().for_each(ask);
+    assert_eq!(one_final_ledger(&nodes.each_ref())["witnesses"], 4);
+    let fifth = join(&nodes[2].invite(&[]), &place.path().join("e"), &["--name", "e"]);
+    assert_eq!(one_final_ledger(&[&nodes[0], &fifth])["witnesses"], 4);
 }

@@ -25,7 +25,12 @@ pub(crate) fn ask(node: &Node) {
 
 /// A founder at `address` and three who joined, each with the whole model.
 pub(crate) fn four(place: &Path, address: &str) -> [Node; 4] {
-    let founder = founder(place, address);
+    four_with(place, address, &[])
+}
+
+/// The same, by a founder of whom more is asked.
+pub(crate) fn four_with(place: &Path, address: &str, more: &[&str]) -> [Node; 4] {
+    let founder = up(&place.join("a"), &[&["--name", "a", "--p2p", address], more].concat());
     let invite = founder.invite(&["--reusable", "--valid", "1h"]);
     let [b, c, d] = ["b", "c", "d"].map(|name| join(&invite, &place.join(name), &["--name", name]));
     let nodes = [founder, b, c, d];

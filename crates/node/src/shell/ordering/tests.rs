@@ -1,12 +1,13 @@
 //! A town of desks with stores of their own. Messages pass in memory, in the order in which they were sent.
 
 use super::*;
-use crate::shell::desk::Followed;
+use crate::shell::{desk::Followed, join};
 use crate::store::Store;
 use std::collections::VecDeque;
 use talka_base::{Keypair, Membership, Signed};
 use talka_ledger::{
     Entry, Founding, Policy,
+    govern::{Action, Choice, GovernanceRules, Proposal, Times, Vote},
     order::{Appointment, OrderChange},
 };
 use tempfile::TempDir;
@@ -43,13 +44,17 @@ fn open(folder: &TempDir, node: usize, network: NetworkId) -> Desk {
 impl Town {
     /// A founder and others, who joined a ledger without witnesses.
     fn new() -> Self {
+        Self::with(Policy::default())
+    }
+
+    fn with(policy: Policy) -> Self {
         let folders: Vec<_> = (0..NODES).map(|_| tempfile::tempdir().expect("a folder")).collect();
         let store = Arc::new(Store::open(folders[FOUNDER].path()).expect("opens"));
         let founding = Founding {
             name: "village".into(),
             founder: id(FOUNDER),
             founder_name: "barn".into(),
-            policy: Policy::default(),
+            policy,
             nonce: [1; 16],
         };
         let founder = Desk::found(store, keys(FOUNDER), founding, NOW).expect("founds");
@@ -111,7 +116,8 @@ impl Town {
     fn order(&mut self, event: Event) -> Option<OrderResult> {
         self.now = self.now.plus_ms(1);
         let (id, (sender, mut answer)) = (event.id(), oneshot::channel());
-        if self.desk(FOUNDER).is_solo() && !matches!(event, Event::Appointed { .. }) {
+        let names = self.desk(FOUNDER).read(|ledger| ledger.names_witnesses(&event));
+        if self.desk(FOUNDER).is_solo() && !names {
             let ordered = self.desk(FOUNDER).order(event, self.now).map_err(Refusal::from);
             if let Ok(entry) = &ordered {
                 self.tell_all(entry);
@@ -239,6 +245,55 @@ fn a_ledger_becomes_witnessed_and_every_block_has_a_quorum() {
     assert!(town.blamed.is_empty());
     let event = town.joins(others[0]);
     assert!(matches!(town.order(event), Some(Err(Refusal::Duplicate { .. }))), "said at once");
+}
+
+/// Goal: a vote changes the ledger of all from one that its founder orders alone to one with witnesses, and who they are.
+#[test]
+fn a_vote_names_the_first_witnesses_and_others_after_them() {
+    let mut governance = GovernanceRules { appoints: true, ..GovernanceRules::default() };
+    governance.emergency = Times { review_ms: 0, voting_ms: 10, delay_ms: 0 };
+    let mut town = Town::with(Policy { governance, ..Policy::default() });
+    for named in [WITNESSES, [0, 1, 2, 4]] {
+        let Event::Appointed { appointment } = town.appoints(&named) else { unreachable!() };
+        let Appointment { network, witnesses } = appointment.claimed_value().clone();
+        let proposal = Proposal {
+            network,
+            by: id(1),
+            title: "These witness".into(),
+            is_emergency: true,
+            action: Action::Witnesses { witnesses: witnesses.clone() },
+            at: town.now,
+        };
+        let vote = Vote { network, by: id(2), proposal: proposal.id(), choice: Choice::Yes };
+        let decided = Event::Decided { proposal: proposal.id() };
+        let proposed = Event::Proposed { proposal: keys(1).sign(proposal) };
+        assert!(matches!(town.order(proposed), Some(Ok(_))));
+        assert!(matches!(town.order(Event::Voted { vote: keys(2).sign(vote) }), Some(Ok(_))));
+        town.now = town.now.plus_ms(10);
+        assert!(matches!(town.order(decided), Some(Ok(_))), "it is final");
+        town.again();
+        assert!(town.is_one(), "{:?}", town.heights());
+        for node in 0..NODES {
+            let desk = town.desk(node);
+            assert!(!desk.is_solo(), "node {node}");
+            let (_, note) = desk.checkpoint().expect("reads").expect("is there");
+            let found = desk.read(|ledger| ledger.witnesses().clone());
+            assert_eq!(found.nodes().collect::<Vec<_>>(), witnesses);
+            assert!(found.are_enough(&found.cosigned(&note)), "node {node}");
+        }
+    }
+    town.stop(3);
+    let event = town.joins(10);
+    assert!(matches!(town.order(event), Some(Ok(_))), "it witnesses no more");
+    // Whoever joins now believes it by the blocks in which they were named.
+    let desk = town.desk(FOUNDER);
+    let entries = desk.store.entries_from(&town.network, 0, 1_000).expect("reads");
+    let notes = join::needed_notes(desk, &entries).expect("reads");
+    assert_eq!(
+        join::checked(&entries, &notes).map(|ledger| ledger.height()),
+        Ok(entries.len() as u64 - 1)
+    );
+    assert!(join::checked(&entries, &notes[1..]).is_err(), "not without them");
 }
 
 #[test]

@@ -49,9 +49,10 @@ impl Dues {
         prompt_tokens: u32,
         ticket: &Signed<Entry>,
     ) -> Self {
+        let ticket = ticket.claimed_value();
         let (network, policy) =
-            shared.desk().read(|ledger| (ledger.network(), ledger.policy().clone()));
-        let cap = ticket.claimed_value().set_aside();
+            shared.desk().read(|ledger| (ledger.network(), ticket.terms(ledger.policy())));
+        let cap = ticket.set_aside();
         Self {
             purse: Purse::new(network, session, known.id, cap, TOKENS_PER_VOUCHER),
             shape: *known.model.shape(),

@@ -48,8 +48,7 @@ impl Pay {
         open: &Open,
         ticket: &Ticket,
     ) -> Self {
-        let (shape, policy) =
-            (*known.model.shape(), shared.desk().read(|ledger| ledger.policy().clone()));
+        let (shape, policy) = (*known.model.shape(), ticket.policy.clone());
         let (prompt, positions) = (ticket.prompt_tokens, open.positions_max);
         let exposure_max = exposure_max(&shape, span, prompt, positions, &policy);
         let terms = Terms {

@@ -1,6 +1,7 @@
 """Writes golden.json: what `transformers` continues some prompts with, greedily and in f32, from the weights beside this file.
 
-With a text as an argument, prints beside the loss on its last tenth, in windows of 256 tokens: nats per token and per character.
+With the plays as an argument, prints beside the loss on the end of them that no training saw, in windows of 256 tokens: nats per
+token and per character.
 Run: pip install torch transformers; python make_golden.py [tinyshakespeare.txt]
 """
 import json, pathlib, sys, torch
@@ -8,6 +9,8 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 PROMPTS = ["To be, or not to be", "ROMEO:\n", "First Citizen:\nWe are"]
 TOKENS, WINDOW = 120, 256
+# A tenth of the tokens, which the job kept back.
+KEPT_BACK_CHARACTERS = 107_035
 folder = pathlib.Path(__file__).parent
 model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
 tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
@@ -28,8 +31,7 @@ def continuation(prompt):
 
 @torch.no_grad()
 def loss(text):
-    kept_back = text[int(0.9 * len(text)):]
-    ids = torch.tensor(tokenizer.encode(kept_back))
+    ids = torch.tensor(tokenizer.encode(text[-KEPT_BACK_CHARACTERS:]))
     count = (len(ids) - 1) // WINDOW
     total = 0.0
     for at in range(0, count * WINDOW, WINDOW):
@@ -40,7 +42,8 @@ def loss(text):
 
 
 golden = [continuation(prompt) for prompt in PROMPTS]
-(folder / "golden.json").write_text(json.dumps(golden, ensure_ascii=False) + "\n", encoding="utf-8")
+rows = ",\n".join(json.dumps(found, ensure_ascii=False) for found in golden)
+(folder / "golden.json").write_text(f"[\n{rows}\n]\n", encoding="utf-8")
 for found in golden:
     print(found["text"], end="\n---\n")
 if len(sys.argv) > 1:

@@ -264,7 +264,9 @@ impl Run {
     fn new(job: Job, folder: RunFolder, file: RunFile, serving: &Arc<Serving>) -> Self {
         let (points, versions) = (folder.points(), folder.all_versions());
         let step = versions.first().map_or(0, |version| version.step);
-        let live = Live { file, step, steps: 0, parameters: 0, vocab: 0, points, versions };
+        // Of one that goes on, that is known once its data are read.
+        let steps = if file.state == RunState::Done { step } else { 0 };
+        let live = Live { file, step, steps, parameters: 0, vocab: 0, points, versions };
         Self {
             name: job.name.clone(),
             job,

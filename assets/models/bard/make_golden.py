@@ -7,7 +7,7 @@ Run: pip install torch transformers; python make_golden.py [tinyshakespeare.txt]
 import json, pathlib, sys, torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-PROMPTS = ["To be, or not to be", "ROMEO:\n", "First Citizen:\nWe are"]
+PROMPTS = ["If music be", "All:\n", "Speak, ghost."]
 TOKENS, WINDOW = 120, 256
 # A tenth of the tokens, which the job kept back.
 KEPT_BACK_CHARACTERS = 107_035
@@ -23,7 +23,8 @@ def continuation(prompt):
     for _ in range(TOKENS):
         row = model(torch.tensor([ids])).logits[0, -1].double().log_softmax(-1)
         best, second = row.topk(2).values.tolist()
-        assert best - second > 1e-4, "a tie that rounding could decide: change the prompt"
+        # Numbers are rounded on long ways between stages, which decides less than that.
+        assert best - second > 0.02, "almost a tie: change the prompt"
         ids = ids + [int(row.argmax())]
         logprobs.append(round(best, 5))
     return dict(prompt=prompt, prompt_ids=start, greedy_ids=ids[len(start):], logprobs=logprobs, text=tokenizer.decode(ids))

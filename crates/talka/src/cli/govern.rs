@@ -24,7 +24,7 @@ pub enum GovernAction {
     List,
     /// Proposes something to the members
     #[command(
-        after_help = "Examples:\n  talka govern policy > p.json; (edit it); talka govern propose \"Less for newcomers\" --policy p.json\n  \
+        after_help = "Example: talka govern policy > p.json; (edit it); talka govern propose \"Less for newcomers\" --policy p.json\n         \
                       talka govern propose \"Four of us witness\" --witnesses NODE,NODE,NODE,NODE"
     )]
     Propose(Box<ProposeArgs>),

@@ -57,7 +57,12 @@ pub(crate) fn order(node: &Node) -> Value {
 /// Waits until all nodes verify one ledger, of which every entry is final.
 pub(crate) fn one_final_ledger(nodes: &[&Node]) -> Value {
     wait_for("one ledger, final to its end", || {
-        let verify = |node: &&Node| node.cli(&["ledger", "verify", "--json"]).json();
+        let verify = |node: &&Node| {
+            let mut report = node.cli(&["ledger", "verify", "--json"]).json();
+            // Papers of epochs lie outside of the ledger, and who comes later has none of before.
+            report.as_object_mut().expect("an object").remove("papers");
+            report
+        };
         let reports: Vec<Value> = nodes.iter().map(verify).collect();
         let is_final = |node: &&Node| order(node)["size"] == reports[0]["entries"];
         let is_one = reports.windows(2).all(|pair| pair[0] == pair[1]);

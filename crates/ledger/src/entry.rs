@@ -384,6 +384,11 @@ impl Event {
         }
     }
 
+    /// Whether it rests on papers that it does not hold.
+    pub fn has_papers(&self) -> bool {
+        self.epoch().is_some_and(|epoch| epoch.papers > 0)
+    }
+
     /// The epoch that it closes, if it does.
     pub const fn epoch(&self) -> Option<&Epoch> {
         match self {

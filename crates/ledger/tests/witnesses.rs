@@ -360,12 +360,7 @@ fn a_newcomer_needs_the_blocks_that_name_witnesses_and_the_last() {
     assert_eq!(believes(&entries, &notes), Ok(()));
     let [_, first, _, second, last] = notes.as_slice() else { panic!("five blocks") };
     let few = [first.clone(), second.clone(), last.clone()];
-    assert_eq!(believes(&entries, &few), Ok(()));
-    for (missing, height) in [(0, 5), (1, 7), (2, 8)] {
-        let mut fewer = few.to_vec();
-        fewer.remove(missing);
-        assert_eq!(believes(&entries, &fewer), Err(FinalityError::Uncovered { height }));
-    }
+    needs_all(&entries, &few, [5, 7, 8]);
     // Those of before have to agree to those of after.
     for (at, members, found) in
         [(0, &[2, 3][..], 2), (1, &[1, 2, 5], 2), (1, &[1, 2, 4], 2), (2, &[1, 2, 4], 2)]
@@ -399,18 +394,23 @@ fn a_newcomer_needs_the_blocks_in_which_votes_name_witnesses() {
     assert_eq!(believes(&entries, &notes), Ok(()));
     let [_, _, first, _, second, last] = notes.as_slice() else { panic!("six blocks") };
     let few = [first.clone(), second.clone(), last.clone()];
-    assert_eq!(believes(&entries, &few), Ok(()));
-    for (missing, height) in [(0, 7), (1, 10), (2, 11)] {
-        let mut fewer = few.to_vec();
-        fewer.remove(missing);
-        assert_eq!(believes(&entries, &fewer), Err(FinalityError::Uncovered { height }));
-    }
+    needs_all(&entries, &few, [7, 10, 11]);
     let mut fewer = few.to_vec();
     fewer[1] = cosigned_by(&few[1], &[1, 2, 5]);
     let error = believes(&entries, &fewer).expect_err("those before have to agree");
     assert!(matches!(error, FinalityError::NotCosigned { expected: 3, found: 2, .. }), "{error}");
     let (entries, _) = witnessed_log();
     assert_eq!(naming(&entries), [5, 7]);
+}
+
+/// These blocks suffice, and without any one of them the entry at its height is not believed.
+fn needs_all(entries: &[Signed<Entry>], few: &[SignedNote; 3], heights: [u64; 3]) {
+    assert_eq!(believes(entries, few), Ok(()));
+    for (missing, height) in heights.into_iter().enumerate() {
+        let mut fewer = few.to_vec();
+        fewer.remove(missing);
+        assert_eq!(believes(entries, &fewer), Err(FinalityError::Uncovered { height }));
+    }
 }
 
 fn block_by(note: &SignedNote, who: u8) -> SignedNote {

@@ -521,8 +521,8 @@ impl Api {
         let founder = self.shared.desk().founder();
         for entry in entries.iter().map(Signed::claimed_value) {
             let height = entry.height;
-            let lacks = entry.event.epoch().is_some_and(|epoch| epoch.papers > 0);
-            if lacks && !papers.contains_key(&height) && founder != self.shared.me {
+            let lacks = entry.event.has_papers() && !papers.contains_key(&height);
+            if lacks && founder != self.shared.me {
                 self.shared.links.send(founder, &Control::PapersWanted { height });
             }
         }
@@ -553,16 +553,12 @@ fn replay(shared: &Shared) -> Result<(u64, talka_ledger::VerifyReport), AdminErr
         }
     });
     let mut lost = None;
-    let papers = |height| {
-        let found = store.papers(&network, height);
-        Some(
-            found
-                .unwrap_or_else(|error| {
-                    lost = Some(error);
-                    None
-                })?
-                .0,
-        )
+    let papers = |height| match store.papers(&network, height) {
+        Ok(papers) => papers.map(|papers| papers.0),
+        Err(error) => {
+            lost = Some(error);
+            None
+        }
     };
     let report = if start.is_some() || desk.read(|ledger| ledger.witnesses().is_solo()) {
         talka_ledger::verify_with(start, entries, papers)

@@ -94,19 +94,18 @@ impl Reader<'_> {
 
     fn together(&self, height: u64, epoch: &Epoch) -> Basis {
         let papers = self.papers.get(&height);
-        let settlement = |paper: &'_ Paper| match paper {
-            Paper::Settlement(settlement) => Some(settlement.clone()),
-            Paper::Voucher(_) => None,
-        };
-        let settlements: BTreeMap<RequestId, Signed<Settlement>> = papers
+        let settlements: BTreeMap<RequestId, &Signed<Settlement>> = papers
             .iter()
             .flat_map(|papers| &papers.0)
-            .filter_map(|paper| Some((paper.session(), settlement(paper)?)))
+            .filter_map(|paper| match paper {
+                Paper::Settlement(settlement) => Some((paper.session(), settlement)),
+                Paper::Voucher(_) => None,
+            })
             .collect();
         let sessions = epoch.sessions.iter().map(|session| {
             let settlement = settlements.get(&session.request);
             let head = settlement.map(|settlement| NodeId(*settlement.claimed_signer()));
-            let paper = settlement.map(Signed::claimed_value);
+            let paper = settlement.map(|settlement| settlement.claimed_value());
             SessionReport {
                 request: session.request,
                 payer: head.and_then(|head| (self.member_of)(head)),

@@ -148,11 +148,11 @@ pub(crate) fn sweep(shared: &Arc<Shared>) {
     if !desk.may_order() || desk.halted().is_some() {
         return;
     }
-    let (forgotten, unused) =
-        desk.read(|ledger| (ledger.expired(now()), ledger.expiring_now(now())));
-    let sessions = desk.read(|ledger| {
+    let (forgotten, sessions, unused) = desk.read(|ledger| {
+        let forgotten = ledger.expired(now());
         let is_session = |request: &&RequestId| ledger.reservation(request).is_some();
-        forgotten.iter().filter(is_session).copied().collect::<Vec<_>>()
+        let sessions: Vec<_> = forgotten.iter().filter(is_session).copied().collect();
+        (forgotten, sessions, ledger.expiring_now(now()))
     });
     let released = forgotten
         .into_iter()

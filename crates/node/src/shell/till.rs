@@ -302,8 +302,7 @@ impl Desk {
         let network = self.network();
         let mut missing = Vec::new();
         for entry in entries.iter().map(Signed::claimed_value) {
-            let lacks = entry.event.epoch().is_some_and(|epoch| epoch.papers > 0);
-            if lacks && self.store.papers(&network, entry.height)?.is_none() {
+            if entry.event.has_papers() && self.store.papers(&network, entry.height)?.is_none() {
                 missing.push(entry.height);
             }
         }

@@ -126,10 +126,9 @@ impl Journal {
     }
 
     fn write<T: Encoded>(&mut self, value: &T) -> io::Result<()> {
-        let sealed = seal::seal(&key(self.request, self.records), &encode(value));
+        let record = seal::record(&key(self.request, self.records), &encode(value));
         self.records += 1;
-        let length = (sealed.len() as u32).to_le_bytes();
-        self.file.write_all(&[length.as_slice(), &sealed].concat())
+        self.file.write_all(&record)
     }
 }
 
@@ -147,10 +146,7 @@ fn parse(request: RequestId, bytes: &[u8]) -> Option<(Begun, Vec<Chosen>)> {
 
 /// The record at the start of `rest`, which then begins after it.
 fn next<T: Encoded>(request: RequestId, number: u32, rest: &mut &[u8]) -> Option<T> {
-    let (length, after) = rest.split_first_chunk()?;
-    let (sealed, after) = after.split_at_checked(u32::from_le_bytes(*length) as usize)?;
-    *rest = after;
-    decode(seal::open(&key(request, number), sealed)?).ok()
+    decode(seal::next(&key(request, number), rest)?).ok()
 }
 
 /// A file that was renamed or removed between two looks is no fault: answers begin and end at any time.

@@ -109,8 +109,7 @@ impl VoucherFile {
 }
 
 fn record(voucher: &Signed<Voucher>) -> Vec<u8> {
-    let sealed = seal::seal(KEY, &encode(voucher));
-    [(sealed.len() as u32).to_le_bytes().as_slice(), &sealed].concat()
+    seal::record(KEY, &encode(voucher))
 }
 
 fn write_anew(path: &Path, vouchers: &[Signed<Voucher>]) -> io::Result<(File, u64)> {
@@ -138,10 +137,7 @@ fn highest(mut rest: &[u8]) -> Vec<Signed<Voucher>> {
 
 /// The voucher at the start of `rest`, which then begins after it.
 fn next(rest: &mut &[u8]) -> Option<Signed<Voucher>> {
-    let (length, after) = rest.split_first_chunk()?;
-    let (sealed, after) = after.split_at_checked(u32::from_le_bytes(*length) as usize)?;
-    *rest = after;
-    decode(seal::open(KEY, sealed)?).ok()
+    decode(seal::next(KEY, rest)?).ok()
 }
 
 #[cfg(test)]

@@ -152,19 +152,18 @@ fn an_adapter_is_chosen_by_the_request_and_needed_on_every_stage() {
     let founder = up(&place.path().join("a"), &flags("llama=0..2"));
     let bare = ["--model", text(&model), "--layers", "llama=2..4"];
     let guest = join(&founder.invite(&[]), &place.path().join("b"), &bare);
-    let is_complete = |node: &Node| node.get("/api/models").done()[0]["complete"] == true;
-    wait_for("both halves", || is_complete(&founder).then_some(()));
+    wait_for("both halves", || founder.is_complete().then_some(()));
 
     let plain = logprobs(&founder, "llama", tokens);
     let body = json!({"model": "llama:quirk", "prompt": tokens, "max_tokens": 2});
     founder.post("/v1/completions", &body).refused(503, "no_route", &["llama:quirk", "2..4"]);
     guest.post("/v1/completions", &body).refused(404, "model_not_found", &["llama:quirk"]);
     guest.terminate();
-    wait_for("a half that is gone", || (!is_complete(&founder)).then_some(()));
+    wait_for("a half that is gone", || (!founder.is_complete()).then_some(()));
 
     let invite = founder.invite(&[]);
     let _equipped = join(&invite, &place.path().join("c"), &flags("llama=2..4"));
-    wait_for("both halves", || is_complete(&founder).then_some(()));
+    wait_for("both halves", || founder.is_complete().then_some(()));
     std::thread::scope(|threads| {
         let quirky = threads.spawn(|| logprobs(&founder, "llama:quirk", tokens));
         // Neighbours in a batch, one of them without.
@@ -252,9 +251,7 @@ fn a_route_mixes_no_precisions_unless_it_may() {
     let b =
         join(&invite, &place.path().join("b"), &[&quantised[..], &["--mix-precision"]].concat());
     for node in [&founder, &b] {
-        wait_for("both halves", || {
-            (node.get("/api/models").done()[0]["complete"] == true).then_some(())
-        });
+        wait_for("both halves", || node.is_complete().then_some(()));
     }
     let body = json!({"model": "bard", "prompt": "ROMEO:", "max_tokens": 2});
     founder.post("/v1/completions", &body).refused(503, "no_route", &["3..6"]);

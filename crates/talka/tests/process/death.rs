@@ -1,7 +1,7 @@
 //! A node that dies while it computes.
 
 use crate::{
-    harness::{Node, folder, join, lasting_address, stream, up, wait_for},
+    harness::{Node, folder, join, lasting_address, stream_harmed, up, wait_for},
     models::{bard, golden, room_for},
     together::three_with,
 };
@@ -15,9 +15,7 @@ fn an_answer_without_a_route_ends_clearly_and_costs_nothing() {
     let place = folder();
     let founder = up(&place.path().join("a"), &["--layers", "bard=0..3"]);
     let mut other = join(&founder.invite(&[]), &place.path().join("b"), &["--layers", "bard=3..6"]);
-    wait_for("both halves", || {
-        (founder.get("/api/models").done()[0]["complete"] == true).then_some(())
-    });
+    wait_for("both halves", || founder.is_complete().then_some(()));
     let before = founder.cli(&["credits", "--json"]).json();
     let body =
         json!({ "model": "bard", "prompt": "ROMEO:\n", "temperature": 0, "max_tokens": 240 });
@@ -91,20 +89,13 @@ fn what_a_head_signed_for_is_claimed_by_a_stage_that_was_killed_too() {
     let flags = ["--layers", "bard=3..6"];
     let mut stage = join(&invite, &place.path().join("b"), &flags);
     let mut head = join(&invite, &place.path().join("c"), &["--layers", "bard=0..1"]);
-    wait_for("a route", || (head.get("/api/models").done()[0]["complete"] == true).then_some(()));
-    let body =
-        json!({ "model": "bard", "prompt": "ROMEO:\n", "temperature": 0, "max_tokens": 240 });
-    let mut killed = false;
+    wait_for("a route", || head.is_complete().then_some(()));
     let address = head.http.clone();
-    let streamed = stream(&address, "/v1/completions", &body, |text| {
-        // Three hundred characters are more tokens than lie between two vouchers.
-        if text.len() > 300 && !killed {
-            head.kill();
-            stage.kill();
-            killed = true;
-        }
+    let streamed = stream_harmed(&address, || {
+        head.kill();
+        stage.kill();
     });
-    assert!(killed && !streamed.done, "{streamed:?}");
+    assert!(!streamed.done, "{streamed:?}");
     let claims = || -> Vec<Value> {
         let entries = founder.ledger();
         entries.into_iter().filter(|entry| entry["kind"] == "claimed").collect()
@@ -130,19 +121,10 @@ fn what_a_vanished_head_signed_for_is_claimed() {
     let invite = founder.invite(&["--reusable"]);
     let _other = join(&invite, &place.path().join("b"), &["--layers", "bard=3..6"]);
     let mut head = join(&invite, &place.path().join("c"), &["--layers", "bard=0..1"]);
-    wait_for("a route", || (head.get("/api/models").done()[0]["complete"] == true).then_some(()));
-    let body =
-        json!({ "model": "bard", "prompt": "ROMEO:\n", "temperature": 0, "max_tokens": 240 });
-    let mut killed = false;
+    wait_for("a route", || head.is_complete().then_some(()));
     let address = head.http.clone();
-    let streamed = stream(&address, "/v1/completions", &body, |text| {
-        // Three hundred characters are more tokens than lie between two vouchers.
-        if text.len() > 300 && !killed {
-            head.kill();
-            killed = true;
-        }
-    });
-    assert!(killed && !streamed.done, "{streamed:?}");
+    let streamed = stream_harmed(&address, || head.kill());
+    assert!(!streamed.done, "{streamed:?}");
     let claims = wait_for("the claims of both stages", || {
         let entries: Value = founder.get("/api/ledger?from=0&limit=1000").done();
         let entries = entries.as_array().expect("a list").clone();

@@ -43,9 +43,7 @@ fn many_short_answers_are_settled_by_few_entries() {
     let founder = up(&place.path().join("a"), &["--layers", "bard=0..3", "--name", "attic"]);
     let half = ["--layers", "bard=3..6", "--name", "barn"];
     let other = join(&founder.invite(&[]), &place.path().join("b"), &half);
-    wait_for("both halves", || {
-        (founder.get("/api/models").done()[0]["complete"] == true).then_some(())
-    });
+    wait_for("both halves", || founder.is_complete().then_some(()));
     thread::scope(|scope| {
         for _ in 0..REQUESTS {
             scope.spawn(|| ask(&founder));

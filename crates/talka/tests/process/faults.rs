@@ -13,10 +13,6 @@ fn count(node: &Node, peer: &str, fault: &str) -> u64 {
     report.and_then(|report| report["faults"][fault].as_u64()).unwrap_or_default()
 }
 
-fn complete(node: &Node) -> bool {
-    node.get("/api/models").done()[0]["complete"] == true
-}
-
 /// A node's own address, and the relay in front of it that all others know.
 struct Door {
     own: String,
@@ -51,14 +47,14 @@ fn a_partition_is_counted_and_heals() {
     let founder = up(&place.path().join("founder"), &doors[0].flags("bard=0..2"));
     let invite = founder.invite(&[]);
     let other = join(&invite, &place.path().join("other"), &doors[1].flags("bard=2..6"));
-    wait_for("a route", || complete(&founder).then_some(()));
+    wait_for("a route", || founder.is_complete().then_some(()));
     assert_eq!(count(&founder, &other.id, "silence"), 0);
 
     doors.iter().for_each(|door| door.shut(true));
     wait_for("blame", || (count(&founder, &other.id, "silence") > 0).then_some(()));
-    assert!(!complete(&founder));
+    assert!(!founder.is_complete());
     doors.iter().for_each(|door| door.shut(false));
-    wait_for("the way back", || complete(&founder).then_some(()));
+    wait_for("the way back", || founder.is_complete().then_some(()));
     let body = json!({"model": "bard", "prompt": "Good morrow", "max_tokens": 5});
     let answer = founder.post("/v1/completions", &body).done();
     assert_eq!(answer["talka"]["route"].as_array().map(Vec::len), Some(2));

@@ -1,6 +1,6 @@
 //! Starts nodes, asks them, waits for them, and ends them however a test ends.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::{
     fs::{self, File},
     io::{BufRead, BufReader, Read, Seek, Write},
@@ -191,6 +191,23 @@ pub fn stream(http: &str, path: &str, body: &Value, mut seen: impl FnMut(&str)) 
         }
         streamed
     })
+}
+
+/// Asks at `http` for a long answer of bard, and does `harm` in the middle of it: once more was said than the tokens that lie
+/// between two vouchers have characters.
+#[track_caller]
+pub fn stream_harmed(http: &str, harm: impl FnOnce()) -> Streamed {
+    let body = json!({"model": "bard", "prompt": "ROMEO:\n", "temperature": 0, "max_tokens": 240});
+    let mut harm = Some(harm);
+    let streamed = stream(http, "/v1/completions", &body, |text| {
+        if text.len() > 300
+            && let Some(harm) = harm.take()
+        {
+            harm();
+        }
+    });
+    assert!(harm.is_none(), "{streamed:?}");
+    streamed
 }
 
 /// A temporary folder for data directories.
@@ -388,6 +405,11 @@ impl Node {
             None => request,
         };
         reply(request).expect("the node answers")
+    }
+
+    /// Whether all layers of its first model are served by somebody.
+    pub fn is_complete(&self) -> bool {
+        self.get("/api/models").done()[0]["complete"] == true
     }
 
     /// Posts `body` with `"stream": true` and calls `seen` with the text so far after each piece.

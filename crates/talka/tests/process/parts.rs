@@ -2,7 +2,7 @@
 
 use crate::{
     fetch::{files, has_a_part, served, speaks},
-    harness::{Node, cannot_start, folder, join_with_hub, up, up_with_hub, wait_for},
+    harness::{cannot_start, folder, join_with_hub, up, up_with_hub, wait_for},
     hub::{
         NOBODY, REF, WEIGHTS,
         server::{Behaviour, FakeHub},
@@ -28,10 +28,6 @@ fn whole_bytes() -> u64 {
 
 fn bytes_of(path: &PathBuf) -> u64 {
     fs::metadata(path).expect("a tensor").len()
-}
-
-fn is_complete(node: &Node) -> bool {
-    node.get("/api/models").done()[0]["complete"] == true
 }
 
 /// Goal: each node fetches about its own layers, together they answer as the whole model does, and what was
@@ -120,7 +116,7 @@ fn a_model_that_does_not_fit_is_fetched_as_far_as_it_is_served() {
     let flags = ["--model", REF, "--memory", "4M"];
     let invite = first.invite(&["--reusable"]);
     let second = join_with_hub(&invite, &dir, &flags, &hub.endpoint());
-    wait_for("all layers", || is_complete(&second).then_some(()));
+    wait_for("all layers", || second.is_complete().then_some(()));
     speaks(&second);
     let log = second.log();
     assert!(log.contains("fetched model=\"tiny\" span=4..6"), "{log}");

@@ -1,14 +1,7 @@
 //! Who is paid what when somebody vanishes.
 
-use crate::harness::{Node, folder, join, stream, up, wait_for};
-use serde_json::{Value, json};
-
-/// More characters than the tokens that lie between two vouchers have.
-const SIGNED_FOR: usize = 300;
-
-fn body(max_tokens: u64) -> Value {
-    json!({"model": "bard", "prompt": "ROMEO:\n", "temperature": 0, "max_tokens": max_tokens})
-}
+use crate::harness::{Node, folder, join, stream_harmed, up, wait_for};
+use serde_json::json;
 
 /// What the member whose first node has this id earned and spent.
 fn earned_and_spent(asked: &Node, member: &str) -> (u64, u64) {
@@ -19,10 +12,6 @@ fn earned_and_spent(asked: &Node, member: &str) -> (u64, u64) {
     (number("earned"), number("spent"))
 }
 
-fn is_complete(node: &Node) -> Option<()> {
-    (node.get("/api/models").done()[0]["complete"] == true).then_some(())
-}
-
 /// Goal: a stage that vanishes costs its payer nothing that brought no answer, and is paid for what did.
 /// Method: SIGKILL one of two stages in the middle of a long answer; later ask for just as much of the same answer, and compare.
 #[test]
@@ -31,23 +20,20 @@ fn a_vanished_worker_is_paid_for_the_answers_that_came_and_no_more() {
     let payer = up(&place.path().join("a"), &["--layers", "bard=0..3"]);
     let flags = ["--layers", "bard=3..6"];
     let mut worker = join(&payer.invite(&[]), &place.path().join("b"), &flags);
-    wait_for("both halves", || is_complete(&payer));
-    let mut killed = false;
-    let streamed = payer.stream("/v1/completions", &body(240), |text| {
-        if text.len() > SIGNED_FOR && !killed {
-            worker.kill();
-            killed = true;
-        }
-    });
+    wait_for("both halves", || payer.is_complete().then_some(()));
+    let streamed = stream_harmed(&payer.http, || worker.kill());
     let (code, message) = streamed.error.as_ref().expect("it breaks off");
-    assert!(killed && code == "stage_lost", "{message}");
+    assert_eq!(code, "stage_lost", "{message}");
     let (paid, _) = earned_and_spent(&payer, &worker.id);
     let (_, spent) = earned_and_spent(&payer, &payer.id);
     assert!(paid > 0 && paid == spent, "it was paid {paid}, the answer cost {spent}");
 
     let worker = up(&worker.dir, &flags);
-    wait_for("both halves again", || is_complete(&payer));
-    let whole = payer.post("/v1/completions", &body(streamed.tokens)).done();
+    wait_for("both halves again", || payer.is_complete().then_some(()));
+    let body = json!({
+        "model": "bard", "prompt": "ROMEO:\n", "temperature": 0, "max_tokens": streamed.tokens,
+    });
+    let whole = payer.post("/v1/completions", &body).done();
     assert!(whole["choices"][0]["text"].as_str().expect("text").starts_with(&streamed.text));
     let (_, after) = earned_and_spent(&payer, &payer.id);
     let cost = after - spent;
@@ -69,15 +55,10 @@ fn what_a_vanished_head_signed_for_is_paid_when_its_time_is_over() {
     let invite = founder.invite(&["--reusable"]);
     let other = join(&invite, &place.path().join("b"), &["--layers", "bard=3..6"]);
     let mut head = join(&invite, &place.path().join("c"), &["--layers", "bard=0..1"]);
-    wait_for("a route", || is_complete(&head));
-    let (address, mut killed) = (head.http.clone(), false);
-    let streamed = stream(&address, "/v1/completions", &body(240), |text| {
-        if text.len() > SIGNED_FOR && !killed {
-            head.kill();
-            killed = true;
-        }
-    });
-    assert!(killed && !streamed.done, "{streamed:?}");
+    wait_for("a route", || head.is_complete().then_some(()));
+    let address = head.http.clone();
+    let streamed = stream_harmed(&address, || head.kill());
+    assert!(!streamed.done, "{streamed:?}");
     let report = || founder.cli(&["ledger", "verify", "--json"]).json();
     wait_for("the end of its time", || (report()["reserved"] == 0).then_some(()));
     // A claim that comes after the end is paid at once.

@@ -291,9 +291,7 @@ fn an_answer_that_lost_its_stages_before_its_first_word_comes_from_outside() {
     let flag = format!("good={server}/good/v1");
     let founder = broken(&place.path().join("founder"), &[flag]);
     let other = join(&founder.invite(&[]), &place.path().join("other"), &["--layers", "bard=2..6"]);
-    wait_for("a route", || {
-        (founder.get("/api/models").done()[0]["complete"] == true).then_some(())
-    });
+    wait_for("a route", || founder.is_complete().then_some(()));
     let body = json!({"model": "bard", "prompt": "count", "max_tokens": 5});
     let answer = founder.post("/v1/completions", &body).done();
     assert_eq!(answer["talka"].get("upstream"), None);

@@ -30,7 +30,7 @@ pub(crate) fn four(place: &Path, address: &str) -> [Node; 4] {
 
 /// The same, by a founder of whom more is asked.
 pub(crate) fn four_with(place: &Path, address: &str, more: &[&str]) -> [Node; 4] {
-    let founder = up(&place.join("a"), &[&["--name", "a", "--p2p", address], more].concat());
+    let founder = founder_with(place, address, more);
     let invite = founder.invite(&["--reusable", "--valid", "1h"]);
     let [b, c, d] = ["b", "c", "d"].map(|name| join(&invite, &place.join(name), &["--name", name]));
     let nodes = [founder, b, c, d];
@@ -47,7 +47,11 @@ pub(crate) fn four_with(place: &Path, address: &str, more: &[&str]) -> [Node; 4]
 
 /// The founder, whom the others find again where it was.
 pub(crate) fn founder(place: &Path, address: &str) -> Node {
-    up(&place.join("a"), &["--name", "a", "--p2p", address])
+    founder_with(place, address, &[])
+}
+
+fn founder_with(place: &Path, address: &str, more: &[&str]) -> Node {
+    up(&place.join("a"), &[&["--name", "a", "--p2p", address], more].concat())
 }
 
 pub(crate) fn order(node: &Node) -> Value {

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use talka_engine::kernels::Kernels;
 
 /// First bytes of every checkpoint; the last one is its version.
-const MAGIC: [u8; 8] = *b"talka-t\x01";
+const MAGIC: [u8; 8] = *b"talka-t\x02";
 /// A header is a few hundred bytes.
 const HEADER_BYTES_MAX: usize = 1 << 20;
 const HASH_BYTES: usize = blake3::OUT_LEN;
@@ -34,6 +34,8 @@ pub struct Checkpoint {
     pub weights: Vec<f32>,
     /// What the optimiser remembers.
     pub moments: Moments<f32>,
+    /// The mean of the latest weights; empty where none is kept.
+    pub mean: Vec<f32>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -44,8 +46,8 @@ struct Header {
     data_position: u64,
     data_seed: u64,
     updates: u64,
-    /// Numbers of weights, first and second moments.
-    lengths: [u64; 3],
+    /// Numbers of weights, first and second moments, and of the mean.
+    lengths: [u64; 4],
 }
 
 /// Why a checkpoint was not read or written, or training does not go on from it.
@@ -73,6 +75,7 @@ impl Checkpoint {
             data_seed,
             weights: trainer.weights().to_vec(),
             moments: trainer.moments().clone(),
+            mean: Vec::new(),
         }
     }
 
@@ -96,7 +99,8 @@ impl Checkpoint {
     }
 
     fn encode(&self) -> Vec<u8> {
-        let parts = [&self.weights[..], &self.moments.first, &self.moments.second];
+        let moments = &self.moments;
+        let parts = [&self.weights[..], &moments.first, &moments.second, &self.mean];
         let header = Header {
             config: self.config.clone(),
             steps: self.steps,
@@ -118,7 +122,7 @@ impl Checkpoint {
     }
 
     fn decode(header: Header, numbers: Vec<f32>) -> Option<Self> {
-        let [weights, first, second] = split(numbers, header.lengths)?;
+        let [weights, first, second, mean] = split(numbers, header.lengths)?;
         let moments = Moments { updates: header.updates, first, second };
         Some(Self {
             config: header.config,
@@ -127,6 +131,7 @@ impl Checkpoint {
             data_seed: header.data_seed,
             weights,
             moments,
+            mean,
         })
     }
 }
@@ -247,7 +252,8 @@ mod tests {
                 ..TrainConfig::new(model)
             };
             let moments = Moments { updates: 3, first: vec![0.5], second: vec![] };
-            let kept = Checkpoint { config, steps: 4, data_position: 5, data_seed: u64::MAX, weights: vec![1.0], moments };
+            let mean = vec![0.25];
+            let kept = Checkpoint { config, steps: 4, data_position: 5, data_seed: u64::MAX, weights: vec![1.0], moments, mean };
             let bytes = kept.encode();
             let body = &bytes[MAGIC.len()..bytes.len() - HASH_BYTES];
             let (header, numbers) = parts_of(body).expect("a checkpoint");

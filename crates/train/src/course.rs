@@ -8,6 +8,7 @@
 use crate::{
     Batch, Checkpoint, CheckpointError, FileError, Job, Parameters, RecipeError, SharedError,
     StepReport, TextTokenizer, TrainConfig, TrainError, Trainer, UpdateError, WeightsError,
+    average,
     data::{DataError, tokenize},
     job::TokenizerPlan,
     material::{self, Material},
@@ -139,6 +140,9 @@ pub struct Course {
     material: Material,
     validation: Vec<Batch>,
     trainer: Trainer,
+    /// Over how many steps versions are the mean of the weights, and that mean; empty while there is none.
+    average_steps: u64,
+    mean: Vec<f32>,
 }
 
 impl Course {
@@ -153,20 +157,32 @@ impl Course {
         let validation = material.validation(job)?;
         let config = job.train_config(material.tokenizer.vocab(), steps);
         let path = folder.join(CHECKPOINT);
-        let trainer = if path.exists() {
-            let checkpoint = Checkpoint::read(&path)?;
-            if checkpoint.config != config {
+        let (trainer, mean) = if path.exists() {
+            let mut checkpoint = Checkpoint::read(&path)?;
+            let averages = checkpoint.steps > 0 && job.average_steps > 0;
+            if checkpoint.config != config || checkpoint.mean.is_empty() == averages {
                 return Err(CourseError::Changed { what: "the job's settings" });
             }
             if checkpoint.data_seed != material.data_seed {
                 return Err(CourseError::Changed { what: "the data" });
             }
-            checkpoint.resume(kernels)?
+            let mean = std::mem::take(&mut checkpoint.mean);
+            (checkpoint.resume(kernels)?, mean)
         } else {
-            begin(config, job.seed, kernels)?
+            (begin(config, job.seed, kernels)?, Vec::new())
         };
-        let folder = folder.to_owned();
-        Ok(Self { folder, steps, batch, length, material, validation, trainer })
+        let (folder, average_steps) = (folder.to_owned(), job.average_steps);
+        Ok(Self {
+            folder,
+            steps,
+            batch,
+            length,
+            material,
+            validation,
+            trainer,
+            average_steps,
+            mean,
+        })
     }
 
     /// All steps of the job.
@@ -201,7 +217,18 @@ impl Course {
     pub fn step(&mut self) -> Result<StepReport, CourseError> {
         let windows = self.material.windows(self.length)?;
         let batch = windows.batch(self.position(), self.batch);
-        Ok(self.trainer.step(&batch)?)
+        let before = self.done();
+        let report = self.trainer.step(&batch)?;
+        if self.average_steps > 0 {
+            let times = (1, self.average_steps);
+            average::add(&mut self.mean, self.trainer.weights(), before, times);
+        }
+        Ok(report)
+    }
+
+    /// What a version consists of.
+    fn served(&self) -> &[f32] {
+        if self.mean.is_empty() { self.trainer.weights() } else { &self.mean }
     }
 
     /// The next window of the data.
@@ -209,7 +236,7 @@ impl Course {
         self.done() * self.batch as u64
     }
 
-    /// The mean loss over the validation data, if any were kept back.
+    /// The mean loss of what a version would be now over the validation data, if any were kept back.
     ///
     /// # Errors
     /// The model cannot be run.
@@ -217,7 +244,7 @@ impl Course {
         if self.validation.is_empty() {
             return Ok(None);
         }
-        Ok(Some(self.trainer.evaluate(&self.validation)?))
+        Ok(Some(self.trainer.evaluate_at(self.served(), &self.validation)?))
     }
 
     /// Makes what was reached durable: from here the course goes on after a crash.
@@ -226,6 +253,7 @@ impl Course {
     /// It cannot be written; the checkpoint before is still there.
     pub fn keep(&self) -> Result<(), CourseError> {
         let checkpoint = Checkpoint::of(&self.trainer, self.material.data_seed, self.position());
+        let checkpoint = Checkpoint { mean: self.mean.clone(), ..checkpoint };
         Ok(checkpoint.write(&self.folder.join(CHECKPOINT))?)
     }
 
@@ -234,12 +262,12 @@ impl Course {
     /// # Errors
     /// It cannot be written.
     pub fn publish(&self, folder: &Path) -> Result<(), CourseError> {
-        self.material.publish(&self.trainer.config().model, self.trainer.weights(), folder)
+        self.material.publish(&self.trainer.config().model, self.served(), folder)
     }
 
-    /// The BLAKE3 digest of the weights, in hexadecimal: equal courses have equal ones.
+    /// The BLAKE3 digest of what a version would be now, in hexadecimal: equal courses have equal ones.
     pub fn weights_hash(&self) -> String {
-        material::hash_of(self.trainer.weights())
+        material::hash_of(self.served())
     }
 }
 
@@ -285,9 +313,10 @@ mod tests {
     /// Goal: a crash costs what came after the last checkpoint and changes nothing.
     #[test]
     fn a_course_goes_on_from_its_checkpoint_to_the_same_weights() {
-        for kind in ["characters", "bpe"] {
+        for (kind, average_steps) in [("characters", 0), ("bpe", 0), ("characters", 4)] {
             let [whole, cut] = [(), ()].map(|()| tempfile::tempdir().expect("a folder"));
-            let job = job(whole.path(), kind, 20);
+            let mut job = job(whole.path(), kind, 20);
+            job.average_steps = average_steps;
             let mut course = open(&job, whole.path()).expect("begins");
             let before = course.validate().expect("a loss").expect("validation data");
             run(&mut course, 8);
@@ -317,8 +346,12 @@ mod tests {
         assert!(error.to_string().starts_with("the data changed"), "{error}");
         let mut faster = job(folder.path(), "characters", 20);
         faster.warmup = 5;
-        let error = open(&faster, folder.path()).expect_err("other settings");
-        assert!(error.to_string().starts_with("the job's settings changed"), "{error}");
+        let mut averaged = job(folder.path(), "characters", 20);
+        averaged.average_steps = 4;
+        for other in [faster, averaged] {
+            let error = open(&other, folder.path()).expect_err("other settings");
+            assert!(error.to_string().starts_with("the job's settings changed"), "{error}");
+        }
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! A model in parts that are exchanged one after the other, so that the exchange of one goes on while all are trained
 //! (Streaming DiLoCo, Douillard et al. 2025).
 //!
-//! Round r exchanges fragment r modulo their number; the others go on from each member's own weights. The peak of
-//! traffic falls by the number of fragments, the sum stays.
+//! Round r exchanges fragment r modulo their number; the others go on from each member's own weights. Traffic falls by the number
+//! of fragments, or rounds may be as much shorter.
 
-use crate::Layout;
+use crate::{Layout, Parameters};
 use std::ops::Range;
 
 /// Which values of a flat vector are exchanged together.
@@ -20,12 +20,17 @@ pub struct Fragment {
 }
 
 impl Fragments {
+    /// `count` fragments of a model that has at least as many layers.
+    pub fn of(parameters: &Parameters, count: usize) -> Self {
+        Self::strided(&parameters.layout(), &parameters.layers(), count)
+    }
+
     /// `count` fragments, of which layer n belongs to n modulo `count`: neighbours, which lean on each other most, are never all away at
     /// once. `layers` says for each tensor its layer; those of none, embedding and head, go where least is.
     ///
     /// # Panics
     /// If `count` is zero or `layers` are not as many as tensors.
-    pub fn strided(layout: &Layout, layers: &[Option<usize>], count: usize) -> Self {
+    fn strided(layout: &Layout, layers: &[Option<usize>], count: usize) -> Self {
         assert!(count > 0, "a model has one fragment at least");
         assert_eq!(layers.len(), layout.tensors().len(), "each tensor has its layer");
         let mut sizes = vec![0; count];
@@ -56,9 +61,19 @@ impl Fragments {
         Self((0..count).map(fragment).collect())
     }
 
+    /// How many there are.
+    pub const fn count(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    /// The number of the one that a round exchanges.
+    pub const fn number(&self, round: u64) -> usize {
+        (round % self.count()) as usize
+    }
+
     /// The one that a round exchanges.
     pub fn of_round(&self, round: u64) -> &Fragment {
-        &self.0[(round % self.0.len() as u64) as usize]
+        &self.0[self.number(round)]
     }
 }
 
@@ -66,6 +81,13 @@ impl Fragment {
     /// Its values out of the whole model's.
     pub fn gather(&self, whole: &[f32]) -> Vec<f32> {
         self.ranges.iter().flat_map(|range| &whole[range.clone()]).copied().collect()
+    }
+
+    /// Its values out of one whole model's into another's.
+    pub fn copy(&self, from: &[f32], to: &mut [f32]) {
+        for range in &self.ranges {
+            to[range.clone()].copy_from_slice(&from[range.clone()]);
+        }
     }
 
     /// Puts its values back into the whole model's.
@@ -101,5 +123,8 @@ mod tests {
             fragment.scatter(&fragment.gather(&values), &mut back);
         }
         assert_eq!(back, values);
+        fragments.of_round(0).copy(&vec![0.0; layout.len()], &mut back);
+        assert_eq!(fragments.of_round(0).gather(&back), vec![0.0; 40]);
+        assert_eq!(fragments.of_round(1).gather(&back), fragments.of_round(1).gather(&values));
     }
 }

@@ -167,6 +167,8 @@ pub struct Job {
     pub checkpoint_every: u64,
     /// Steps between two looks at the validation data.
     pub validate_every: u64,
+    /// About how many steps versions are the mean of; 0 for the weights as they are.
+    pub average_steps: u64,
     /// Memory without which its owner does not want it tried, in bytes.
     pub memory_bytes_min: u64,
     /// When it ends at the latest, in milliseconds since 1970 UTC.
@@ -283,11 +285,17 @@ impl TryFrom<JobFile> for Job {
             seed: file.seed.unwrap_or(0),
             checkpoint_every,
             validate_every,
+            average_steps: training.average_steps.unwrap_or(0).min(STEPS_MAX),
             memory_bytes_min: gigabytes(hardware.min_memory_gb)?,
             deadline_ms: file.deadline.map(|text| deadline(&text)).transpose()?,
             network: NetworkPlan::of(file.network)?,
             shape,
         };
+        let (layers, network) = (job.shape.layers, &job.network);
+        if let Some(plan) = network.as_ref().filter(|plan| u32::from(plan.fragments) > layers) {
+            let expected = format!("1 to {layers}, the model's layers");
+            return Err(value("network.fragments", plan.fragments, expected));
+        }
         // The vocabulary that is not known yet, and steps, are stood for by what any job may have.
         job.train_config(vocab, STEPS_MAX).validate().map_err(config)?;
         Ok(job)

@@ -12,6 +12,7 @@
 //! conversions, which IEEE 754 rounds in one way, in a stated order, without fused operations.
 
 pub mod assign;
+mod average;
 mod checkpoint;
 pub mod compress;
 mod config;

@@ -6,6 +6,14 @@
 //! this member offered something for. It is written before the offer is made. So a round that a crash cut off is trained again
 //! from the same state, on the same samples, and comes to the same update.
 //!
+//! With several [fragments](crate::fragment) a round exchanges one of them, and the others go on from this member's own weights, which
+//! are then a part of its own state.
+//!
+//! A member may train *ahead*: while a round's updates are exchanged it goes on from its own weights with what it would be assigned
+//! next, if nobody comes or goes. Once the merged weights are here, what it learned since is added to them (as the eager updates of
+//! Kale et al. 2025 do). If things came otherwise that work is lost, as it is in a crash; so only without training ahead does a
+//! restart come to the same updates.
+//!
 //! The learning rate follows the job's rounds and not the steps of one member, so that who joins late or is slow steps as far as
 //! the others do.
 //!
@@ -15,8 +23,8 @@
 //! [`Settled`]: crate::round::Effect::Settled
 
 use crate::{
-    Batch, Compressor, CourseError, Feedback, Job, Layout, Moments, Outer, Parameters, Part,
-    Recipe, Said, Shared, StepReport, Trainer,
+    Batch, Compressor, CourseError, Feedback, Fragment, Fragments, Job, Moments, Outer, Parameters,
+    Part, Recipe, Said, Shared, StepReport, Trainer,
     assign::Assignment,
     checkpoint::{seal, split, unseal},
     data::Windows,
@@ -35,7 +43,7 @@ use talka_base::{UpdateHash, WeightsHash};
 use talka_engine::kernels::Kernels;
 
 /// First bytes of the file of a member's own state; the last one is its version.
-const MAGIC: [u8; 8] = *b"talka-m\x01";
+const MAGIC: [u8; 8] = *b"talka-m\x02";
 const OWN: &str = "own";
 /// Shared states that are kept, so that who joins gets one that was the last when it asked.
 const STATES_KEPT: u64 = 3;
@@ -52,16 +60,41 @@ pub struct Member {
     outer: Outer,
     batch: u64,
     length: usize,
+    average_steps: u64,
     material: Material,
     validation: Vec<Batch>,
-    layout: Layout,
+    rounds: u64,
+    fragments: Fragments,
     trainer: Trainer,
-    feedback: Feedback,
+    /// Of each fragment.
+    feedback: Vec<Feedback>,
+    /// This member's own weights, with fragments that were merged since; empty unless there are several, or before the first round.
+    own: Vec<f32>,
     shared: Shared,
     /// What the last merge gave.
     merged: Option<(WeightsHash, Shared)>,
     task: Option<Task>,
+    ahead: Option<Ahead>,
     offered: Option<Offered>,
+}
+
+/// Training for the round after the one whose updates are exchanged.
+#[derive(Debug)]
+struct Ahead {
+    task: Task,
+    /// The weights that it began with.
+    from: Vec<f32>,
+}
+
+/// How a round begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begun {
+    /// With nothing done yet.
+    Anew,
+    /// With the steps that were trained ahead.
+    Ahead,
+    /// It was done before a crash, and this was learned.
+    Done(Offered),
 }
 
 /// A round that is trained.
@@ -85,13 +118,21 @@ pub struct Offered {
     is_settled: bool,
 }
 
+/// A member's own state after a round.
+struct Own {
+    offered: Offered,
+    moments: Moments<f32>,
+    feedback: Vec<Feedback>,
+    weights: Vec<f32>,
+}
+
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct OwnHeader {
     offered: Offered,
     updates: u64,
-    /// Numbers of first and second moments, and of what compression left out.
-    lengths: [u64; 3],
+    /// Numbers of first and second moments, of what compression left out, and of own weights.
+    lengths: [u64; 4],
 }
 
 impl Member {
@@ -115,59 +156,65 @@ impl Member {
         material.windows(job.length as usize)?;
         let config = job.train_config(recipe.vocab, recipe.steps);
         let parameters = Parameters::new(&config.model);
-        let layout = parameters.layout();
+        let fragments = Fragments::of(&parameters, plan.fragments.into());
         let nothing = vec![0.0; parameters.len()];
         let shared = Shared::new(nothing.clone());
         let mut member = Self {
             own_path: folder.join(OWN),
             depot,
             outer: plan.outer(plan.rounds(recipe.steps)),
-            feedback: Feedback::new(parameters.len(), plan.feedback),
+            rounds: plan.rounds(recipe.steps),
+            feedback: feedback_of(&nothing, &fragments, plan.feedback),
+            fragments,
             plan,
             batch: job.batch.into(),
             length: job.length as usize,
+            average_steps: job.average_steps,
             material,
             validation,
-            layout,
             trainer: Trainer::new(config, nothing, kernels)?,
+            own: Vec::new(),
             shared,
             merged: None,
             task: None,
+            ahead: None,
             offered: None,
         };
         if member.own_path.exists() {
-            let (offered, moments, feedback) = member.read_own()?;
-            member.trainer.set_moments(moments)?;
-            (member.feedback, member.offered) = (feedback, Some(offered));
+            let own = member.read_own()?;
+            member.trainer.set_moments(own.moments)?;
+            (member.feedback, member.own) = (own.feedback, own.weights);
+            member.offered = Some(own.offered);
         }
         Ok(member)
     }
 
-    fn read_own(&self) -> Result<(Offered, Moments<f32>, Feedback), CourseError> {
+    fn read_own(&self) -> Result<Own, CourseError> {
         let (header, numbers): (OwnHeader, _) = unseal(&MAGIC, &self.own_path)?;
         let parts = split(numbers, header.lengths);
-        let [first, second, carried] = parts
-            .filter(|[.., carried]| carried.len() == self.layout.len())
+        let len = self.parameters();
+        let [first, second, carried, weights] = parts
+            .filter(|[.., carried, own]| carried.len() == len && [0, len].contains(&own.len()))
             .ok_or(CourseError::Changed { what: "the model" })?;
         let moments = Moments { updates: header.updates, first, second };
-        Ok((header.offered, moments, Feedback::restore(carried, self.plan.feedback)))
+        let feedback = feedback_of(&carried, &self.fragments, self.plan.feedback);
+        Ok(Own { offered: header.offered, moments, feedback, weights })
     }
 
-    fn write_own(
-        &self,
-        offered: Offered,
-        moments: &Moments<f32>,
-        feedback: &Feedback,
-    ) -> Result<(), CourseError> {
-        let parts = [&moments.first[..], &moments.second, feedback.carried()];
+    fn write_own(&self, own: &Own) -> Result<(), CourseError> {
+        let mut carried = vec![0.0; self.parameters()];
+        for (round, feedback) in (0..).zip(&own.feedback) {
+            self.fragments.of_round(round).scatter(feedback.carried(), &mut carried);
+        }
+        let parts = [&own.moments.first, &own.moments.second, &carried, &own.weights];
         let lengths = parts.map(|part| part.len() as u64);
-        let header = OwnHeader { offered, updates: moments.updates, lengths };
-        Ok(files::write(&self.own_path, &seal(&MAGIC, &header, &parts))?)
+        let header = OwnHeader { offered: own.offered, updates: own.moments.updates, lengths };
+        Ok(files::write(&self.own_path, &seal(&MAGIC, &header, &parts.map(Vec::as_slice)))?)
     }
 
     /// Weights of the model.
-    pub const fn parameters(&self) -> usize {
-        self.layout.len()
+    pub fn parameters(&self) -> usize {
+        self.shared.anchor().len()
     }
 
     /// Tokens of the vocabulary.
@@ -175,9 +222,9 @@ impl Member {
         self.trainer.config().model.vocab
     }
 
-    /// How updates are written, and where tensors lie in them: what it takes to check one.
-    pub fn form(&self) -> (Compressor, Layout) {
-        (self.plan.compressor, self.layout.clone())
+    /// How updates are written, and of which parts of the model: what it takes to check one.
+    pub fn form(&self) -> (Compressor, Fragments) {
+        (self.plan.compressor, self.fragments.clone())
     }
 
     /// The step of the schedule at which `round` ends.
@@ -185,36 +232,59 @@ impl Member {
         round * u64::from(self.plan.steps_per_round)
     }
 
-    /// Begins the round after the one whose state was taken last. Says what was learned if that is known: after a crash.
+    /// Begins the round after the one whose state was taken last.
     ///
     /// # Errors
     /// The state does not fit the model.
-    pub fn begin(
-        &mut self,
-        round: u64,
-        assignment: Assignment,
-    ) -> Result<Option<Offered>, CourseError> {
+    pub fn begin(&mut self, round: u64, assignment: Assignment) -> Result<Begun, CourseError> {
+        let ahead = self.ahead.take();
         if let Some(offered) = self.offered.filter(|offered| offered.round == round) {
-            return Ok(Some(offered));
+            return Ok(Begun::Done(offered));
         }
-        self.trainer.set_weights(self.shared.anchor())?;
-        self.trainer.set_steps(self.step_of(round - 1));
-        self.trainer.set_luck(assignment.seat);
+        let start = if self.own.is_empty() { self.shared.anchor() } else { &self.own };
+        if let Some(Ahead { task, from }) = ahead {
+            if (task.round, task.assignment) == (round, assignment) {
+                let learned = self.trainer.weights().iter().zip(&from);
+                let weights = start.iter().zip(learned);
+                let weights: Vec<f32> =
+                    weights.map(|(start, (now, from))| start + (now - from)).collect();
+                self.trainer.set_weights(&weights)?;
+                self.task = Some(task);
+                return Ok(Begun::Ahead);
+            }
+            // As if it had not been.
+            self.trainer.set_moments(self.read_own()?.moments)?;
+        }
+        self.trainer.set_weights(start)?;
+        self.go_on_at(round, assignment);
         self.task = Some(Task { round, assignment, samples: 0 });
-        Ok(None)
+        Ok(Begun::Anew)
     }
 
-    /// The round that is trained.
+    fn go_on_at(&mut self, round: u64, assignment: Assignment) {
+        self.trainer.set_steps(self.step_of(round - 1));
+        self.trainer.set_luck(assignment.seat);
+    }
+
+    /// The round under way that is trained.
     pub fn training(&self) -> Option<u64> {
         self.task.map(|task| task.round)
     }
 
-    /// The next step of the round that is trained; nothing if there is none, or all of what was assigned is done.
+    /// The round that the next step is for: the one under way, or the one after it where there are steps to train ahead.
+    pub fn next(&self) -> Option<u64> {
+        let has_more = |ahead: &Ahead| ahead.task.samples < ahead.task.assignment.quota;
+        let ahead = || self.ahead.as_ref().filter(|ahead| has_more(ahead));
+        self.training().or_else(|| ahead().map(|ahead| ahead.task.round))
+    }
+
+    /// A step of the round that is trained; nothing if there is none, or all of what was assigned is done.
     ///
     /// # Errors
     /// Training has diverged.
     pub fn step(&mut self) -> Result<Option<StepReport>, CourseError> {
-        let Some(task) = &mut self.task else { return Ok(None) };
+        let ahead = self.ahead.as_mut().map(|ahead| &mut ahead.task);
+        let Some(task) = self.task.as_mut().or(ahead) else { return Ok(None) };
         let places = task.samples..task.samples + self.batch;
         let places: Option<Vec<u64>> = places.map(|index| task.assignment.place(index)).collect();
         let Some(places) = places else { return Ok(None) };
@@ -229,19 +299,36 @@ impl Member {
     /// # Errors
     /// They cannot be written, or what was learned are no numbers.
     pub fn finish(&mut self) -> Result<Option<Offered>, CourseError> {
-        let Some(Task { round, samples, .. }) = self.task.take() else { return Ok(None) };
+        let Some(Task { round, samples, assignment }) = self.task.take() else { return Ok(None) };
         let nothing = Offered { round, samples, update: UpdateHash([0; 32]), is_settled: true };
         if samples == 0 {
             return Ok(Some(nothing));
         }
-        let weights = self.trainer.weights().iter();
-        let learned: Vec<f32> =
-            self.shared.anchor().iter().zip(weights).map(|(anchor, own)| anchor - own).collect();
-        let bytes = self.feedback.send(self.plan.compressor, &self.layout, &learned)?;
+        let fragment = self.fragments.of_round(round);
+        let weights = self.trainer.weights();
+        let [anchor, own] = [self.shared.anchor(), weights].map(|whole| fragment.gather(whole));
+        let learned: Vec<f32> = anchor.iter().zip(&own).map(|(anchor, own)| anchor - own).collect();
+        let feedback = &mut self.feedback[self.fragments.number(round)];
+        let bytes = feedback.send(self.plan.compressor, &fragment.layout, &learned)?;
         let update = UpdateHash(self.depot.put(Kind::Update(round), &bytes)?);
         let offered = Offered { round, samples, update, is_settled: false };
-        self.write_own(offered, self.trainer.moments(), &self.feedback)?;
+        if self.fragments.count() > 1 {
+            self.own = weights.to_vec();
+        }
+        self.write_own(&Own {
+            offered,
+            moments: self.trainer.moments().clone(),
+            feedback: self.feedback.clone(),
+            weights: self.own.clone(),
+        })?;
         self.offered = Some(offered);
+        if self.plan.overlap && round < self.rounds {
+            let from = self.trainer.weights().to_vec();
+            let assignment = Assignment { base: assignment.end(), ..assignment };
+            self.go_on_at(round + 1, assignment);
+            let task = Task { round: round + 1, assignment, samples: 0 };
+            self.ahead = Some(Ahead { task, from });
+        }
         Ok(Some(offered))
     }
 
@@ -253,16 +340,17 @@ impl Member {
         let is_meant = |offered: &Offered| offered.round == round && !offered.is_settled;
         let Some(offered) = self.offered.filter(is_meant) else { return Ok(()) };
         let settled = Offered { is_settled: true, ..offered };
-        // Moments as they stood: those of the trainer may be of a later round by now.
-        let (_, moments, mut before) = self.read_own()?;
+        // As it stood: what the trainer has may be of a later round by now.
+        let mut own = Own { offered: settled, ..self.read_own()? };
         if outcome == Outcome::Carried {
             let update = self.depot.read(&offered.update.0)?;
             let update = update.ok_or(CourseError::Gone { what: "this node's update", round })?;
-            for feedback in [&mut self.feedback, &mut before] {
-                feedback.take_back(self.plan.compressor, &self.layout, &update)?;
+            let (fragment, number) = (self.fragments.of_round(round), self.fragments.number(round));
+            for feedback in [&mut self.feedback[number], &mut own.feedback[number]] {
+                feedback.take_back(self.plan.compressor, &fragment.layout, &update)?;
             }
         }
-        self.write_own(settled, &moments, &before)?;
+        self.write_own(&own)?;
         self.offered = Some(settled);
         Ok(())
     }
@@ -284,9 +372,15 @@ impl Member {
             .map(|(part, values)| Part { values, tokens: tokens(part.samples) })
             .collect();
         let mut shared = self.shared.clone();
-        if let Err(error) = shared.step(self.outer, self.plan.rule, Said::Learned, &parts) {
-            // All members come to this, and go on with the weights before.
-            debug_assert_eq!(shared, self.shared, "{error}");
+        let fragment = self.fragments.of_round(decision.round);
+        let mut part = shared.gather(fragment);
+        // One that gives no finite weights changes nothing: all members come to this, and go on with the weights before.
+        if part.step(self.outer, self.plan.rule, Said::Learned, &parts).is_ok() {
+            shared.scatter(fragment, &part);
+            if self.average_steps > 0 {
+                let steps = self.plan.steps_per_round.into();
+                shared.average(decision.round, steps, self.average_steps);
+            }
         }
         let hash = WeightsHash(self.depot.put(Kind::State(decision.round), &shared.write())?);
         self.merged = Some((hash, shared));
@@ -294,24 +388,25 @@ impl Member {
     }
 
     /// By how much each update of a decision alone lowers the loss of the state taken last on held-out data, in nats; nothing if no data are
-    /// kept back, or not all of the updates are here. Not while a round is trained.
+    /// kept back, or not all of the updates are here.
     ///
     /// # Errors
     /// An update is gone or none, or the model cannot be run.
-    pub fn judge(&mut self, decision: &Decision) -> Result<Option<Vec<f64>>, CourseError> {
+    pub fn judge(&self, decision: &Decision) -> Result<Option<Vec<f64>>, CourseError> {
         let batches = &self.validation[..self.validation.len().min(JUDGING_BATCHES_MAX)];
         if batches.is_empty() || !decision.parts.iter().all(|part| self.depot.has(&part.update.0)) {
             return Ok(None);
         }
-        self.trainer.set_weights(self.shared.anchor())?;
-        let before = self.trainer.evaluate(batches)?;
+        let before = self.trainer.evaluate_at(self.shared.anchor(), batches)?;
+        let fragment = self.fragments.of_round(decision.round);
+        let anchor = fragment.gather(self.shared.anchor());
+        let mut weights = self.shared.anchor().to_vec();
         let mut lowered = Vec::with_capacity(decision.parts.len());
         for part in &decision.parts {
             let learned = self.update(part.update, decision.round)?;
-            let weights = self.shared.anchor().iter().zip(&learned);
-            let weights: Vec<f32> = weights.map(|(anchor, learned)| anchor - learned).collect();
-            self.trainer.set_weights(&weights)?;
-            lowered.push(before - self.trainer.evaluate(batches)?);
+            let alone = anchor.iter().zip(&learned).map(|(anchor, learned)| anchor - learned);
+            fragment.scatter(&alone.collect::<Vec<_>>(), &mut weights);
+            lowered.push(before - self.trainer.evaluate_at(&weights, batches)?);
         }
         Ok(Some(lowered))
     }
@@ -319,7 +414,7 @@ impl Member {
     fn update(&self, update: UpdateHash, round: u64) -> Result<Vec<f32>, CourseError> {
         let bytes = self.depot.read(&update.0)?;
         let bytes = bytes.ok_or(CourseError::Gone { what: "an update", round })?;
-        Ok(self.plan.compressor.read(&self.layout, &bytes)?)
+        Ok(self.plan.compressor.read(&self.fragments.of_round(round).layout, &bytes)?)
     }
 
     /// Takes the state of `round`, which is in the depot, and forgets what nobody asks for any more.
@@ -332,37 +427,49 @@ impl Member {
             _ => {
                 let state = self.depot.read(&weights.0)?;
                 let state = state.ok_or(CourseError::Gone { what: "the shared state", round })?;
-                Shared::read(self.layout.len(), &state)?
+                Shared::read(self.parameters(), &state)?
             }
         };
+        if !self.own.is_empty() {
+            // Those merged since this member's own weights; of many rounds the last ones have all fragments.
+            let since = self.offered.map_or(1, |offered| offered.round);
+            for round in since.max((round + 1).saturating_sub(self.fragments.count()))..=round {
+                self.fragments.of_round(round).copy(self.shared.anchor(), &mut self.own);
+            }
+        }
         let updates = round.saturating_sub(CATCH_UP_MAX as u64);
         Ok(self.depot.forget(round.saturating_sub(STATES_KEPT - 1), updates)?)
     }
 
-    /// The mean loss of the shared weights over the validation data, if any were kept back. Not while a round is trained.
+    /// The mean loss of what a version would be now over the validation data, if any were kept back.
     ///
     /// # Errors
     /// The model cannot be run.
-    pub fn validate(&mut self) -> Result<Option<f64>, CourseError> {
+    pub fn validate(&self) -> Result<Option<f64>, CourseError> {
         if self.validation.is_empty() {
             return Ok(None);
         }
-        self.trainer.set_weights(self.shared.anchor())?;
-        Ok(Some(self.trainer.evaluate(&self.validation)?))
+        Ok(Some(self.trainer.evaluate_at(self.shared.served(), &self.validation)?))
     }
 
-    /// Writes the shared weights as a model into `folder`, which is there, in the layout that is served.
+    /// Writes what the members share as a model into `folder`, which is there, in the layout that is served.
     ///
     /// # Errors
     /// It cannot be written.
     pub fn publish(&self, folder: &Path) -> Result<(), CourseError> {
-        self.material.publish(&self.trainer.config().model, self.shared.anchor(), folder)
+        self.material.publish(&self.trainer.config().model, self.shared.served(), folder)
     }
 
-    /// The BLAKE3 digest of the shared weights, in hexadecimal.
+    /// The BLAKE3 digest of what a version would be now, in hexadecimal.
     pub fn weights_hash(&self) -> String {
-        material::hash_of(self.shared.anchor())
+        material::hash_of(self.shared.served())
     }
+}
+
+/// What compression left out, by fragments.
+fn feedback_of(carried: &[f32], fragments: &Fragments, decay: f32) -> Vec<Feedback> {
+    let of = |fragment: &Fragment| Feedback::restore(fragment.gather(carried), decay);
+    (0..fragments.count()).map(|round| of(fragments.of_round(round))).collect()
 }
 
 fn batch(windows: &Windows<'_>, places: &[u64]) -> Batch {

@@ -8,7 +8,10 @@
 //! All members take this step for themselves, from the same bytes, and have to come to the same bits. So it is done in f64,
 //! rounded once to f32, with parts in the order in which they are given; nothing in it depends on the machine.
 
-use crate::robust::{MergeError, Merger, Part, Rule};
+use crate::{
+    Fragment, average,
+    robust::{MergeError, Merger, Part, Rule},
+};
 use talka_base::WeightsHash;
 
 /// The outer optimiser's settings.
@@ -51,6 +54,8 @@ pub struct Shared {
     anchor: Vec<f32>,
     /// The momentum; empty while there never was any.
     velocity: Vec<f32>,
+    /// The mean of the weights of the latest rounds; empty where none is kept.
+    mean: Vec<f32>,
 }
 
 /// Why bytes are no [`Shared`].
@@ -58,9 +63,12 @@ pub struct Shared {
 #[non_exhaustive]
 #[allow(missing_docs, reason = "the messages say what the fields are")]
 pub enum SharedError {
-    /// Neither weights alone nor weights and momentum.
-    #[error("a checkpoint of {found} bytes, expected {expected} or twice its values")]
+    /// Not what its first bytes announce.
+    #[error("a checkpoint of {found} bytes, expected {expected}")]
     Size { expected: usize, found: usize },
+    /// It announces what there is not.
+    #[error("a checkpoint with parts {found:#b}, expected momentum and mean at most")]
+    Parts { found: u8 },
     /// Another version.
     #[error("a checkpoint of version {found}, expected {expected}: update the older side")]
     Version { expected: u8, found: u8 },
@@ -70,12 +78,21 @@ pub enum SharedError {
 }
 
 /// Raised whenever the encoding of [`Shared`] changes.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// Bits that say what follows the weights, in this order.
+const VELOCITY: u8 = 1;
+const MEAN: u8 = 2;
+const HEADER_BYTES: usize = 2;
 
 impl Shared {
     /// Before the first round.
     pub const fn new(anchor: Vec<f32>) -> Self {
-        Self { anchor, velocity: Vec::new() }
+        Self { anchor, velocity: Vec::new(), mean: Vec::new() }
+    }
+
+    /// The most bytes that [`Shared::write`] writes for a model of `len` values.
+    pub const fn bytes_max(len: usize) -> u64 {
+        HEADER_BYTES as u64 + 12 * len as u64
     }
 
     /// The weights from which all begin the next round.
@@ -86,6 +103,36 @@ impl Shared {
     /// The momentum; empty while there never was any.
     pub fn velocity(&self) -> &[f32] {
         &self.velocity
+    }
+
+    /// What a version consists of: the mean of the weights, where one is kept.
+    pub fn served(&self) -> &[f32] {
+        if self.mean.is_empty() { &self.anchor } else { &self.mean }
+    }
+
+    /// What is shared of a fragment, without mean.
+    pub fn gather(&self, fragment: &Fragment) -> Self {
+        let of = |whole: &Vec<f32>| {
+            if whole.is_empty() { Vec::new() } else { fragment.gather(whole) }
+        };
+        Self { anchor: of(&self.anchor), velocity: of(&self.velocity), mean: Vec::new() }
+    }
+
+    /// Puts a fragment's weights and momentum back into the whole.
+    ///
+    /// # Panics
+    /// If it is another fragment's.
+    pub fn scatter(&mut self, fragment: &Fragment, part: &Self) {
+        fragment.scatter(&part.anchor, &mut self.anchor);
+        if !part.velocity.is_empty() {
+            self.velocity.resize(self.anchor.len(), 0.0);
+            fragment.scatter(&part.velocity, &mut self.velocity);
+        }
+    }
+
+    /// Adds the weights after `round`, which has `steps` steps, to the mean over about the last `over` steps.
+    pub fn average(&mut self, round: u64, steps: u64, over: u64) {
+        average::add(&mut self.mean, &self.anchor, round.saturating_sub(1), (steps, over));
     }
 
     /// The step along what `parts` say, in their order.
@@ -107,6 +154,7 @@ impl Shared {
         let mut next = Self {
             anchor: Vec::with_capacity(self.anchor.len()),
             velocity: Vec::with_capacity(self.velocity.len()),
+            mean: Vec::new(),
         };
         let keeps_velocity = outer.momentum > 0.0 || !self.velocity.is_empty();
         let mut points = Vec::with_capacity(parts.len());
@@ -135,16 +183,26 @@ impl Shared {
         if !next.anchor.iter().chain(&next.velocity).all(|value| value.is_finite()) {
             return Err(MergeError::Diverged);
         }
-        *self = next;
+        *self = Self { mean: std::mem::take(&mut self.mean), ..next };
         Ok(())
     }
 
-    /// What a member that joins is given: version, then weights and momentum as f32, little-endian.
+    /// Version and what is there, then the weights and what is there beside them.
+    fn header(&self) -> [u8; HEADER_BYTES] {
+        let bit = |values: &[f32], bit| if values.is_empty() { 0 } else { bit };
+        [VERSION, bit(&self.velocity, VELOCITY) | bit(&self.mean, MEAN)]
+    }
+
+    const fn parts(&self) -> [&Vec<f32>; 3] {
+        [&self.anchor, &self.velocity, &self.mean]
+    }
+
+    /// What a member that joins is given: version, which parts follow, then weights, momentum and mean as f32, little-endian.
     pub fn write(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(1 + 4 * (self.anchor.len() + self.velocity.len()));
-        bytes.push(VERSION);
-        bytes
-            .extend(self.anchor.iter().chain(&self.velocity).flat_map(|value| value.to_le_bytes()));
+        let values: usize = self.parts().iter().map(|part| part.len()).sum();
+        let mut bytes = Vec::with_capacity(HEADER_BYTES + 4 * values);
+        bytes.extend(self.header());
+        bytes.extend(self.parts().into_iter().flatten().flat_map(|value| value.to_le_bytes()));
         bytes
     }
 
@@ -153,27 +211,36 @@ impl Shared {
     /// # Errors
     /// [`SharedError`] says what was expected and found. Allocates no more than the bytes have.
     pub fn read(len: usize, bytes: &[u8]) -> Result<Self, SharedError> {
-        let (expected, found) = (1 + 4 * len, bytes.len());
-        if found != expected && found != expected + 4 * len {
+        let found = bytes.len();
+        let size = |parts: u32| HEADER_BYTES + 4 * len * (1 + parts as usize);
+        let Some(&[version, parts]) = bytes.first_chunk() else {
+            return Err(SharedError::Size { expected: size(0), found });
+        };
+        if version != VERSION {
+            return Err(SharedError::Version { expected: VERSION, found: version });
+        }
+        if parts & !(VELOCITY | MEAN) != 0 {
+            return Err(SharedError::Parts { found: parts });
+        }
+        let expected = size(parts.count_ones());
+        if found != expected {
             return Err(SharedError::Size { expected, found });
         }
-        if bytes[0] != VERSION {
-            return Err(SharedError::Version { expected: VERSION, found: bytes[0] });
-        }
-        let values = bytes[1..].as_chunks().0.iter().map(|chunk| f32::from_le_bytes(*chunk));
-        let mut anchor: Vec<f32> = values.collect();
+        let values = bytes[HEADER_BYTES..].as_chunks().0.iter();
+        let mut anchor: Vec<f32> = values.map(|chunk| f32::from_le_bytes(*chunk)).collect();
         if let Some(position) = anchor.iter().position(|value| !value.is_finite()) {
             return Err(SharedError::NotFinite { position });
         }
-        let velocity = anchor.split_off(len);
-        Ok(Self { anchor, velocity })
+        let mut rest = anchor.split_off(len);
+        let mean = rest.split_off(if parts & VELOCITY == 0 { 0 } else { len });
+        Ok(Self { anchor, velocity: rest, mean })
     }
 
     /// The BLAKE3 digest of what [`Shared::write`] writes: equal for all members after each round.
     pub fn hash(&self) -> WeightsHash {
         let mut hasher = blake3::Hasher::new();
-        hasher.update(&[VERSION]);
-        for values in [&self.anchor, &self.velocity] {
+        hasher.update(&self.header());
+        for values in self.parts() {
             for chunk in values.chunks(HASH_CHUNK) {
                 let mut bytes = [0; 4 * HASH_CHUNK];
                 for (to, value) in bytes.as_chunks_mut().0.iter_mut().zip(chunk) {
@@ -192,14 +259,6 @@ const HASH_CHUNK: usize = 1024;
 fn misfit(parts: &[Part<'_>], expected: usize) -> Option<(usize, usize)> {
     let lens = parts.iter().map(|part| part.values.len()).enumerate();
     lens.into_iter().find(|&(_, found)| found != expected)
-}
-
-/// What a member goes on with when the merged weights come after it trained on: a mixture, of which `own` is its own weights' part
-/// (Streaming DiLoCo; 0 takes the merged ones as they are).
-pub fn adopt(weights: &mut [f32], merged: &[f32], own: f32) {
-    for (weight, merged) in weights.iter_mut().zip(merged) {
-        *weight = if own == 0.0 { *merged } else { own * *weight + (1.0 - own) * merged };
-    }
 }
 
 #[cfg(test)]
@@ -255,18 +314,60 @@ mod tests {
     #[test]
     fn checkpoints_are_read_as_written_and_nothing_else_is() {
         let mut shared = Shared::new(vec![0.5, -0.25]);
-        for _ in 0..2 {
-            let bytes = shared.write();
-            assert_eq!(Shared::read(2, &bytes), Ok(shared.clone()));
-            assert_eq!(shared.hash().0, *blake3::hash(&bytes).as_bytes());
-            let (expected, found) = (9, bytes.len() - 1);
-            assert_eq!(Shared::read(2, &bytes[1..]), Err(SharedError::Size { expected, found }));
-            learned(&mut shared, Outer::NESTEROV, &[&[0.125, 0.0]]);
+        let mut averaged = shared.clone();
+        averaged.average(1, 25, 100);
+        for round in 1..=2 {
+            for shared in [&shared, &averaged] {
+                let bytes = shared.write();
+                assert_eq!(Shared::read(2, &bytes), Ok(shared.clone()));
+                assert_eq!(shared.hash().0, *blake3::hash(&bytes).as_bytes());
+                assert!(bytes.len() as u64 <= Shared::bytes_max(2));
+                let (expected, found) = (bytes.len(), bytes.len() - 1);
+                let cut = Shared::read(2, &bytes[..found]);
+                assert_eq!(cut, Err(SharedError::Size { expected, found }));
+            }
+            for shared in [&mut shared, &mut averaged] {
+                learned(shared, Outer::NESTEROV, &[&[0.125, 0.0]]);
+            }
+            averaged.average(round, 25, 100);
         }
-        let other = [2, 0, 0, 0, 0];
-        assert_eq!(Shared::read(1, &other), Err(SharedError::Version { expected: 1, found: 2 }));
-        let infinite = [1, 0, 0, 128, 127];
+        assert_eq!((shared.served(), averaged.anchor()), (shared.anchor(), shared.anchor()));
+        assert_ne!(averaged.served(), averaged.anchor());
+        let [expected, found] = [2, 1];
+        let other = [1, 0, 0, 0, 0, 0];
+        assert_eq!(Shared::read(1, &other), Err(SharedError::Version { expected, found }));
+        assert_eq!(Shared::read(1, &[2, 4]), Err(SharedError::Parts { found: 4 }));
+        assert_eq!(Shared::read(1, &[2]), Err(SharedError::Size { expected: 6, found: 1 }));
+        let infinite = [2, 0, 0, 0, 128, 127];
         assert_eq!(Shared::read(1, &infinite), Err(SharedError::NotFinite { position: 0 }));
+    }
+
+    /// Goal: fragments one after the other come to what the whole comes to.
+    #[test]
+    fn fragments_take_the_step_of_the_whole() {
+        let parameters = crate::Parameters::new(&crate::ModelConfig {
+            hidden: 4,
+            layers: 3,
+            heads: 2,
+            kv_heads: 1,
+            ffn: 6,
+            vocab: 7,
+            ..crate::ModelConfig::preset("bootstrap").expect("known")
+        });
+        let fragments = crate::Fragments::of(&parameters, 3);
+        let values: Vec<f32> = (0..parameters.len()).map(|n| (n as f32 * 0.37).fract()).collect();
+        let mut whole = Shared::new(values.clone());
+        let mut cut = whole.clone();
+        for _ in 0..2 {
+            learned(&mut whole, Outer::NESTEROV, &[&values]);
+            for round in 0..fragments.count() {
+                let fragment = fragments.of_round(round);
+                let mut part = cut.gather(fragment);
+                learned(&mut part, Outer::NESTEROV, &[&fragment.gather(&values)]);
+                cut.scatter(fragment, &part);
+            }
+        }
+        assert_eq!(cut, whole);
     }
 
     #[test]
@@ -291,16 +392,7 @@ mod tests {
         assert_eq!(shared.hash().to_string(), PINNED);
     }
 
-    const PINNED: &str = "c13c04c469e81b04df58239f430052e078ee85b431a597e3b374756f1ec8126c";
-
-    #[test]
-    fn weights_that_come_late_are_mixed_in() {
-        let mut weights = [1.0, 2.0];
-        adopt(&mut weights, &[3.0, 4.0], 0.5);
-        assert_eq!(weights, [2.0, 3.0]);
-        adopt(&mut weights, &[0.1, 0.7], 0.0);
-        assert_eq!(weights, [0.1, 0.7]);
-    }
+    const PINNED: &str = "ad2a4aec84462d46394a27bc17224e28dbb6b224750a8e174f07c13d9d33a5a4";
 
     proptest! {
         #[test]

@@ -99,6 +99,13 @@ impl Parameters {
         self.tensors.is_empty()
     }
 
+    /// The layer of each tensor; nothing of those outside all layers.
+    pub fn layers(&self) -> Vec<Option<usize>> {
+        let last = 1 + (self.tensors.len() - 1) / TENSORS_PER_BLOCK * TENSORS_PER_BLOCK;
+        let layer = |n: usize| (1..last).contains(&n).then(|| (n - 1) / TENSORS_PER_BLOCK);
+        (0..self.tensors.len()).map(layer).collect()
+    }
+
     /// The same without names, for what exchanges and merges weights.
     pub fn layout(&self) -> Layout {
         Layout::new(self.tensors.iter().map(|tensor| (tensor.rows, tensor.cols)))

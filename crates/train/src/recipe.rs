@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use talka_base::{NodeId, WeightsHash};
 
 /// Raised whenever members of two versions could not train together.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// The longest recipe: a job file and some numbers.
 pub const RECIPE_BYTES_MAX: u64 = 2 << 20;
 /// The longest tokenizer.

@@ -227,6 +227,8 @@ pub enum Effect {
     /// Get an update from one of these nodes, check it, keep it, and give it to whoever asks. It may be this node's own, which is checked
     /// like any other.
     Fetch {
+        /// What was learned in this round.
+        round: u64,
         /// Which.
         update: UpdateHash,
         /// Who may have it.

@@ -217,7 +217,20 @@ impl<R: Real> Trainer<R> {
         &self,
         batches: impl IntoIterator<Item = &'a Batch>,
     ) -> Result<f64, TrainError> {
-        let tensors = self.tensors(false, self.model.is_narrow());
+        self.evaluate_at(&self.weights, batches)
+    }
+
+    /// As [`Self::evaluate`], at other weights.
+    ///
+    /// # Errors
+    /// There are more or fewer weights than the model has, or a batch does not fit it.
+    pub fn evaluate_at<'a>(
+        &self,
+        weights: &[R],
+        batches: impl IntoIterator<Item = &'a Batch>,
+    ) -> Result<f64, TrainError> {
+        length("weights", self.weights.len(), weights.len())?;
+        let tensors = self.tensors(weights, false, self.model.is_narrow());
         let (mut sum, mut positions) = (0.0, 0);
         for batch in batches {
             self.check(batch)?;
@@ -236,7 +249,7 @@ impl<R: Real> Trainer<R> {
     /// The tokens do not fit the model.
     pub fn logits(&self, tokens: &[u32], rows: usize) -> Result<Vec<R>, TrainError> {
         self.check_rows(tokens, rows, 0)?;
-        let tensors = self.tensors(false, false);
+        let tensors = self.tensors(&self.weights, false, false);
         let part = Part { inputs: tokens.to_vec(), targets: Vec::new(), rows };
         let model = self.model.plain();
         let last = self.through_blocks(&model, &part, &tensors, None);
@@ -280,7 +293,7 @@ impl<R: Real> Trainer<R> {
 
     fn gradients(&self, batch: &Batch) -> (f64, Gradients<R>) {
         let scale = 1.0 / (batch.rows * batch.length()) as f64;
-        let tensors = self.tensors(true, self.model.is_narrow());
+        let tensors = self.tensors(&self.weights, true, self.model.is_narrow());
         let mut gradients = Gradients::new();
         let mut loss = 0.0;
         for (number, part) in self.parts(batch).enumerate() {
@@ -386,10 +399,10 @@ impl<R: Real> Trainer<R> {
     }
 
     /// The weights as tensors, whose gradients are `wanted` or not; matrices `narrow`, in bf16, or as they are.
-    fn tensors(&self, wanted: bool, narrow: bool) -> Vec<Tensor<2>> {
+    fn tensors(&self, weights: &[R], wanted: bool, narrow: bool) -> Vec<Tensor<2>> {
         let device = self.model.ops().device();
         let tensor = |tensor: &Parameter| {
-            let numbers = &self.weights[tensor.range.clone()];
+            let numbers = &weights[tensor.range.clone()];
             let shape = [tensor.rows, tensor.cols];
             let tensor = match R::as_f32(numbers) {
                 Some(numbers) if narrow && tensor.role != Role::Norm => {

@@ -73,4 +73,4 @@ fn encodings_stay_as_they_are() {
     assert_eq!(terms.job().to_string(), JOB);
 }
 
-const JOB: &str = "3dde3dded0e07869abacf9678babc1f1f68e65862b1fa2223db7f13d68c2244b";
+const JOB: &str = "57789aa5b58ff3096d640a69d39b923701c6e8383ca522eee060fd2dd9242ebe";

@@ -1,13 +1,13 @@
 //! Members that really train, driven by the real rounds, on links that lose nothing.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use std::{collections::VecDeque, path::Path, sync::Arc};
 use talka_base::{NodeId, Tick, WeightsHash};
 use talka_engine::kernels::{Kernels, ThreadPool};
 use talka_train::{
     Depot, Job, JobFile, Member, Recipe,
     depot::Kind,
-    member::Offered,
+    member::{Begun, Offered},
     recipe,
     round::{Effect, Found, Input, Message, Record, Rounds, Terms},
 };
@@ -19,18 +19,23 @@ const TICK_MS: u64 = 250;
 const MEMBERS: usize = 3;
 const ROUNDS: u64 = 5;
 
-fn job(folder: &Path, compressor: &str) -> (Job, JobFile) {
+/// What differs between the worlds: fields of `[network]`, and `average_steps`.
+fn job(folder: &Path, network: &Value, average_steps: u64) -> (Job, JobFile) {
     let text = folder.join("text.txt");
     std::fs::write(&text, TEXT.repeat(30)).expect("written");
-    let file = json!({
+    let mut file = json!({
         "task_id": "tiny",
-        "model_specification": {"hidden": 16, "layers": 1, "heads": 2, "ffn": 32, "context": 8},
+        "model_specification": {"hidden": 16, "layers": 2, "heads": 2, "ffn": 32, "context": 8},
         "tokenizer": {"kind": "characters"},
-        "training_config": {"steps": 4 * ROUNDS, "batch_size": 2, "learning_rate": 0.02},
+        "training_config": {"steps": 4 * ROUNDS, "batch_size": 2, "learning_rate": 0.02,
+                            "average_steps": average_steps},
         "data_requirements": {"files": [text]},
         "network": {"members_min": 2, "steps_per_round": 4, "window_seconds": 20,
-                    "grace_seconds": 5, "compressor": compressor},
+                    "grace_seconds": 5},
     });
+    for (field, value) in network.as_object().expect("fields") {
+        file["network"][field] = value.clone();
+    }
     let file = JobFile::from_value(file).expect("a job file");
     (Job::try_from(file.clone()).expect("a job"), file)
 }
@@ -50,6 +55,8 @@ struct Node {
     until: Tick,
     /// Of each round that it took.
     taken: Vec<WeightsHash>,
+    /// Rounds that began with steps trained ahead.
+    ahead: u64,
     done: bool,
 }
 
@@ -60,9 +67,13 @@ struct World {
 }
 
 impl World {
-    fn new(compressor: &str) -> Self {
+    fn new(network: &Value) -> Self {
+        Self::averaging(network, 0)
+    }
+
+    fn averaging(network: &Value, average_steps: u64) -> Self {
         let folders: Vec<_> = (0..MEMBERS).map(|_| tempfile::tempdir().expect("made")).collect();
-        let (job, file) = job(folders[0].path(), compressor);
+        let (job, file) = job(folders[0].path(), network, average_steps);
         let depot = open_depot(folders[0].path());
         let terms = recipe::found(&job, &file, folders[0].path(), &depot, id(0)).expect("founded");
         let now = Tick(0);
@@ -119,11 +130,10 @@ impl World {
     fn train(&mut self, number: usize) {
         let now = self.now;
         let node = &mut self.nodes[number];
-        if node.member.training().is_none() {
-            return;
-        }
-        let goes_on = now < node.until && node.member.step().expect("a step").is_some();
-        if !goes_on {
+        let Some(next) = node.member.next() else { return };
+        let is_ahead = node.member.training() != Some(next);
+        let goes_on = is_ahead || now < node.until;
+        if !(goes_on && node.member.step().expect("a step").is_some()) {
             let offered = node.member.finish().expect("kept").expect("was trained");
             node.offer(offered);
         }
@@ -137,7 +147,7 @@ impl World {
             Effect::Publish(message) => (0..MEMBERS)
                 .filter(|to| *to != here)
                 .for_each(|to| self.send(here, id(to), message.clone())),
-            Effect::Fetch { update, from } => {
+            Effect::Fetch { update, from, .. } => {
                 let found = if self.copy(here, update.0, &from, Kind::Update(1)) {
                     Found::Good
                 } else {
@@ -195,7 +205,18 @@ impl Node {
         let rounds = Rounds::recover(id(number), terms.clone(), now, records.clone());
         let (member, taken) = (member.expect("a member"), Vec::new());
         let inputs = VecDeque::new();
-        Self { folder, depot, member, rounds, records, inputs, until: now, taken, done: false }
+        Self {
+            folder,
+            depot,
+            member,
+            rounds,
+            records,
+            inputs,
+            until: now,
+            taken,
+            ahead: 0,
+            done: false,
+        }
     }
 
     fn offer(&mut self, offered: Offered) {
@@ -207,8 +228,10 @@ impl Node {
         match effect {
             Effect::Train { round, assignment, until } => {
                 self.until = until;
-                if let Some(known) = self.member.begin(round, assignment).expect("begun") {
-                    self.offer(known);
+                match self.member.begin(round, assignment).expect("begun") {
+                    Begun::Done(known) => self.offer(known),
+                    Begun::Ahead => self.ahead += 1,
+                    Begun::Anew => {}
                 }
             }
             Effect::Merge(decision) => {
@@ -239,11 +262,20 @@ fn open_depot(folder: &Path) -> Arc<Depot> {
     Arc::new(Depot::open(&folder.join("depot")).expect("opened"))
 }
 
-/// Goal: members that train apart come to the same weights, which are better than those before, with every way to write updates.
+/// Goal: members that train apart come to the same weights, which are better than those before, with every way to write updates, whole or
+/// in fragments, and when they train ahead.
 #[test]
 fn members_learn_together_and_hold_the_same_weights() {
-    for compressor in ["f32", "bf16", "dense4", "sparse"] {
-        let mut world = World::new(compressor);
+    for network in [
+        json!({"compressor": "f32"}),
+        json!({"compressor": "bf16"}),
+        json!({"compressor": "dense4"}),
+        json!({"compressor": "sparse"}),
+        json!({"compressor": "f32", "fragments": 2}),
+        json!({"compressor": "bf16", "overlap": true}),
+        json!({"compressor": "sparse", "fragments": 2, "overlap": true}),
+    ] {
+        let mut world = World::new(&network);
         world.tick();
         let before = world.nodes[0].member.validate().expect("a loss").expect("kept back");
         world.run();
@@ -251,43 +283,76 @@ fn members_learn_together_and_hold_the_same_weights() {
         assert_eq!(last.len() as u64, ROUNDS + 1);
         let mut losses = world.nodes.iter_mut().map(|node| {
             assert_eq!(node.taken.last(), last.last());
+            assert_eq!(node.ahead > 0, network["overlap"] == true, "{network}");
             node.member.validate().expect("a loss").expect("kept back")
         });
         let after = losses.next().expect("three");
         assert!(losses.all(|loss| loss == after));
-        assert!(after < before - 0.1, "{compressor}: {before} to {after}");
+        assert!(after < before - 0.1, "{network}: {before} to {after}");
     }
+}
+
+fn with_kills(network: &Value, kills: &[usize]) -> World {
+    let mut world = World::new(network);
+    for _ in 0..kills.iter().max().map_or(0, |last| last + 1) {
+        world.tick();
+        let ticks = (world.now.0 / TICK_MS) as usize;
+        if kills.contains(&ticks) {
+            world.restart();
+        }
+    }
+    world.run();
+    world
 }
 
 /// Goal: after all were killed at any moment, the next rounds come to the same weights as if nothing had been.
 #[test]
 fn a_restart_of_all_members_changes_no_weights() {
-    let run = |kills: &[usize]| {
-        let mut world = World::new("sparse");
-        for _ in 0..kills.iter().max().map_or(0, |last| last + 1) {
-            world.tick();
-            let ticks = (world.now.0 / TICK_MS) as usize;
-            if kills.contains(&ticks) {
-                world.restart();
-            }
+    for network in
+        [json!({"compressor": "sparse"}), json!({"compressor": "sparse", "fragments": 2})]
+    {
+        let taken = |kills: &[usize]| with_kills(&network, kills).nodes[0].taken.clone();
+        let undisturbed = taken(&[]);
+        for kill in 9..40 {
+            assert_eq!(taken(&[kill, kill + 13]), undisturbed, "killed at tick {kill}: {network}");
         }
-        world.run();
-        world.nodes[0].taken.clone()
-    };
-    let undisturbed = run(&[]);
-    for kill in 9..40 {
-        assert_eq!(run(&[kill, kill + 13]), undisturbed, "killed at tick {kill}");
     }
+}
+
+/// Goal: what was trained ahead may be lost in a crash, and nothing else is.
+#[test]
+fn members_that_train_ahead_agree_after_a_restart() {
+    let network = json!({"compressor": "sparse", "fragments": 2, "overlap": true});
+    for kill in 9..40 {
+        let world = with_kills(&network, &[kill, kill + 13]);
+        let [first, others @ ..] = &world.nodes[..] else { panic!("three") };
+        assert!(others.iter().all(|node| node.taken.last() == first.taken.last()), "{kill}");
+    }
+}
+
+/// Goal: a version that is a mean is the same at all members, and none that they trained.
+#[test]
+fn members_share_the_mean_of_their_weights() {
+    let network = json!({"compressor": "bf16"});
+    let [plain, averaged] = [0, 8].map(|steps| {
+        let mut world = World::averaging(&network, steps);
+        world.run();
+        let hashes: Vec<String> =
+            world.nodes.iter().map(|node| node.member.weights_hash()).collect();
+        assert!(hashes.iter().all(|hash| *hash == hashes[0]));
+        hashes[0].clone()
+    });
+    assert_ne!(plain, averaged);
 }
 
 /// Goal: where a recipe came from is nobody's business, and a damaged one is refused.
 #[test]
 fn a_recipe_tells_names_and_no_places() {
-    let world = World::new("sparse");
+    let world = World::new(&json!({}));
     let bytes = world.nodes[0].depot.read(&world.terms.recipe).expect("read").expect("here");
     let text = String::from_utf8(bytes).expect("JSON");
     assert!(text.contains("text.txt") && !text.contains('/'), "{text}");
-    for (from, to) in [("\"version\":1", "\"version\":2"), ("\"steps\":20", "\"steps\":0")] {
+    for (from, to) in [("\"version\":2", "\"version\":3"), ("\"steps\":20", "\"steps\":0")] {
         assert!(text.contains(from), "{text}");
         Recipe::read(text.replace(from, to).as_bytes()).expect_err(to);
     }

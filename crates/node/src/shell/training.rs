@@ -570,7 +570,7 @@ fn bytes_per_day(job: &Job, vocab: u32, tokens_per_second: f64) -> u64 {
     let tokens = f64::from(plan.steps_per_round) * job.tokens_per_step() as f64;
     let round_s = (tokens / tokens_per_second).min(plan.window_ms as f64 / 1e3);
     let others = f64::from(plan.members_min.max(2) - 1);
-    (DAY_S / round_s * 2.0 * others * update) as u64
+    (DAY_S / round_s * 2.0 * others * update / f64::from(plan.fragments)) as u64
 }
 
 /// What a node that does `steps` steps of a job that several train earns by it, if no day's budget bounds it.

@@ -15,11 +15,22 @@ const ENDLESS: u64 = 1_000_000;
 
 /// A job of so many rounds in `place`, and the file that says so.
 fn job(place: &Path, rounds: u64, members_min: u64, window_s: u64) -> PathBuf {
+    job_with(place, rounds, members_min, window_s, &json!({}))
+}
+
+/// The same with more fields of `[network]`.
+fn job_with(
+    place: &Path,
+    rounds: u64,
+    members_min: u64,
+    window_s: u64,
+    network: &Value,
+) -> PathBuf {
     fs::write(place.join("plays.txt"), LINES.repeat(40)).expect("written");
-    let job = json!({
+    let mut job = json!({
         "task_id": "tiny",
         "seed": 7,
-        "model_specification": {"hidden": 16, "layers": 1, "heads": 2, "ffn": 32, "context": 16, "tied": true},
+        "model_specification": {"hidden": 16, "layers": 2, "heads": 2, "ffn": 32, "context": 16, "tied": true},
         "tokenizer": {"kind": "characters"},
         "training_config": {
             "steps": rounds * STEPS_PER_ROUND, "batch_size": 2, "learning_rate": 0.01,
@@ -31,6 +42,9 @@ fn job(place: &Path, rounds: u64, members_min: u64, window_s: u64) -> PathBuf {
             "grace_seconds": 2, "compressor": "dense4",
         },
     });
+    for (field, value) in network.as_object().expect("fields") {
+        job["network"][field] = value.clone();
+    }
     let file = place.join("tiny.json");
     fs::write(&file, job.to_string()).expect("written");
     file
@@ -212,6 +226,26 @@ fn killed_nodes_go_on_to_the_same_weights() {
 }
 
 /// Goal: a member that dies costs its own work only, and one that comes back goes on with the others.
+/// Goal: members that exchange a part of the model at a time, and train on meanwhile, hold the same weights after every round too.
+#[test]
+fn members_train_on_while_they_exchange() {
+    let place = folder();
+    let nodes = pair(place.path());
+    let network = json!({"fragments": 2, "overlap": true, "compressor": "sparse"});
+    let file = job_with(place.path(), 12, 2, 60, &network);
+    begin(&file, &[&nodes[0], &nodes[1]]);
+    let [first, second] = nodes.each_ref().map(done);
+    assert_eq!(weights(&first), weights(&second));
+    assert_eq!(weights(&first).len(), 12, "{first}");
+    let losses: Vec<f64> = first["points"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter_map(|point| point["validation_loss"].as_f64())
+        .collect();
+    assert!(losses.last() < losses.first(), "{losses:?}");
+}
+
 #[test]
 fn a_member_that_dies_is_not_waited_for() {
     let place = folder();

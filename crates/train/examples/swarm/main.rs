@@ -8,6 +8,7 @@
 //! - `members=2`, `steps=500` of each, `every=25` steps they exchange, `seed=0`; `synchronous`: one model on the batches of all;
 //! - `compressor=plain32` and others, `feedback=0.95`, `rate=`, `momentum=` (what suits the number of rounds), `centre=mean`, `clip`:
 //!   see `exchange`;
+//! - `fragments=1`: each round exchanges one part of so many; `ahead=0`: so many steps are trained before what others learned is here;
 //! - `optimiser=adamw|muon`, `learning-rate=0.004`, `precision=f32|bf16`, `threads=1`, `curve=8` looks on the way;
 //! - `churn`: three of ten members die in each ten rounds, others join late, one is five times slower, links break;
 //! - `liars=0` of the members lie, `lie=flip|hundred|nan|stale`.
@@ -47,6 +48,13 @@ fn settings(words: &Words, material: &Material) -> Result<Settings, String> {
     if members == 0 || steps == 0 || every == 0 {
         return Err("members, steps and every begin at 1".into());
     }
+    let layers = material.model().layers as usize;
+    if !(1..=layers).contains(&words.get("fragments", 1)?) {
+        return Err(format!("fragments is 1 to {layers}"));
+    }
+    if words.get("ahead", 0)? > every {
+        return Err("ahead is at most every".into());
+    }
     let liars = words.get("liars", 0)?;
     let rounds = u64::div_ceil(steps, every);
     let seed = words.get("seed", 0)?;
@@ -60,6 +68,8 @@ fn settings(words: &Words, material: &Material) -> Result<Settings, String> {
         decay: words.get("feedback", Feedback::DECAY)?,
         outer: words.outer(Outer::for_rounds(rounds))?,
         rule: words.rule(members)?,
+        fragments: words.get("fragments", 1)?,
+        ahead: words.get("ahead", 0)?,
         fates: if words.says("churn") {
             Fates::disturbed(members.into(), rounds, seed)
         } else {

@@ -8,8 +8,8 @@ use std::{collections::VecDeque, time::Instant};
 use talka_engine::kernels::{Kernels, ThreadPool};
 use talka_train::assign::Assignment;
 use talka_train::{
-    Batch, Compressor, Feedback, Layout, Outer, Part, Rule, Said, Shared, TrainConfig, TrainError,
-    Trainer,
+    Batch, Compressor, Feedback, Fragments, Outer, Part, Rule, Said, Shared, TrainConfig,
+    TrainError, Trainer,
 };
 
 /// All that makes a run, but for its material.
@@ -25,6 +25,10 @@ pub struct Settings {
     pub decay: f32,
     pub outer: Outer,
     pub rule: Rule,
+    /// Each round exchanges one of so many parts of the model.
+    pub fragments: usize,
+    /// Steps of a round that are done before what others learned in the one before is here.
+    pub ahead: u64,
     pub fates: Fates,
     pub liars: usize,
     pub lie: Lie,
@@ -38,7 +42,7 @@ pub struct Settings {
 pub struct Run {
     settings: Settings,
     material: Material,
-    layout: Layout,
+    fragments: Fragments,
     shared: Shared,
     members: Vec<Member>,
     /// Of the stream, the place at which the next round begins.
@@ -54,7 +58,10 @@ pub struct Run {
 
 struct Member {
     trainer: Trainer,
-    feedback: Feedback,
+    /// Of each fragment.
+    feedback: Vec<Feedback>,
+    /// Its weights at the end of the last round; empty if there was none, or they do not matter.
+    own: Vec<f32>,
     sent: VecDeque<Vec<u8>>,
 }
 
@@ -71,10 +78,11 @@ impl Run {
             let kernels = Kernels::detect(ThreadPool::new(settings.threads));
             Trainer::new(settings.config.clone(), weights.clone(), kernels)
         };
-        let layout = trainer().map_err(text)?.parameters().layout();
+        let fragments = Fragments::of(trainer().map_err(text)?.parameters(), settings.fragments);
         let member = |_| {
-            let feedback = Feedback::new(layout.len(), settings.decay);
-            Ok(Member { trainer: trainer().map_err(text)?, feedback, sent: VecDeque::new() })
+            let trainer = trainer().map_err(text)?;
+            let feedback = nothing_carried(&fragments, settings.decay);
+            Ok(Member { trainer, feedback, own: Vec::new(), sent: VecDeque::new() })
         };
         let count = if settings.is_synchronous { 1 } else { settings.members };
         let members = (0..count).map(member).collect::<Result<_, String>>()?;
@@ -83,7 +91,7 @@ impl Run {
         Ok(Self {
             settings,
             material,
-            layout,
+            fragments,
             shared,
             members,
             base,
@@ -159,36 +167,71 @@ impl Run {
             Fate::Dead => {
                 let member = &mut self.members[number];
                 member.trainer.reset_moments();
-                member.feedback = Feedback::new(self.layout.len(), self.settings.decay);
+                member.feedback = nothing_carried(&self.fragments, self.settings.decay);
+                member.own.clear();
                 return Ok(None);
             }
         };
         let position = self.position();
-        self.members[number].trainer.set_weights(self.shared.anchor())?;
-        self.members[number].trainer.set_steps(position);
-        let mut tokens = 0;
-        for step in 0..steps {
-            let batch = self.batch(number, position, step, steps)?;
-            tokens += self.members[number].trainer.step(&batch)?.tokens as u64;
-        }
+        let tokens = self.train(number, position, steps)?;
         let member = &mut self.members[number];
-        let pairs = self.shared.anchor().iter().zip(member.trainer.weights());
+        if self.settings.ahead > 0 || self.settings.fragments > 1 {
+            member.own = member.trainer.weights().to_vec();
+        }
+        let fragment = self.fragments.of_round(self.rounds);
+        let feedback = &mut member.feedback[self.fragments.number(self.rounds)];
+        let anchor = fragment.gather(self.shared.anchor());
+        let pairs = anchor.iter().zip(fragment.gather(member.trainer.weights()));
         let mut learned: Vec<f32> = pairs.map(|(anchor, own)| anchor - own).collect();
         let lie = (number < self.settings.liars).then_some(self.settings.lie);
         if let Some(lie) = lie {
             lie.learned(&mut learned);
         }
         let compressor = self.settings.compressor;
-        let sent = member.feedback.send(compressor, &self.layout, &learned);
+        let sent = feedback.send(compressor, &fragment.layout, &learned);
         let mut bytes = sent.map_err(text)?;
         if fate == Fate::CutOff {
-            member.feedback.take_back(compressor, &self.layout, &bytes).map_err(text)?;
+            feedback.take_back(compressor, &fragment.layout, &bytes).map_err(text)?;
             return Ok(None);
         }
         if let Some(lie) = lie {
             lie.bytes(&mut bytes, &mut member.sent);
         }
         Ok(Some(Update { bytes, tokens }))
+    }
+
+    /// A member's steps of a round; says on how many tokens.
+    fn train(&mut self, number: usize, position: u64, steps: u64) -> Result<u64, Stop> {
+        let start = self.start(number);
+        let Member { trainer, own, .. } = &mut self.members[number];
+        let ahead = if own.is_empty() { 0 } else { self.settings.ahead.min(steps) };
+        trainer.set_weights(if ahead > 0 { own } else { &start })?;
+        trainer.set_steps(position);
+        let mut tokens = 0;
+        for step in 0..steps {
+            if step == ahead && ahead > 0 {
+                let Member { trainer, own, .. } = &mut self.members[number];
+                let learned = trainer.weights().iter().zip(own);
+                let weights = start.iter().zip(learned);
+                let weights: Vec<f32> =
+                    weights.map(|(start, (now, from))| start + (now - *from)).collect();
+                trainer.set_weights(&weights)?;
+            }
+            let batch = self.batch(number, position, step, steps)?;
+            tokens += self.members[number].trainer.step(&batch)?.tokens as u64;
+        }
+        Ok(tokens)
+    }
+
+    /// What a member goes on from once the round before is merged.
+    fn start(&self, number: usize) -> Vec<f32> {
+        let own = &self.members[number].own;
+        if own.is_empty() || self.rounds == 0 {
+            return self.shared.anchor().to_vec();
+        }
+        let mut start = own.clone();
+        self.fragments.of_round(self.rounds - 1).copy(self.shared.anchor(), &mut start);
+        start
     }
 
     /// What a member trains in the round's step.
@@ -212,14 +255,20 @@ impl Run {
     /// The step that all take, from what can be read of the updates.
     fn merge(&mut self, updates: &[Update]) -> Result<(), Stop> {
         let Settings { compressor, outer, rule, .. } = self.settings;
+        let fragment = self.fragments.of_round(self.rounds);
         let read = |update: &Update| {
-            compressor.read(&self.layout, &update.bytes).ok().map(|values| (values, update.tokens))
+            compressor
+                .read(&fragment.layout, &update.bytes)
+                .ok()
+                .map(|values| (values, update.tokens))
         };
         let good: Vec<(Vec<f32>, u64)> = updates.iter().filter_map(read).collect();
         self.refused += updates.len() - good.len();
         let parts: Vec<_> =
             good.iter().map(|(values, tokens)| Part { values, tokens: *tokens }).collect();
-        self.shared.step(outer, rule, Said::Learned, &parts).map_err(text)?;
+        let mut part = self.shared.gather(fragment);
+        part.step(outer, rule, Said::Learned, &parts).map_err(text)?;
+        self.shared.scatter(fragment, &part);
         // Those of liars and of refused updates too: the schedule goes by rounds.
         self.tokens += updates.iter().map(|update| update.tokens).sum::<u64>();
         Ok(())
@@ -246,18 +295,20 @@ impl Run {
     }
 
     fn report(&self, loss: Option<f64>, diverged: Option<String>, seconds: f64) -> Value {
-        let update = self.settings.compressor.bytes(&self.layout);
+        let layout = &self.fragments.of_round(0).layout;
+        let update = self.settings.compressor.bytes(layout);
         let sent = self.bytes / self.settings.members as u64;
-        let data_parallel = 4 * self.layout.len() as u64 * self.position();
+        let parameters = self.shared.anchor().len();
+        let data_parallel = 4 * parameters as u64 * self.position();
         let fewer = data_parallel as f64 / sent as f64;
         json!({
             "validation_loss": loss,
             "diverged": diverged,
             "rounds": self.rounds,
             "tokens": self.tokens,
-            "parameters": self.layout.len(),
+            "parameters": parameters,
             "update_bytes": update,
-            "bits_a_parameter": 8.0 * update as f64 / self.layout.len() as f64,
+            "bits_a_parameter": 8.0 * update as f64 / layout.len() as f64,
             "bytes_of_a_member": sent,
             "fewer_than_data_parallel": fewer.is_finite().then_some(fewer),
             "refused": self.refused,
@@ -266,6 +317,11 @@ impl Run {
             "seconds": seconds,
         })
     }
+}
+
+fn nothing_carried(fragments: &Fragments, decay: f32) -> Vec<Feedback> {
+    let feedback = |round| Feedback::new(fragments.of_round(round).layout.len(), decay);
+    (0..fragments.count()).map(feedback).collect()
 }
 
 /// Why a run ends before its time.
@@ -331,6 +387,19 @@ mod tests {
         assert_eq!(rounds["tokens"], 6 * 12 * 64);
         assert_eq!(rounds["bytes_of_a_member"], 3 * rounds["update_bytes"].as_u64().expect("some"));
         assert_eq!(rounds["curve"].as_array().expect("a row").len(), 2);
+    }
+
+    /// Alone, what is trained ahead or in fragments is what would have been trained anyway.
+    #[test]
+    fn one_member_loses_nothing_by_going_ahead() {
+        let expected = loss(&report("members=1 steps=6 synchronous"));
+        for words in ["ahead=1", "fragments=2", "ahead=2 fragments=2"] {
+            let found = report(&format!("members=1 steps=6 every=2 curve=0 {words}"));
+            // What is not exchanged yet is not in the anchor.
+            let allowed = if words == "ahead=1" { 1e-3 } else { 0.05 } * expected;
+            assert!((loss(&found) - expected).abs() < allowed, "{words}: {found} {expected}");
+        }
+        assert_ne!(loss(&report("members=2 steps=6 every=2 ahead=1")), expected);
     }
 
     /// What cannot be read counts for nothing, so the honest ones come to what they come to alone.

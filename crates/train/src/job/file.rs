@@ -155,6 +155,8 @@ section! {
         checkpoint_every: Option<u64>,
         /// Steps between two looks at the validation data.
         validate_every: Option<u64>,
+        /// Versions are the mean of the weights over about so many steps; 0 for the weights as they are.
+        average_steps: Option<u64>,
     }
 }
 
@@ -209,6 +211,10 @@ section! {
         compressor: Option<String>,
         /// Of 4,096 values so many are sent, if sparse.
         top: Option<u32>,
+        /// Parts of the model, of which each round exchanges one.
+        fragments: Option<u32>,
+        /// Whether members train on while a round's updates are exchanged.
+        overlap: Option<bool>,
         /// The learning rate of the step that all take together; by the number of rounds if absent.
         outer_rate: Option<f64>,
         /// Its momentum.

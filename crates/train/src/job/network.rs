@@ -5,6 +5,8 @@ use crate::{Centre, Compressor, Cut, Feedback, Outer, Rule, round::Late};
 
 /// Values of a block that a sparse update may send.
 const TOP_MAX: u32 = 2048;
+/// Parts of a model: as many as layers at most, as the job checks.
+const FRAGMENTS_MAX: u16 = 1024;
 /// Steps of a round.
 const STEPS_PER_ROUND_MAX: u32 = 1 << 20;
 /// A day: whoever is silent for longer than that is not waited for.
@@ -27,6 +29,10 @@ pub struct NetworkPlan {
     pub compressor: Compressor,
     /// What is left of what compression left out, a round later.
     pub feedback: f32,
+    /// Parts of the model, of which each round exchanges one.
+    pub fragments: u16,
+    /// Whether members train on while a round's updates are exchanged.
+    pub overlap: bool,
     /// The step that all take together; `None`: what suits the number of rounds.
     outer: Option<Outer>,
     /// How updates become one.
@@ -61,6 +67,8 @@ impl NetworkPlan {
             },
             compressor,
             feedback,
+            fragments: small("network.fragments", file.fragments, 1, FRAGMENTS_MAX)?,
+            overlap: file.overlap.unwrap_or(false),
             outer: outer(&file)?,
             rule: rule(&file)?,
         }))

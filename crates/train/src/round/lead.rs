@@ -258,7 +258,7 @@ impl Rounds {
         }
         lead.offers.insert(from, offer);
         if !self.have.contains(&offer.update) && self.wanted.insert(offer.update) {
-            out.push(Effect::Fetch { update: offer.update, from: vec![from] });
+            out.push(Effect::Fetch { round, update: offer.update, from: vec![from] });
         }
     }
 

@@ -270,7 +270,7 @@ impl Rounds {
                 let mut from = vec![part.node, holder];
                 from.extend(decision.seats.iter().map(|seat| seat.node));
                 from.retain(|&node| node != self.me);
-                out.push(Effect::Fetch { update: part.update, from });
+                out.push(Effect::Fetch { round: decision.round, update: part.update, from });
             }
         }
         if complete && self.merging != Some(hash) {

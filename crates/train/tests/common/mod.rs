@@ -241,7 +241,7 @@ impl World {
                 let ends = self.nodes[number].train(round, assignment, self.now, until.0);
                 self.at(ends, number, Event::TrainingEnds(round));
             }
-            Effect::Fetch { update, from } => {
+            Effect::Fetch { update, from, .. } => {
                 let time = self.now + self.delay() + self.delay();
                 self.at(time, number, Event::Fetched(update, from));
             }

@@ -32,7 +32,7 @@ use talka_base::{ModelShape, NodeId, Tick, UpdateHash, WeightsHash};
 use talka_engine::kernels::Kernels;
 use talka_ledger::common_work::{bonus_for, training, with_bonus};
 use talka_train::{
-    Compressor, Layout, Member, Recipe, Shared as SharedState,
+    Compressor, Fragments, Member, Recipe, Shared as SharedState,
     depot::Kind,
     recipe::{self, RECIPE_BYTES_MAX},
     round::{Decision, Effect, Found, Input, Message, Record, Rounds},
@@ -98,7 +98,8 @@ fn begin(
     let step = held.map_or(0, |(round, _)| member.step_of(round));
     let points = run.folder.points_until(step)?;
     run.begun((step, recipe.steps), (member.parameters(), member.vocab()), points);
-    let (compressor, layout) = member.form();
+    let parameters = member.parameters();
+    let (compressor, fragments) = member.form();
     let record = run.folder.record()?;
     let rounds = Rounds::recover(me, terms.clone(), Tick(0), kept);
     let worker = Worker::new(Arc::clone(run), member, record, (me, terms.rounds), joint.speaker());
@@ -119,7 +120,8 @@ fn begin(
         records,
         work,
         compressor,
-        layout,
+        parameters,
+        fragments,
         began: Instant::now(),
         leaving: None,
     };
@@ -192,7 +194,9 @@ struct Part<'a> {
     records: Records,
     work: Sender<Work>,
     compressor: Compressor,
-    layout: Layout,
+    /// Weights of the model.
+    parameters: usize,
+    fragments: Fragments,
     /// Rounds go by a clock that nobody sets.
     began: Instant,
     leaving: Option<Instant>,
@@ -295,7 +299,7 @@ impl Part<'_> {
             Effect::Merge(decision) => self.ask(Work::Merge(decision)),
             Effect::Take { round, weights } => self.ask(Work::Take(round, weights)),
             Effect::Settled { round, outcome } => self.ask(Work::Settle(round, outcome)),
-            Effect::Fetch { update, from } => self.fetch(update, from),
+            Effect::Fetch { round, update, from } => self.fetch(round, update, from),
             Effect::Sync { weights, from } => self.sync(weights, from),
             Effect::Blame(node, fault) => {
                 tracing::warn!(job = self.run.name, peer = %node.short(), ?fault, "a member broke a rule");
@@ -390,12 +394,11 @@ impl Part<'_> {
         Wanted { job: self.joint.job, hash, bytes_max, kind, depot }
     }
 
-    fn fetch(&self, update: UpdateHash, from: Vec<NodeId>) {
-        let bytes = self.compressor.bytes(&self.layout) as u64;
-        let round = self.rounds.decision().round + 1;
+    fn fetch(&self, round: u64, update: UpdateHash, from: Vec<NodeId>) {
+        let (compressor, layout) = (self.compressor, self.fragments.of_round(round).layout.clone());
+        let bytes = compressor.bytes(&layout) as u64;
         let wanted = self.wanted(update.0, bytes, Kind::Update(round));
         let (joint, shared) = (Arc::clone(&self.joint), self.shared.clone());
-        let (compressor, layout) = (self.compressor, self.layout.clone());
         self.runtime.spawn(async move {
             let Some(shared) = shared.upgrade() else { return };
             let came = wanted.bring(&shared, &from).await;
@@ -413,8 +416,8 @@ impl Part<'_> {
 
     /// Fetches weights, until they are here or others are wanted.
     fn sync(&self, weights: WeightsHash, from: Vec<NodeId>) {
-        let len = self.layout.len();
-        let bytes_max = 1 + 8 * len as u64;
+        let len = self.parameters;
+        let bytes_max = SharedState::bytes_max(len);
         let round = self.rounds.decision().round;
         let wanted = self.wanted(weights.0, bytes_max, Kind::State(round));
         self.joint.standing().wants = Some(weights);

@@ -17,7 +17,7 @@ use talka_base::{NodeId, WeightsHash};
 use talka_train::{
     Member,
     assign::Assignment,
-    member::Offered,
+    member::{Begun, Offered},
     round::{Decision, Input, Outcome},
 };
 use tokio::sync::mpsc;
@@ -43,10 +43,17 @@ pub(super) enum Work {
 /// What was seen in the round that is trained.
 struct Seen {
     began: Instant,
-    until: Instant,
+    /// Not known while it is trained ahead.
+    until: Option<Instant>,
     steps: u64,
     tokens: u64,
     loss: f64,
+}
+
+impl Seen {
+    fn new() -> Self {
+        Self { began: Instant::now(), until: None, steps: 0, tokens: 0, loss: 0.0 }
+    }
 }
 
 pub(super) struct Worker {
@@ -75,7 +82,7 @@ impl Worker {
     /// Works until nobody asks any more, or something fails, which the rounds are told.
     pub(super) fn all(mut self, asked: &Receiver<Work>) {
         let failed = loop {
-            let work = if self.member.training().is_some() {
+            let work = if self.member.next().is_some() {
                 match asked.try_recv() {
                     Ok(work) => Some(work),
                     Err(TryRecvError::Empty) => None,
@@ -115,12 +122,16 @@ impl Worker {
             Work::Take(round, weights) => self.take(round, weights)?,
             Work::Train { round, assignment, until } => {
                 self.finish()?;
-                if let Some(known) = self.member.begin(round, assignment)? {
-                    self.offer(known);
-                } else {
-                    let began = Instant::now();
-                    self.seen = Some(Seen { began, until, steps: 0, tokens: 0, loss: 0.0 });
-                }
+                let seen = match self.member.begin(round, assignment)? {
+                    Begun::Done(offered) => {
+                        self.seen = None;
+                        self.offer(offered);
+                        return Ok(());
+                    }
+                    Begun::Ahead => self.seen.take(),
+                    Begun::Anew => None,
+                };
+                self.seen = Some(Seen { until: Some(until), ..seen.unwrap_or_else(Seen::new) });
             }
             Work::Merge(decision) => {
                 let weights = self.member.merge(&decision)?;
@@ -128,7 +139,6 @@ impl Worker {
                 self.say(Heard::Input(Input::Merged { decision, weights }));
             }
             Work::Judge(decision) => {
-                self.finish()?;
                 let lowered = self.member.judge(&decision)?;
                 let millionths = |nats: f64| (nats * 1e6) as i64;
                 let lowered = lowered.map(|all| all.into_iter().map(millionths).collect());
@@ -139,15 +149,16 @@ impl Worker {
         Ok(())
     }
 
-    /// A step of the round that is trained, or its end.
+    /// A step of the round that is trained, or its end; or a step ahead.
     fn step(&mut self) -> Result<(), TrainingError> {
-        let is_over = self.seen.as_ref().is_none_or(|seen| Instant::now() >= seen.until);
+        let seen = self.seen.get_or_insert_with(Seen::new);
+        let is_over = seen.until.is_some_and(|until| Instant::now() >= until);
         let report = if is_over { None } else { self.member.step()? };
-        let (Some(report), Some(seen)) = (report, &mut self.seen) else { return self.finish() };
+        let Some(report) = report else { return self.finish() };
         seen.steps += 1;
         seen.tokens += report.tokens as u64;
         seen.loss += report.loss;
-        let before = self.member.training().map_or(0, |round| self.member.step_of(round - 1));
+        let before = self.member.next().map_or(0, |round| self.member.step_of(round - 1));
         self.run.passed(before + seen.steps);
         Ok(())
     }

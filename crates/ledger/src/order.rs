@@ -17,7 +17,8 @@
 //!
 //! A change of who orders is an entry too, the last one of its block.
 //!
-//! A node that joins later executes all entries at once and needs few blocks only ([`Newcomer`]).
+//! A node that joins later executes all entries at once and needs few blocks only ([`Newcomer`]); where entries were removed,
+//! proofs of who witnessed since when stand for them ([`heirs`]).
 //!
 //! Whoever sees two blocks that a key signed and that cannot both be true keeps them as [`Evidence`], which
 //! convinces anybody, and votes no more.
@@ -30,6 +31,7 @@ mod ballots;
 mod chain;
 mod council;
 mod evidence;
+mod handover;
 mod newcomer;
 mod pool;
 mod replica;
@@ -41,6 +43,7 @@ pub use ballots::{Ballot, Offer, Stage, digest};
 pub use chain::{Chain, needed};
 pub use council::{Council, Promise};
 pub use evidence::{Evidence, EvidenceError};
+pub use handover::heirs;
 pub use newcomer::{FinalityError, Newcomer, naming};
 pub use replica::{CLOCK_SKEW_MS_MAX, Replica};
 pub use sequencer::{EVENTS_WAITING_MAX, Sequencer};

@@ -5,12 +5,12 @@ mod common;
 use common::{FOUNDER, World, keys, node};
 use talka_base::{Keypair, Membership, NetworkId, NodeId, Signed, Tick, decode, encode};
 use talka_ledger::{
-    Block, Claim, Entry, Event, LedgerError, Policy, Proof,
+    Block, Claim, Entry, Event, Ledger, LedgerError, Policy, Proof,
     govern::{Action, Choice, GovernanceRules, Times},
     note::SignedNote,
     order::{
         Appointment, BATCH_BYTES_MAX, Batch, Effect, Evidence, EvidenceError, FinalityError, Input,
-        Message, Newcomer, Order, Record, Replica, Sequencer, Witnesses, naming,
+        Message, Newcomer, Order, Record, Replica, Sequencer, Witnesses, heirs, naming,
     },
     tlog::leaf_hash,
 };
@@ -401,6 +401,50 @@ fn a_newcomer_needs_the_blocks_in_which_votes_name_witnesses() {
     assert!(matches!(error, FinalityError::NotCosigned { expected: 3, found: 2, .. }), "{error}");
     let (entries, _) = witnessed_log();
     assert_eq!(naming(&entries), [5, 7]);
+}
+
+/// What shows who witnesses after these blocks, for somebody without the entries.
+fn handovers(entries: &[Signed<Entry>], naming: &[&SignedNote]) -> (Ledger, Vec<Proof>) {
+    let mut ledger = Ledger::begin(&entries[0]).expect("founds");
+    let mut handovers = Vec::new();
+    for entry in &entries[1..] {
+        ledger.apply(entry).expect("follows");
+        let ends = |note: &&&SignedNote| {
+            Block::open(note, node(FOUNDER).0).expect("signed").size == ledger.height() + 1
+        };
+        handovers
+            .extend(naming.iter().find(ends).and_then(|note| ledger.handover((**note).clone())));
+    }
+    (ledger, handovers)
+}
+
+/// Goal: whoever has no entries learns who witnesses from one proof for each block that names witnesses, and from nothing less.
+#[test]
+fn proofs_hand_the_trust_on_from_witnesses_to_witnesses() {
+    for ((entries, notes), [first, second]) in [(witnessed_log(), [1, 3]), (voted_log(), [2, 4])] {
+        let founded = Ledger::begin(&entries[0]).expect("founds");
+        let (ledger, all) = handovers(&entries, &[&notes[first], &notes[second]]);
+        assert_eq!(heirs(&founded, &all).as_ref(), Ok(ledger.witnesses()));
+        assert_eq!(heirs(&founded, &[]).as_ref(), Ok(founded.witnesses()));
+        let Ok(before) = heirs(&founded, &all[..1]) else { panic!("four of them") };
+        assert!(before.contains(&node(4)) && !ledger.witnesses().contains(&node(4)));
+        // Those of before have to agree to those of after, and those of after too.
+        for members in [[1, 2, 5], [1, 2, 4]] {
+            let few = cosigned_by(&notes[second], &members);
+            let (_, fewer) = handovers(&entries, &[&notes[first], &few]);
+            let error = heirs(&founded, &fewer).expect_err("too few");
+            assert!(matches!(error, FinalityError::NotCosigned { found: 2, .. }), "{error}");
+        }
+        let differs = |handovers: &[Proof]| {
+            matches!(heirs(&founded, handovers), Err(FinalityError::Differs { .. }))
+        };
+        assert!(differs(&[all[1].clone(), all[0].clone()]), "in another order");
+        let mut other = all.clone();
+        other[1].claim = all[0].claim.clone();
+        assert!(differs(&other), "others than in the state");
+        let by = |who: u8| Proof { checkpoint: block_by(&notes[first], who), ..all[0].clone() };
+        assert!(matches!(heirs(&founded, &[by(2)]), Err(FinalityError::Block(_))));
+    }
 }
 
 /// These blocks suffice, and without any one of them the entry at its height is not believed.

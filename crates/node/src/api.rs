@@ -516,14 +516,18 @@ impl Api {
         Ok(read.await.expect("reading does not panic")?)
     }
 
-    /// Asks the founder for papers that are not here: whoever asks next sees them.
+    /// Asks the founder for papers that are not here, or everybody where the founder lost them: whoever asks next sees them.
     fn want_papers(&self, entries: &[Signed<Entry>], papers: &BTreeMap<u64, Papers>) {
-        let founder = self.shared.desk().founder();
+        let (founder, links) = (self.shared.desk().founder(), &self.shared.links);
         for entry in entries.iter().map(Signed::claimed_value) {
             let height = entry.height;
-            let lacks = entry.event.has_papers() && !papers.contains_key(&height);
-            if lacks && founder != self.shared.me {
-                self.shared.links.send(founder, &Control::PapersWanted { height });
+            if entry.event.has_papers() && !papers.contains_key(&height) {
+                let wanted = Control::PapersWanted { height };
+                if founder == self.shared.me {
+                    links.broadcast(&wanted);
+                } else {
+                    links.send(founder, &wanted);
+                }
             }
         }
     }

@@ -303,6 +303,8 @@ pub enum Control {
 pub struct SnapshotPart {
     /// The signed block whose state it is.
     pub checkpoint: String,
+    /// With the first part, the proofs of who witnessed since when.
+    pub handovers: Vec<String>,
     /// With the first part, the roots of the complete subtrees of the log, from the left.
     pub subtrees: Vec<TreeHash>,
     /// In order.

@@ -119,13 +119,7 @@ impl Newcomer {
         {
             return Err(FinalityError::Differs { number });
         }
-        for witnesses in needed(&before, self.ledger.witnesses()) {
-            let cosigned = witnesses.cosigned(&note);
-            if !witnesses.are_enough(&cosigned) {
-                let (expected, found) = (witnesses.quorum(), cosigned.len());
-                return Err(FinalityError::NotCosigned { number, expected, found });
-            }
-        }
+        check_cosigned(&needed(&before, self.ledger.witnesses()), &note, number)?;
         self.size = block.size;
         Ok(())
     }
@@ -145,6 +139,22 @@ impl Newcomer {
     pub const fn sequencer(&self) -> NodeId {
         self.ledger.founder()
     }
+}
+
+/// Whether enough of each of these agreed to block `number`.
+pub(super) fn check_cosigned(
+    needed: &[Witnesses],
+    note: &SignedNote,
+    number: u64,
+) -> Result<(), FinalityError> {
+    for witnesses in needed {
+        let cosigned = witnesses.cosigned(note);
+        if !witnesses.are_enough(&cosigned) {
+            let (expected, found) = (witnesses.quorum(), cosigned.len());
+            return Err(FinalityError::NotCosigned { number, expected, found });
+        }
+    }
+    Ok(())
 }
 
 /// The heights of those of `entries`, from the founding on, that name witnesses: their blocks are wanted. Of what does not

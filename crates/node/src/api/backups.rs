@@ -129,15 +129,10 @@ impl Api {
     /// proofs of what is still here, are as before.
     ///
     /// # Errors
-    /// [`AdminError::NoCheckpoint`] if no signed block is about the entries here, [`AdminError::Refused`] if the ledger
-    /// has witnesses: newcomers need all entries to see who they are.
+    /// [`AdminError::NoCheckpoint`] if no signed block is about the entries here, [`AdminError::Ledger`] if nothing here but the
+    /// entries shows who witnesses.
     pub async fn ledger_prune(&self, keep_days: u32) -> Result<PruneReport, AdminError> {
         let desk = self.shared.desk();
-        if desk.read(|ledger| !ledger.witnesses().is_solo()) {
-            let reason =
-                "it has witnesses, and newcomers need all entries to see who they are".into();
-            return Err(AdminError::Refused { reason });
-        }
         let before = Tick(now().0.saturating_sub(u64::from(keep_days) * DAY_MS));
         let pruned = tokio::task::spawn_blocking(move || desk.prune(before)).await;
         let removed = pruned.expect("pruning does not panic").map_err(|error| match error {

@@ -56,6 +56,9 @@ pub(crate) enum DeskError {
     /// Witnesses have to agree: the event comes back.
     #[error("the ledger has witnesses")]
     Witnessed(Box<Event>),
+    /// Without its entries nobody would believe this node's ledger.
+    #[error("a block that names witnesses never came here, so only the entries show who they are")]
+    Unshown,
 }
 
 /// Which of the entries of others were taken in.

@@ -3,11 +3,16 @@
 
 use super::desk::{Desk, DeskError};
 use crate::{
-    store::{StoreError, snapshot::Snapshot},
+    store::{
+        StoreError,
+        snapshot::{HANDOVERS_BYTES_MAX, Snapshot},
+    },
     wire::SnapshotPart,
 };
 use talka_base::{NetworkId, Signed, Tick, encode};
-use talka_ledger::{Block, Entry, Ledger, note::SignedNote, tlog::CompactRange};
+use talka_ledger::{
+    Block, Entry, Ledger, Proof, note::SignedNote, order::heirs, tlog::CompactRange,
+};
 
 /// A start replays fewer entries than this. Some 2,000 are checked in a second on a small computer.
 const SNAPSHOT_ENTRIES: u64 = 10_000;
@@ -42,17 +47,58 @@ impl Desk {
         if block.size < last.saturating_add(SNAPSHOT_ENTRIES) {
             return Ok(());
         }
-        self.keep_snapshot(ledger, block, note)
+        self.keep_snapshot(ledger, block, note).map(|_| ())
     }
 
+    /// Says what shows who witnesses.
     fn keep_snapshot(
         &self,
         ledger: &Ledger,
         block: &Block,
         note: &SignedNote,
-    ) -> Result<(), StoreError> {
-        let snapshot = Snapshot { checkpoint: note.clone(), records: ledger.records().collect() };
-        self.store.put_snapshot(&block.network, block.size, &snapshot)
+    ) -> Result<Vec<Proof>, StoreError> {
+        let handovers = self.handovers(block)?;
+        let records = ledger.records().collect();
+        let snapshot = Snapshot { checkpoint: note.clone(), handovers, records };
+        self.store.put_snapshot(&block.network, block.size, &snapshot)?;
+        Ok(snapshot.handovers)
+    }
+
+    /// What shows who witnesses at `block`: what the snapshot before says, and what came since. Where witnesses were named since, that
+    /// is replayed; where their block never came here, they cannot be shown.
+    fn handovers(&self, block: &Block) -> Result<Vec<Proof>, StoreError> {
+        let (network, end) = (&block.network, block.size);
+        let start = self.store.snapshot_size(network)?.max(1);
+        let since = |height| self.store.entries(network, height);
+        let before = self.store.snapshot_part(network, 0, 0)?;
+        let mut handovers = before.map_or_else(Vec::new, |snapshot| snapshot.handovers);
+        let mut may_name = false;
+        for entry in since(start).take(end.saturating_sub(start) as usize) {
+            may_name |= entry?.claimed_value().event.may_name_witnesses();
+        }
+        if !may_name {
+            return Ok(handovers);
+        }
+        let mut ledger = match self.store.snapshot(network)? {
+            Some(snapshot) => snapshot.restore(self.founder()).ok(),
+            None => since(0).next().transpose()?.and_then(|first| Ledger::begin(&first).ok()),
+        };
+        let mut due: Option<(Block, SignedNote)> = None;
+        for entry in since(start).take(end.saturating_sub(start) as usize) {
+            let (entry, Some(ledger)) = (entry?, &mut ledger) else { break };
+            if due.is_none() && ledger.names_witnesses(&entry.claimed_value().event) {
+                due = self.store.checkpoint_of(network, entry.claimed_value().height)?;
+            }
+            if ledger.apply(&entry).is_err() {
+                break;
+            }
+            if let Some((_, note)) = due.take_if(|(block, _)| block.size == ledger.height() + 1) {
+                handovers.extend(ledger.handover(note));
+            }
+        }
+        let bytes: usize = handovers.iter().map(|proof| proof.to_string().len()).sum();
+        // More do not fit a message: then only the entries show it.
+        Ok(if bytes > HANDOVERS_BYTES_MAX { Vec::new() } else { handovers })
     }
 
     /// Takes a snapshot at the last block and removes entries from before `before` for which it stands. Nothing if
@@ -64,8 +110,14 @@ impl Desk {
             if ledger.height() + 1 != block.size {
                 continue;
             }
-            self.keep_snapshot(&ledger, &block, &note)?;
+            let handovers = self.keep_snapshot(&ledger, &block, &note)?;
             let network = block.network;
+            let founding = self.store.entries_from(&network, 0, 1)?;
+            let founded = founding.first().and_then(|founding| Ledger::begin(founding).ok());
+            let shown = founded.and_then(|founded| heirs(&founded, &handovers).ok());
+            if shown.is_none_or(|shown| shown != *ledger.witnesses()) {
+                return Err(DeskError::Unshown);
+            }
             let below = self.first_since(&network, before, block.size)?;
             let entries = self.store.prune(&network, below)?;
             let first = self.store.first_held(&network)?;
@@ -93,7 +145,7 @@ impl Desk {
     pub(crate) fn snapshot_part(&self, from: u64) -> Result<Option<SnapshotPart>, StoreError> {
         let network = self.network();
         let size = self.store.snapshot_size(&network)?;
-        let Some((checkpoint, mut records)) =
+        let Some(Snapshot { checkpoint, handovers, mut records }) =
             self.store.snapshot_part(&network, from, PART_RECORDS)?
         else {
             return Ok(None);
@@ -104,14 +156,21 @@ impl Desk {
             bytes <= PART_BYTES
         });
         records.truncate(fits.count().max(1));
-        let subtrees = if from == 0 { self.store.subtrees(&network, size)? } else { Vec::new() };
-        Ok(Some(SnapshotPart { checkpoint: checkpoint.to_string(), subtrees, records }))
+        let (mut subtrees, mut shown) = (Vec::new(), Vec::new());
+        if from == 0 {
+            subtrees = self.store.subtrees(&network, size)?;
+            shown = handovers.iter().map(Proof::to_string).collect();
+        }
+        let checkpoint = checkpoint.to_string();
+        Ok(Some(SnapshotPart { checkpoint, handovers: shown, subtrees, records }))
     }
 }
 
-/// A snapshot that comes in parts from somebody who may lie: only what the founder signed for is taken.
+/// A snapshot that comes in parts from somebody who may lie: only what the founder signed for is taken, or witnesses where there are any.
 pub(crate) struct Incoming {
     founding: Signed<Entry>,
+    /// Of the founding alone.
+    ledger: Ledger,
     block: Block,
     snapshot: Snapshot,
     log: CompactRange,
@@ -135,12 +194,17 @@ impl Incoming {
     pub(crate) fn begin(founding: Signed<Entry>, part: SnapshotPart) -> Result<Self, String> {
         let ledger = Ledger::begin(&founding).map_err(|error| error.to_string())?;
         let note = SignedNote::parse(part.checkpoint.as_bytes()).map_err(|e| e.to_string())?;
-        let block = Block::open(&note, ledger.founder().0).map_err(|error| error.to_string())?;
+        let handovers = part.handovers.iter().map(|proof| Proof::parse(proof.as_bytes()));
+        let handovers =
+            handovers.collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
+        let witnesses = heirs(&ledger, &handovers).map_err(|error| error.to_string())?;
+        let signers = std::iter::once(ledger.founder()).chain(witnesses.nodes());
+        let block = Block::open_by(&note, signers).map_err(|error| error.to_string())?;
         let log = CompactRange::of_subtrees(block.size, part.subtrees);
         let log = log.filter(|log| log.root() == block.root && block.network == ledger.network());
         let log = log.ok_or("the hashes of its log are not those of its block")?;
-        let snapshot = Snapshot { checkpoint: note, records: Vec::new() };
-        let mut incoming = Self { founding, block, snapshot, log, bytes: 0 };
+        let snapshot = Snapshot { checkpoint: note, handovers, records: Vec::new() };
+        let mut incoming = Self { founding, ledger, block, snapshot, log, bytes: 0 };
         incoming.add(part.records)?;
         Ok(incoming)
     }
@@ -177,16 +241,8 @@ impl Incoming {
     /// # Errors
     /// Why it is not believed.
     pub(crate) fn finish(self) -> Result<(Told, Ledger), String> {
-        let Self { founding, block, snapshot, log, .. } = self;
-        let ledger = Ledger::restore(snapshot.records.iter().cloned(), &block);
-        let ledger = ledger.map_err(|error| error.to_string())?;
-        if !ledger.witnesses().is_solo() {
-            return Err(
-                "its ledger has witnesses, and it removed the entries that show who they are: be \
-                        invited by a node that keeps all"
-                    .into(),
-            );
-        }
+        let Self { founding, ledger, block, snapshot, log, .. } = self;
+        let ledger = snapshot.clone().restore_for(&ledger).map_err(|error| error.to_string())?;
         let told =
             Told::Since { founding: Box::new(founding), block: Box::new(block), snapshot, log };
         Ok((told, ledger))

@@ -302,7 +302,7 @@ impl Desk {
         let network = self.network();
         let mut missing = Vec::new();
         for entry in entries.iter().map(Signed::claimed_value) {
-            if entry.event.has_papers() && self.store.papers(&network, entry.height)?.is_none() {
+            if entry.event.has_papers() && !self.store.has_papers(&network, entry.height)? {
                 missing.push(entry.height);
             }
         }

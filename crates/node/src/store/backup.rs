@@ -6,8 +6,10 @@
 //! | letter | bytes |
 //! |---|---|
 //! | `E` | a signed entry; the first piece is the founding |
+//! | `P` | what an epoch rests on, right after its entry, where it is kept |
 //! | `C` | a signed block's text, right after the last entry that it holds |
-//! | `H` | with a snapshot only, after its block: the root of a complete subtree of the log, from the left |
+//! | `W` | with a snapshot only, after its block: a proof of who witnessed since when |
+//! | `H` | after those: the root of a complete subtree of the log, from the left |
 //! | `S` | after those: a record of the state, in order |
 //! | `Z` | the hash |
 //!
@@ -22,9 +24,11 @@ use std::{
 };
 use talka_base::{CodecError, Encoded, NetworkId, Signed, TreeHash, decode, encode};
 use talka_ledger::{
-    Block, BlockError, Entry, Ledger, LedgerError, StateRecord,
+    Block, BlockError, Entry, Ledger, LedgerError, Proof, StateRecord,
+    epoch::Papers,
     note::SignedNote,
     order::{Witnesses, needed},
+    proof::{PROOF_BYTES_MAX, ProofFileError},
     tlog::{CompactRange, leaf_hash},
 };
 
@@ -40,8 +44,12 @@ const BATCH: usize = 256;
 pub enum Piece {
     /// An entry.
     Entry(Box<Signed<Entry>>),
+    /// What the epoch before rests on.
+    Papers(Papers),
     /// A signed block.
     Checkpoint(SignedNote),
+    /// What shows who witnessed since when.
+    Handover(Box<Proof>),
     /// The root of a complete subtree of the log.
     Subtree(TreeHash),
     /// A record of the state.
@@ -72,6 +80,8 @@ pub enum BackupError {
     Order { expected: &'static str, found: &'static str },
     #[error("entry {height} does not follow")]
     Entry { height: u64, source: LedgerError },
+    #[error("it has a proof that cannot be read")]
+    Proof(#[from] ProofFileError),
     #[error("its snapshot is not believed")]
     Snapshot(#[from] SnapshotRefused),
     #[error("a block of it is not the founder's")]
@@ -110,7 +120,13 @@ pub fn write(store: &Store, network: &NetworkId, out: impl Write) -> Result<(), 
     let mut next = start.max(1);
     writer.blocks(&mut blocks, next)?;
     for entry in store.entries(network, next) {
-        writer.piece(b'E', &encode(&entry?))?;
+        let entry = entry?;
+        writer.piece(b'E', &encode(&entry))?;
+        if entry.claimed_value().event.has_papers()
+            && let Some(papers) = store.papers(network, next)?
+        {
+            writer.piece(b'P', &encode(&papers))?;
+        }
         next += 1;
         writer.blocks(&mut blocks, next)?;
     }
@@ -154,6 +170,9 @@ impl<W: Write> Writer<W> {
         let size = store.snapshot_size(network)?;
         let Some(snapshot) = store.snapshot(network)? else { return Ok(1) };
         self.piece(b'C', snapshot.checkpoint.to_string().as_bytes())?;
+        for handover in &snapshot.handovers {
+            self.piece(b'W', handover.to_string().as_bytes())?;
+        }
         for hash in store.subtrees(network, size)? {
             self.piece(b'H', &hash.0)?;
         }
@@ -205,7 +224,9 @@ impl<R: Read> Pieces<R> {
         let most = match letter {
             b'E' => Signed::<Entry>::SIZE_MAX,
             b'S' => StateRecord::SIZE_MAX,
+            b'P' => Papers::SIZE_MAX,
             b'C' => CHECKPOINT_BYTES_MAX,
+            b'W' => PROOF_BYTES_MAX,
             b'H' | b'Z' => 32,
             _ => 0,
         };
@@ -222,6 +243,8 @@ impl<R: Read> Pieces<R> {
             b'E' => Piece::Entry(Box::new(decode(&content).map_err(encoding)?)),
             b'S' => Piece::Record(Box::new(decode(&content).map_err(encoding)?)),
             b'C' => Piece::Checkpoint(SignedNote::parse(&content).map_err(BlockError::from)?),
+            b'P' => Piece::Papers(decode(&content).map_err(encoding)?),
+            b'W' => Piece::Handover(Box::new(Proof::parse(&content)?)),
             b'H' => Piece::Subtree(TreeHash(hash()?)),
             _ if hash()? == *before.as_bytes() => return Ok(None),
             _ => return Err(BackupError::Digest),
@@ -284,21 +307,24 @@ impl Check {
                 Piece::Entry(entry) => {
                     let height = ledger.height() + 1;
                     let names = ledger.names_witnesses(&entry.claimed_value().event);
-                    let applied = ledger.apply(&entry);
+                    let papers = pieces.next_if(|piece| matches!(piece, Ok(Piece::Papers(_))));
+                    let applied = match papers.transpose()? {
+                        Some(Piece::Papers(papers)) => ledger.apply_with(&entry, &papers.0),
+                        _ => ledger.apply(&entry),
+                    };
                     applied.map_err(|source| BackupError::Entry { height, source })?;
                     log.append(leaf_hash(&encode(&*entry)), |_, _| ());
                     finality.enter(height, names)?;
                 }
                 Piece::Checkpoint(note) => {
-                    let is_start = matches!(pieces.peek(), Some(Ok(Piece::Subtree(_))));
+                    let is_start =
+                        matches!(pieces.peek(), Some(Ok(Piece::Handover(_) | Piece::Subtree(_))));
                     if is_start && ledger.height() == 0 {
                         let found: Start = read_start(note, &ledger, &mut pieces)?;
-                        ledger = found.snapshot.clone().restore(ledger.founder())?;
-                        if !ledger.witnesses().is_solo() {
-                            return Err(BackupError::Uncovered { height: ledger.height() });
-                        }
+                        ledger = found.snapshot.clone().restore_for(&ledger)?;
                         log = found.log.clone();
                         finality.size = log.size();
+                        finality.before = ledger.witnesses().clone();
                         start = Some(found);
                     } else {
                         let block = check_block(&note, &ledger, &log)?;
@@ -306,6 +332,8 @@ impl Check {
                     }
                     blocks += 1;
                 }
+                Piece::Papers(_) => return Err(order("an epoch's entry", "papers")),
+                Piece::Handover(_) => return Err(order("an entry", "a proof of who witnesses")),
                 Piece::Subtree(_) => return Err(order("an entry", "a hash of the log")),
                 Piece::Record(_) => return Err(order("an entry", "a record of the state")),
             }
@@ -331,41 +359,56 @@ impl Check {
         }
         let known = store.last_checkpoint(&network)?;
         let known = known.and_then(|note| note.text().parse::<Block>().ok());
-        let mut batch = Vec::new();
+        let (mut batch, mut height) = (Batch::default(), None);
         for piece in Pieces::open(input)? {
             match piece? {
                 Piece::Entry(entry) => {
-                    let height = entry.claimed_value().height;
-                    if height + 1 == held
-                        && store.entries_from(&network, height, 1)? != [*entry.clone()]
-                    {
-                        return Err(BackupError::Forked { network, height });
+                    let of = entry.claimed_value().height;
+                    if of + 1 == held && store.entries_from(&network, of, 1)? != [*entry.clone()] {
+                        return Err(BackupError::Forked { network, height: of });
                     }
-                    if height == next {
-                        batch.push(*entry);
+                    height = Some(of);
+                    if batch.entries.len() == BATCH {
+                        std::mem::take(&mut batch).store(store, &network)?;
+                    }
+                    if of == next {
+                        batch.entries.push(*entry);
                         next += 1;
                     }
-                    if batch.len() == BATCH {
-                        store.append(&network, &std::mem::take(&mut batch))?;
-                    }
+                }
+                Piece::Papers(papers) => {
+                    // Those of an entry that was here before may be what is missing.
+                    batch.papers.extend(height.map(|height| (height, papers)));
                 }
                 Piece::Checkpoint(note) => {
                     let block: Block = note.text().parse().map_err(BlockError::from)?;
                     if known.as_ref().is_none_or(|known| known.number < block.number) {
-                        store.append(&network, &std::mem::take(&mut batch))?;
+                        std::mem::take(&mut batch).store(store, &network)?;
                         store.put_checkpoint(&block, &note)?;
                     }
                 }
-                Piece::Subtree(_) | Piece::Record(_) => {}
+                Piece::Handover(_) | Piece::Subtree(_) | Piece::Record(_) => {}
             }
         }
-        store.append(&network, &batch)?;
+        batch.store(store, &network)?;
         Ok(next - held)
     }
 }
 
-/// What witnesses have agreed to so far: as long as there are none, nothing needs them. A snapshot with witnesses is not
-/// believed, for nothing shows who they are.
+/// Entries that are stored together, and what epochs among them rest on.
+#[derive(Default)]
+struct Batch {
+    entries: Vec<Signed<Entry>>,
+    papers: Vec<(u64, Papers)>,
+}
+
+impl Batch {
+    fn store(self, store: &Store, network: &NetworkId) -> Result<(), StoreError> {
+        store.append_with(network, &self.entries, &self.papers)
+    }
+}
+
+/// What witnesses have agreed to so far: as long as there are none, nothing needs them.
 struct Finality {
     /// Who witnessed when the last block ended.
     before: Witnesses,
@@ -415,23 +458,27 @@ fn read_start<R: Read>(
     ledger: &Ledger,
     pieces: &mut Peekable<Pieces<R>>,
 ) -> Result<Start, BackupError> {
-    let block = Block::open(&note, ledger.founder().0)?;
+    // Who may have signed it is known once all of it is here.
+    let block: Block = note.text().parse().map_err(BlockError::from)?;
     let differs = BackupError::Differs { number: block.number };
-    let (mut hashes, mut records) = (Vec::new(), Vec::new());
-    while let Some(piece) =
-        pieces.next_if(|piece| matches!(piece, Ok(Piece::Subtree(_) | Piece::Record(_))))
-    {
+    let (mut handovers, mut hashes, mut records) = (Vec::new(), Vec::new(), Vec::new());
+    let is_part = |piece: &Result<Piece, _>| {
+        matches!(piece, Ok(Piece::Handover(_) | Piece::Subtree(_) | Piece::Record(_)))
+    };
+    while let Some(piece) = pieces.next_if(is_part) {
         match piece? {
+            Piece::Handover(proof) if hashes.is_empty() => handovers.push(*proof),
             Piece::Subtree(hash) if records.is_empty() => hashes.push(hash),
             Piece::Record(record) => records.push(*record),
-            _ => {
-                return Err(BackupError::Order { expected: "records", found: "a hash of the log" });
-            }
+            _ => return Err(BackupError::Order { expected: "records", found: "another piece" }),
         }
     }
     let log = CompactRange::of_subtrees(block.size, hashes);
     match log.filter(|log| log.root() == block.root && ledger.network() == block.network) {
-        Some(log) => Ok(Start { block, snapshot: Snapshot { checkpoint: note, records }, log }),
+        Some(log) => {
+            let snapshot = Snapshot { checkpoint: note, handovers, records };
+            Ok(Start { block, snapshot, log })
+        }
         None => Err(differs),
     }
 }

@@ -68,6 +68,17 @@ impl Store {
         self.write(|transaction| insert(transaction, network, height, papers))
     }
 
+    /// Whether the papers of the epoch at `height` are here.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the file cannot be read.
+    pub fn has_papers(&self, network: &NetworkId, height: u64) -> Result<bool, StoreError> {
+        self.read(|database| match database.begin_read()?.open_table(PAPERS) {
+            Err(TableError::TableDoesNotExist(_)) => Ok(false),
+            table => Ok(table?.get((&network.0, height))?.is_some()),
+        })
+    }
+
     /// The papers of the epoch at `height`, if they are here.
     ///
     /// # Errors

@@ -13,7 +13,9 @@ use redb::{ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use serde::{Deserialize, Serialize};
 use talka_base::{Encoded, NetworkId, NodeId, Signed, TreeHash, decode, encode};
 use talka_ledger::{
-    Block, BlockError, Entry, Ledger, SnapshotError, StateRecord, note::SignedNote,
+    Block, BlockError, Entry, Ledger, Proof, SnapshotError, StateRecord,
+    note::SignedNote,
+    order::{FinalityError, heirs},
     tlog::CompactRange,
 };
 
@@ -26,18 +28,24 @@ pub(super) const SNAPSHOTS: TableDefinition<(&[u8; 32], u64), &[u8]> =
 struct Header {
     size: u64,
     checkpoint: String,
+    handovers: Vec<String>,
 }
 
 impl Encoded for Header {
     const NAME: &'static str = "snapshot header";
-    const SIZE_MAX: usize = 1 << 16;
+    const SIZE_MAX: usize = HANDOVERS_BYTES_MAX + (1 << 16);
 }
+
+/// Proofs of who witnessed since when, in all: thousands of changes among few witnesses, dozens among many.
+pub(crate) const HANDOVERS_BYTES_MAX: usize = 1 << 20;
 
 /// The state of a ledger at a signed block.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
     /// The block, signed.
     pub checkpoint: SignedNote,
+    /// What shows who witnesses, from the founding on; see [`heirs`]. Not all where the node that took it was not told all.
+    pub handovers: Vec<Proof>,
     /// What its state root is the root of.
     pub records: Vec<StateRecord>,
 }
@@ -51,6 +59,12 @@ pub enum SnapshotRefused {
     /// Its records are not what the block says.
     #[error(transparent)]
     Records(#[from] SnapshotError),
+    /// Its witnesses did not agree to it, or nothing shows that it has these witnesses.
+    #[error(transparent)]
+    Finality(#[from] FinalityError),
+    /// What is to show who witnesses shows others.
+    #[error("the proofs of who witnesses lead to others than its state names")]
+    Witnesses,
 }
 
 impl Snapshot {
@@ -66,6 +80,36 @@ impl Snapshot {
         Block::open_by(&self.checkpoint, signers)?;
         Ok(ledger)
     }
+
+    /// The same for somebody else, who has the ledger of the founding alone: it is believed as far as its witnesses agreed, where
+    /// there are any.
+    ///
+    /// # Errors
+    /// [`SnapshotRefused`].
+    pub fn restore_for(self, founding: &Ledger) -> Result<Ledger, SnapshotRefused> {
+        let witnesses = heirs(founding, &self.handovers)?;
+        let note = self.checkpoint.clone();
+        let number = note.text().parse::<Block>().map_err(BlockError::from)?.number;
+        let ledger = self.restore(founding.founder())?;
+        if *ledger.witnesses() != witnesses {
+            return Err(SnapshotRefused::Witnesses);
+        }
+        let cosigned = witnesses.cosigned(&note);
+        if !witnesses.are_enough(&cosigned) {
+            let (expected, found) = (witnesses.quorum(), cosigned.len());
+            return Err(FinalityError::NotCosigned { number, expected, found }.into());
+        }
+        Ok(ledger)
+    }
+}
+
+/// A snapshot's header, or damage to it.
+fn parse(header: Header) -> Result<(u64, SignedNote, Vec<Proof>), Damage> {
+    let damaged = || Damage::Digest { record: "the snapshot's block".into() };
+    let note = SignedNote::parse(header.checkpoint.as_bytes()).map_err(|_| damaged())?;
+    let handovers = header.handovers.iter().map(|proof| Proof::parse(proof.as_bytes()));
+    let handovers = handovers.collect::<Result<_, _>>().map_err(|_| damaged())?;
+    Ok((header.size, note, handovers))
 }
 
 /// Entries that a network's snapshot stands for; 0 without one.
@@ -103,7 +147,11 @@ fn write(
 ) -> Result<(), Failure> {
     let mut table = transaction.open_table(SNAPSHOTS)?;
     table.retain_in((&network.0, 0)..=(&network.0, u64::MAX), |_, _| false)?;
-    let header = encode(&Header { size, checkpoint: snapshot.checkpoint.to_string() });
+    let header = encode(&Header {
+        size,
+        checkpoint: snapshot.checkpoint.to_string(),
+        handovers: snapshot.handovers.iter().map(Proof::to_string).collect(),
+    });
     let records = snapshot.records.iter().map(encode);
     for (place, bytes) in (0..).zip(std::iter::once(header).chain(records)) {
         let sealed = seal::seal(&key(network, place), &bytes);
@@ -140,12 +188,10 @@ impl Store {
     /// # Errors
     /// [`StoreError::Corrupt`] names the first record that was altered on disk.
     pub fn snapshot(&self, network: &NetworkId) -> Result<Option<Snapshot>, StoreError> {
-        let whole = self.snapshot_part(network, 0, usize::MAX)?;
-        Ok(whole.map(|(checkpoint, records)| Snapshot { checkpoint, records }))
+        self.snapshot_part(network, 0, usize::MAX)
     }
 
-    /// At most `limit` records of the snapshot of a network from place `from` on, and its signed block; nothing without
-    /// a snapshot.
+    /// The snapshot of a network with at most `limit` of its records, from place `from` on; nothing without a snapshot.
     ///
     /// # Errors
     /// As [`Store::snapshot`].
@@ -154,13 +200,11 @@ impl Store {
         network: &NetworkId,
         from: u64,
         limit: usize,
-    ) -> Result<Option<(SignedNote, Vec<StateRecord>)>, StoreError> {
+    ) -> Result<Option<Snapshot>, StoreError> {
         self.read(|database| {
             let table = database.begin_read()?.open_table(SNAPSHOTS)?;
             let Some(header) = table.get((&network.0, 0))? else { return Ok(None) };
-            let header = open_header(network, header.value())?;
-            let damaged = |_| Damage::Digest { record: "the snapshot's block".into() };
-            let checkpoint = SignedNote::parse(header.checkpoint.as_bytes()).map_err(damaged)?;
+            let (_, checkpoint, handovers) = parse(open_header(network, header.value())?)?;
             let mut records = Vec::new();
             let first = from.saturating_add(1);
             for row in table.range((&network.0, first)..=(&network.0, u64::MAX))?.take(limit) {
@@ -170,7 +214,7 @@ impl Store {
                     |source| Damage::Encoding { record: format!("record {place}"), source };
                 records.push(decode(open(network, place, value.value())?).map_err(encoding)?);
             }
-            Ok(Some((checkpoint, records)))
+            Ok(Some(Snapshot { checkpoint, handovers, records }))
         })
     }
 

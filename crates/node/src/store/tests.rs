@@ -387,7 +387,8 @@ fn with_snapshot(dir: &TempDir) -> (Store, Ledger, Vec<Signed<Entry>>) {
     store.append(&network, &entries[..15]).expect("appends");
     let early = Ledger::replay(entries[..15].to_vec()).expect("replays");
     let (block, checkpoint) = closed(&store, &early, 0, 0);
-    let snapshot = Snapshot { checkpoint, records: early.records().collect() };
+    let snapshot =
+        Snapshot { checkpoint, handovers: Vec::new(), records: early.records().collect() };
     store.put_snapshot(&network, block.size, &snapshot).expect("kept");
     store.append(&network, &entries[15..]).expect("appends");
     closed(&store, &ledger, 1, 15);

@@ -1,6 +1,7 @@
 //! Backups of the ledger, what comes back from them, and networks whose old entries were removed.
 
-use crate::harness::{Node, finish, folder, join, talka, up, wait_for};
+use crate::harness::{Node, finish, folder, join, lasting_address, talka, up, wait_for};
+use crate::witnesses::{ask, four, ids, one_final_ledger};
 use serde_json::json;
 use std::{fs, path::Path};
 
@@ -81,4 +82,43 @@ fn a_guest_begins_with_the_snapshot_of_a_founder_that_removed_entries() {
         (guest.get(&format!("/api/ledger/{height}/proof")).status == 200).then_some(())
     });
     founder.get("/api/ledger/2/proof").refused(410, "pruned", &["removed"]);
+}
+
+/// Goal: a guest believes the snapshot of a ledger with witnesses, who agreed to entries that nobody has any more; so does whoever
+/// restores a backup of it.
+#[test]
+fn a_guest_of_witnesses_begins_with_a_snapshot_too() {
+    let place = folder();
+    let address = lasting_address([127, 0, 0, 1]).to_string();
+    let nodes = four(place.path(), &address);
+    let appoint = [&["ledger", "witness", "appoint"], &ids(&nodes)[..]].concat();
+    nodes[0].cli(&appoint).done();
+    ask(&nodes[1]);
+    one_final_ledger(&nodes.each_ref());
+    for node in &nodes {
+        let pruned = node.cli(&["ledger", "prune", "--keep-days", "0", "--json"]).json();
+        assert!(pruned["removed"].as_u64() > Some(4), "{pruned}");
+    }
+    let guest = join(&nodes[1].invite(&[]), &place.path().join("e"), &["--name", "e"]);
+    let verified = guest.cli(&["ledger", "verify", "--json"]).json();
+    assert!(verified["since"].as_u64() > Some(4), "{verified}");
+    assert_eq!(verified["witnesses"], 4);
+    ask(&guest);
+    let last = wait_for("one ledger", || {
+        let heads = [&nodes[0], &nodes[3], &guest].map(|node| {
+            let report = node.cli(&["ledger", "verify", "--json"]).json();
+            [report["head"].clone(), report["state"].clone()]
+        });
+        (heads[0] == heads[1] && heads[1] == heads[2]).then(|| heads[0].clone())
+    });
+    let file = place.path().join("village.talka-backup");
+    guest.cli(&["ledger", "backup", text(&file)]).done();
+    let data = place.path().join("f");
+    let restore = |more: &[&str]| {
+        let args = [&["ledger", "restore", text(&file), "--data-dir", text(&data)], more].concat();
+        finish(&mut talka(&args), "")
+    };
+    let checked = restore(&["--check", "--json"]).json();
+    assert_eq!(checked["head"], last[0], "{checked}");
+    restore(&[]).done();
 }

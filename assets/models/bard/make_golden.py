@@ -7,10 +7,10 @@ Run: pip install torch transformers; python make_golden.py [tinyshakespeare.txt]
 import json, pathlib, sys, torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-PROMPTS = ["If music be", "All:\n", "Speak, ghost."]
+PROMPTS = ["If music be", "KING RICHARD III:\n", "My lord,"]
 TOKENS, WINDOW = 120, 256
-# A tenth of the tokens, which the job kept back.
-KEPT_BACK_CHARACTERS = 107_035
+# The last tenth, which the job kept back.
+KEPT_BACK_CHARACTERS = 111_540
 folder = pathlib.Path(__file__).parent
 model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
 tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))

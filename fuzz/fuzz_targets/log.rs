@@ -6,7 +6,7 @@ use libfuzzer_sys::fuzz_target;
 use std::{fmt::Display, str::FromStr};
 use talka_base::{Encoded, NodeId, decode, encode};
 use talka_ledger::{
-    Block, Checkpoint, Proof,
+    Block, Checkpoint, PaperProof, Proof,
     consistency::Consistency,
     note::{NoteKey, NoteSignature, SignedNote},
     order::{Evidence, Message, Record},
@@ -40,6 +40,7 @@ fuzz_target!(|bytes: &[u8]| {
     check(SignedNote::parse(bytes).ok(), bytes);
     check(Evidence::parse(bytes).ok(), bytes);
     check(Consistency::parse(bytes).ok(), bytes);
+    check(PaperProof::parse(bytes).ok(), bytes);
     if let Ok(proof) = Proof::parse(bytes) {
         assert_eq!(proof.to_string().as_bytes(), bytes);
         if let Ok(block) = Block::open(&proof.checkpoint, NodeId([1; 32]).0) {

@@ -20,7 +20,7 @@ use talka_node::{
         OrderReport, PeerReport, ProofReport, PruneReport, RouteReport, SettingsReport, Status,
         VerifyReport,
     },
-    base::{MemberId, NodeId},
+    base::{MemberId, NodeId, RequestId},
 };
 
 /// Entries in one answer when the caller names no number.
@@ -287,8 +287,22 @@ pub(crate) fn named_nodes(mut body: Fields) -> Result<Vec<NodeId>, ApiError> {
 async fn ledger_proof(
     State(api): State<Api>,
     Path(height): Path<String>,
+    query: Result<Query<PaperQuery>, QueryRejection>,
 ) -> Result<Json<ProofReport>, ApiError> {
-    Ok(Json(api.ledger_proof(read_height(&height)?).await?))
+    let height = read_height(&height)?;
+    let Query(PaperQuery { request }) =
+        query.map_err(|e| ApiError::Query { reason: e.body_text() })?;
+    Ok(Json(match request {
+        Some(request) => api.ledger_paper_proof(height, request).await?,
+        None => api.ledger_proof(height).await?,
+    }))
+}
+
+/// Of an epoch, which of its requests.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PaperQuery {
+    request: Option<RequestId>,
 }
 
 fn read_height(text: &str) -> Result<u64, ApiError> {

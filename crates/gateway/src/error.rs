@@ -297,6 +297,7 @@ fn admin_row(error: &AdminError) -> Row {
         E::Model { .. } => row(S::BAD_REQUEST, CALLER, "model_refused"),
         E::NoModel { .. } => row(S::NOT_FOUND, CALLER, "model_not_found"),
         E::NoEntry { .. } => row(S::NOT_FOUND, CALLER, "no_entry"),
+        E::NoPaper { .. } => row(S::NOT_FOUND, CALLER, "no_paper"),
         E::NoMember { .. } => row(S::NOT_FOUND, CALLER, "no_member"),
         E::NoEvidence => row(S::NOT_FOUND, CALLER, "no_evidence"),
         E::NoSize { .. } => row(S::NOT_FOUND, CALLER, "no_size"),

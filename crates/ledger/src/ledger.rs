@@ -19,7 +19,6 @@ use crate::{
     state::{self, StateRecord},
     tlog::{self, CompactRange},
 };
-use std::collections::BTreeMap;
 use talka_base::{
     Amount, Credits, EntryHash, Keypair, MemberId, ModelId, NetworkId, NodeId, ProposalId,
     RequestId, Signed, Tick, TreeHash,
@@ -238,21 +237,15 @@ impl Ledger {
         &self,
         is_it: impl Fn(&StateRecord) -> bool,
     ) -> Option<(u64, StateRecord, Vec<TreeHash>)> {
-        let (mut tree, mut nodes) = (CompactRange::default(), BTreeMap::new());
-        let mut found = None;
+        let (mut leaves, mut found) = (Vec::new(), None);
         for record in self.records() {
-            let index = tree.size();
-            tree.append(state::leaf(&record), |node, hash| {
-                nodes.insert(node, hash);
-            });
+            leaves.push(state::leaf(&record));
             if found.is_none() && is_it(&record) {
-                found = Some((index, record));
+                found = Some((leaves.len() as u64 - 1, record));
             }
         }
         let (index, record) = found?;
-        let path =
-            tlog::inclusion_proof(index, tree.size(), |node| nodes.get(&node).copied().ok_or(()));
-        Some((index, record, path.expect("every hash was just computed")))
+        Some((index, record, tlog::path_among(&leaves, index)))
     }
 
     /// The hash of the parameters in force, as blocks name them.

@@ -42,6 +42,7 @@ mod ledger;
 mod lots;
 pub mod note;
 pub mod order;
+mod paper_proof;
 mod policy;
 mod price;
 pub mod profile;
@@ -71,6 +72,7 @@ pub use error::{LedgerError, ReplayError};
 pub use forward::{Delivery, Forwarding, OpenForwarding, TARIFF_PER_MILLE_ABOVE, Tariff};
 pub use ledger::Ledger;
 pub use lots::Lots;
+pub use paper_proof::{PaperProof, PaperProofError};
 pub use policy::{
     DAY_BUDGET_DEFAULT, EXPIRY_DEFAULT, Expiry, GRANT_DEFAULT, POLICY_VERSION, Policy,
     PrecisionFactors, RESERVATION_MS_MAX_DEFAULT,

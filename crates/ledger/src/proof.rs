@@ -23,7 +23,7 @@ const ENTRY: &str = "c2sp.org/tlog-proof@v1";
 /// The first line of a proof of a record.
 const RECORD: &str = "talka/state-proof@v1";
 /// The longest path: one hash for each level of the largest tree.
-const PATH_MAX: usize = 64;
+pub(crate) const PATH_MAX: usize = 64;
 /// The longest proof that is read, in bytes: the largest entry in base64, a path and a checkpoint.
 pub const PROOF_BYTES_MAX: usize = 2 * <Signed<Entry> as Encoded>::SIZE_MAX + NOTE_BYTES_MAX;
 
@@ -108,16 +108,41 @@ impl Proof {
         let fault = |line, expected| ProofFileError::Line { line, expected };
         let text = str::from_utf8(bytes).map_err(|_| fault(1, "UTF-8"))?;
         let (head, checkpoint) = text.split_once("\n\n").ok_or(fault(1, "an empty line"))?;
-        let mut lines = head.split('\n');
-        let kind = lines.next().unwrap_or_default();
-        let extra = lines.next().and_then(|line| line.strip_prefix("extra "));
-        let extra = extra.and_then(|extra| BASE64.decode(extra.as_bytes()).ok());
-        let extra = extra.ok_or(fault(2, "`extra` and base64 of what is proved"))?;
+        let Section { kind, extra, index, path } = Section::parse(head)?;
         let claim = match kind {
             ENTRY => Claim::Entry(Box::new(decode(&extra)?)),
             RECORD => Claim::Record(Box::new(decode(&extra)?)),
             _ => return Err(fault(1, "c2sp.org/tlog-proof@v1 or talka/state-proof@v1")),
         };
+        let checkpoint = SignedNote::parse(checkpoint.as_bytes())?;
+        Ok(Self { claim, index, path, checkpoint })
+    }
+}
+
+impl fmt::Display for Proof {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (kind, extra) = (self.claim.first_line(), self.claim.encoded());
+        let section = Section { kind, extra, index: self.index, path: self.path.clone() };
+        write!(f, "{section}\n{}", self.checkpoint)
+    }
+}
+
+/// What is proved, and the path to a root.
+pub(crate) struct Section<'a> {
+    pub kind: &'a str,
+    pub extra: Vec<u8>,
+    pub index: u64,
+    pub path: Vec<TreeHash>,
+}
+
+impl<'a> Section<'a> {
+    pub fn parse(text: &'a str) -> Result<Self, ProofFileError> {
+        let fault = |line, expected| ProofFileError::Line { line, expected };
+        let mut lines = text.split('\n');
+        let kind = lines.next().unwrap_or_default();
+        let extra = lines.next().and_then(|line| line.strip_prefix("extra "));
+        let extra = extra.and_then(|extra| BASE64.decode(extra.as_bytes()).ok());
+        let extra = extra.ok_or(fault(2, "`extra` and base64 of what is proved"))?;
         let index = lines.next().and_then(|line| number(line.strip_prefix("index ")?));
         let index = index.ok_or(fault(3, "`index` and a number"))?;
         let mut path = Vec::new();
@@ -127,16 +152,14 @@ impl Proof {
             }
             path.push(hash(text).ok_or(fault(line, "32 bytes in base64"))?);
         }
-        let checkpoint = SignedNote::parse(checkpoint.as_bytes())?;
-        Ok(Self { claim, index, path, checkpoint })
+        Ok(Self { kind, extra, index, path })
     }
 }
 
-impl fmt::Display for Proof {
+impl fmt::Display for Section<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (first_line, extra) = (self.claim.first_line(), BASE64.encode(&self.claim.encoded()));
-        write!(f, "{first_line}\nextra {extra}\nindex {}\n", self.index)?;
-        self.path.iter().try_for_each(|hash| writeln!(f, "{}", base64(hash)))?;
-        write!(f, "\n{}", self.checkpoint)
+        let extra = BASE64.encode(&self.extra);
+        write!(f, "{}\nextra {extra}\nindex {}\n", self.kind, self.index)?;
+        self.path.iter().try_for_each(|hash| writeln!(f, "{}", base64(hash)))
     }
 }

@@ -15,6 +15,7 @@ mod proof;
 pub use proof::{ProofError, verify_consistency, verify_inclusion};
 
 use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
 use talka_base::TreeHash;
 
 /// The hash of a leaf: SHA-256 of 0x00 and its bytes.
@@ -131,6 +132,21 @@ pub fn inclusion_proof<E>(
     }
     path.reverse();
     Ok(path)
+}
+
+/// The path from leaf `index` up to the root of the tree over `leaves`, which are all here.
+///
+/// # Panics
+/// If there is no such leaf.
+pub fn path_among(leaves: &[TreeHash], index: u64) -> Vec<TreeHash> {
+    let (mut tree, mut nodes) = (CompactRange::default(), BTreeMap::new());
+    for leaf in leaves {
+        tree.append(*leaf, |node, hash| {
+            nodes.insert(node, hash);
+        });
+    }
+    let path = inclusion_proof(index, tree.size(), |node| nodes.get(&node).copied().ok_or(()));
+    path.expect("every hash was just computed")
 }
 
 /// The hashes that show the tree of the first `new` leaves to begin with the tree of the first `old`

@@ -3,11 +3,12 @@
 mod common;
 
 use common::{Cut, FOUNDER, World, keys, member, node, request, shape};
-use talka_base::{Blame, Credits, NodeId, Signed};
+use talka_base::{Blame, Credits, NodeId, Signed, TreeHash, encode};
 use talka_ledger::{
-    Collector, CountedEpoch, Epoch, Event, LedgerError, Policy,
+    Block, Claim, Collector, CountedEpoch, Epoch, Event, LedgerError, PaperProof, PaperProofError,
+    Policy, Proof,
     epoch::{self, Paper},
-    quote, verify,
+    quote, tlog, verify,
 };
 
 const STAGES: [Cut; 2] = [(FOUNDER, (0, 2)), (3, (2, 6))];
@@ -219,6 +220,7 @@ fn an_epoch_pays_what_its_sessions_would_have_been_paid_one_by_one() {
         world.ledger.accounts().collect::<Vec<_>>(),
         single.ledger.accounts().collect::<Vec<_>>()
     );
+    shown_one_by_one(&world, &papers);
     let members =
         |world: &World| world.ledger.members().map(|(_, m)| m.clone()).collect::<Vec<_>>();
     assert_eq!(members(&world), members(&single));
@@ -233,6 +235,31 @@ fn an_epoch_pays_what_its_sessions_would_have_been_paid_one_by_one() {
     let event = world.claims(3, 2, 0, 3, 900);
     assert!(matches!(refused(&mut world, event), LedgerError::NothingOwed { .. }));
     world.record(world.claims(3, 2, 0, 3, 950)).expect("withheld");
+}
+
+/// Each paper of the last entry, an epoch, is proved by itself, and nothing else is.
+fn shown_one_by_one(world: &World, papers: &[Paper]) {
+    let leaves: Vec<TreeHash> =
+        world.entries.iter().map(|entry| tlog::leaf_hash(&encode(entry))).collect();
+    let mut log = tlog::CompactRange::default();
+    leaves.iter().for_each(|leaf| log.append(*leaf, |_, _| ()));
+    let block = Block::close(&world.ledger, &log, &log, 1);
+    let index = leaves.len() as u64 - 1;
+    let claim = Claim::Entry(Box::new(world.entries.last().expect("an entry").clone()));
+    let (path, checkpoint) = (tlog::path_among(&leaves, index), block.sign(&keys(FOUNDER)));
+    let entry = Proof { claim, index, path, checkpoint };
+    for (place, paper) in (0..).zip(papers) {
+        let proof = PaperProof::of(papers, place, entry.clone()).expect("a paper");
+        let read = PaperProof::parse(proof.to_string().as_bytes()).expect("reads");
+        assert_eq!((&read, &read.paper), (&proof, paper));
+        assert_eq!(read.verify(&block), Ok(()));
+        let other = PaperProof { index: (place + 1) % papers.len() as u64, ..proof.clone() };
+        assert!(matches!(other.verify(&block), Err(PaperProofError::Path(_))));
+    }
+    assert_eq!(PaperProof::of(papers, papers.len() as u64, entry.clone()), None);
+    let claim = Claim::Entry(Box::new(world.entries[0].clone()));
+    let none = PaperProof::of(papers, 0, Proof { claim, ..entry }).expect("a paper");
+    assert_eq!(none.verify(&block), Err(PaperProofError::NoEpoch));
 }
 
 #[test]

@@ -28,7 +28,7 @@ use clap::{
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use talka_node::{
     Encoding, Hours, PROFILE_NAMES, Policy, Profile,
-    base::{Credits, MemberId, NodeId},
+    base::{Credits, MemberId, NodeId, RequestId},
 };
 
 /// Where a node answers unless told otherwise: this computer only.
@@ -425,7 +425,7 @@ pub enum LedgerAction {
     /// Prints every entry, one JSON object a line (with --json: one array)
     #[command(after_help = "Example: talka ledger export > ledger.jsonl")]
     Export,
-    /// Proves an entry or a member's balance, in a file that needs no node to be checked
+    /// Proves an entry, a request that an epoch settled, or a member's balance, in a file that needs no node to be checked
     #[command(after_help = "Example: talka ledger proof 3 --out 3.tlog-proof")]
     Proof {
         /// Position of the entry, from 0
@@ -434,6 +434,9 @@ pub enum LedgerAction {
         /// Prove what this member can spend instead
         #[arg(long, value_name = "ID", conflicts_with = "height")]
         member: Option<MemberId>,
+        /// Prove what the epoch at that position rests on for this request too
+        #[arg(long, value_name = "ID", requires = "height")]
+        request: Option<RequestId>,
         /// Where to write the proof; standard output, if absent
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,

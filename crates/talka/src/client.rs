@@ -29,7 +29,7 @@ use talka_node::{
         LedgerPolicy, ModelReport, OrderReport, OwnMember, PeerReport, ProofReport, ProposalOrder,
         ProposalReport, PruneReport, RouteReport, Status, VerifyReport,
     },
-    base::{Credits, MemberId, NodeId, ProposalId},
+    base::{Credits, MemberId, NodeId, ProposalId, RequestId},
 };
 
 /// A node on this network accepts a connection at once or not at all; three retransmissions of a
@@ -355,9 +355,14 @@ impl Client {
         self.get(&format!("/api/credits/{member}/proof")).await
     }
 
-    /// The proof of one entry.
-    pub async fn ledger_proof(&self, height: u64) -> Result<ProofReport, ClientError> {
-        self.get(&format!("/api/ledger/{height}/proof")).await
+    /// The proof of one entry; of an epoch, of what it rests on for a request too.
+    pub async fn ledger_proof(
+        &self,
+        height: u64,
+        request: Option<RequestId>,
+    ) -> Result<ProofReport, ClientError> {
+        let query = request.map(|request| format!("?request={request}")).unwrap_or_default();
+        self.get(&format!("/api/ledger/{height}/proof{query}")).await
     }
 
     /// The model called `chosen`, alone or with an adapter; else the first that continues text and that a

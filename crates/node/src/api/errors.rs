@@ -115,6 +115,12 @@ pub enum AdminError {
     /// No such entry.
     #[error("the ledger has entries 0 to {last}, found {height}")]
     NoEntry { height: u64, last: u64 },
+    /// The entry is no epoch, or rests on nothing of that session, or what it rests on is not here.
+    #[error(
+        "there is no paper here of request {request} in an epoch at entry {height}: see `talka credits`, which lists an epoch's \
+         requests"
+    )]
+    NoPaper { height: u64, request: RequestId },
     /// The entry was removed here.
     #[error(
         "entry {height} was removed here to save room, the first still held is {first}: ask a node that \

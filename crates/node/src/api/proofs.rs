@@ -7,9 +7,9 @@ use crate::{
 };
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-use talka_base::{Credits, EntryHash, MemberId, NetworkId, NodeId, Tick, TreeHash};
+use talka_base::{Credits, EntryHash, MemberId, NetworkId, NodeId, RequestId, Tick, TreeHash};
 use talka_ledger::{
-    Account, Block, BlockError, Claim, Ledger, Proof, StateRecord,
+    Account, Block, BlockError, Claim, Ledger, PaperProof, PaperProofError, Proof, StateRecord,
     consistency::{Consistency, ConsistencyFileError},
     note::{NoteError, SignedNote},
     order::{Evidence, EvidenceError, Witnesses},
@@ -151,6 +151,8 @@ pub enum ProofRefused {
     Block(#[from] BlockError),
     #[error("the proof does not lead to the checkpoint's root")]
     Path(#[from] ProofError),
+    #[error("the proof does not lead from the paper to the checkpoint's root")]
+    Paper(#[from] PaperProofError),
     /// Each would hold alone.
     #[error(
         "the proof is made for {found} entries, the checkpoint has {expected}: ask for both at once"
@@ -222,6 +224,30 @@ impl Api {
         let (hash, founder) = (entry.claimed_value().hash(), desk.founder());
         let size = size_of(&self.shared.desk(), &proof)?;
         Ok(ProofReport { height, hash, founder, size, proof: proof.to_string() })
+    }
+
+    /// The proof that the epoch at `height` rests on a paper of `request`, and that it is in the ledger.
+    ///
+    /// # Errors
+    /// As [`Api::ledger_proof`], and [`AdminError::NoPaper`].
+    pub async fn ledger_paper_proof(
+        &self,
+        height: u64,
+        request: RequestId,
+    ) -> Result<ProofReport, AdminError> {
+        let report = self.ledger_proof(height).await?;
+        let entry = Proof::parse(report.proof.as_bytes()).expect("a proof just made");
+        let (store, network) = (Arc::clone(&self.shared.store), self.shared.desk().network());
+        let found = tokio::task::spawn_blocking(move || {
+            let papers = store.papers(&network, height)?;
+            Ok::<_, StoreError>(papers.and_then(|papers| {
+                let index = papers.0.iter().position(|paper| paper.session() == request)?;
+                PaperProof::of(&papers.0, index as u64, entry)
+            }))
+        });
+        let found = found.await.expect("reading does not panic")?;
+        let proof = found.ok_or(AdminError::NoPaper { height, request })?;
+        Ok(ProofReport { proof: proof.to_string(), ..report })
     }
 
     /// The proof of what `member` can spend.
@@ -298,7 +324,11 @@ impl Trust<'_> {
 pub fn check_proof(proof: &[u8], trust: Trust<'_>) -> Result<ProvedReport, ProofRefused> {
     let is_grounded = trust.checkpoint.is_some() || trust.founder.is_some();
     assert!(is_grounded, "a proof needs something to believe");
-    let proof = Proof::parse(proof)?;
+    let paper = PaperProof::is_one(proof).then(|| PaperProof::parse(proof)).transpose()?;
+    let proof = match &paper {
+        Some(paper) => paper.entry.clone(),
+        None => Proof::parse(proof)?,
+    };
     let note = match trust.checkpoint {
         Some(bytes) => SignedNote::parse(bytes)?,
         None => proof.checkpoint.clone(),
@@ -309,9 +339,18 @@ pub fn check_proof(proof: &[u8], trust: Trust<'_>) -> Result<ProvedReport, Proof
     {
         return Err(ProofRefused::OtherSize { expected: block.size, found: made_for.size });
     }
-    proof.verify(&block)?;
+    let claim = match &paper {
+        Some(paper) => {
+            paper.verify(&block)?;
+            paid(paper)
+        }
+        None => {
+            proof.verify(&block)?;
+            described(&proof.claim)
+        }
+    };
     let Block { network, number, size, at, .. } = block;
-    let (claim, index, block) = (described(&proof.claim), proof.index, number);
+    let (index, block) = (proof.index, number);
     let signature_checked = trust.founder.is_some();
     Ok(ProvedReport { network, claim, index, size, block, at, signature_checked, cosignatures })
 }
@@ -358,6 +397,22 @@ pub fn check_evidence(evidence: &[u8], accused: NodeId) -> Result<ConvictedRepor
     };
     let claim = format!("{what}: {}; and {}", shown(&first), shown(&second));
     Ok(ConvictedReport { network, accused, claim })
+}
+
+/// What became of the session that a paper is about.
+fn paid(proof: &PaperProof) -> String {
+    let request = proof.paper.session();
+    let epoch = proof.epoch().and_then(|epoch| {
+        let session = epoch.sessions.iter().find(|session| session.request == request)?;
+        Some((epoch.number, session.cost))
+    });
+    let entry = described(&proof.entry.claim);
+    match epoch {
+        Some((number, cost)) => {
+            format!("request {request}, paid {cost} by epoch {number}, {entry}")
+        }
+        None => format!("a paper of request {request}, which is in no session of {entry}"),
+    }
 }
 
 fn described(claim: &Claim) -> String {

@@ -61,7 +61,7 @@ pub enum SnapshotRefused {
     Records(#[from] SnapshotError),
     /// Its witnesses did not agree to it, or nothing shows that it has these witnesses.
     #[error(transparent)]
-    Finality(#[from] FinalityError),
+    Finality(#[from] Box<FinalityError>),
     /// What is to show who witnesses shows others.
     #[error("the proofs of who witnesses lead to others than its state names")]
     Witnesses,
@@ -87,7 +87,7 @@ impl Snapshot {
     /// # Errors
     /// [`SnapshotRefused`].
     pub fn restore_for(self, founding: &Ledger) -> Result<Ledger, SnapshotRefused> {
-        let witnesses = heirs(founding, &self.handovers)?;
+        let witnesses = heirs(founding, &self.handovers).map_err(Box::new)?;
         let note = self.checkpoint.clone();
         let number = note.text().parse::<Block>().map_err(BlockError::from)?.number;
         let ledger = self.restore(founding.founder())?;
@@ -97,7 +97,7 @@ impl Snapshot {
         let cosigned = witnesses.cosigned(&note);
         if !witnesses.are_enough(&cosigned) {
             let (expected, found) = (witnesses.quorum(), cosigned.len());
-            return Err(FinalityError::NotCosigned { number, expected, found }.into());
+            return Err(Box::new(FinalityError::NotCosigned { number, expected, found }).into());
         }
         Ok(ledger)
     }

@@ -22,7 +22,7 @@ use talka_node::{
         BackupReport, EntryReport, PostingReport, PruneReport, RestoreReport, RestoredIdentity,
         VerifyReport, check_backup, restore_backup,
     },
-    base::{MemberId, NodeId},
+    base::{MemberId, NodeId, RequestId},
 };
 
 pub async fn run(args: LedgerArgs) -> Result<Exit> {
@@ -48,9 +48,9 @@ pub async fn run(args: LedgerArgs) -> Result<Exit> {
         LedgerAction::Proof { member: Some(member), out, .. } => {
             balance_proof(&client, member, out.as_deref(), json).await?;
         }
-        LedgerAction::Proof { height, out, .. } => {
+        LedgerAction::Proof { height, request, out, .. } => {
             let height = height.context("expected the position of an entry")?;
-            proof(&client, height, out.as_deref(), json).await?;
+            proof(&client, (height, request), out.as_deref(), json).await?;
         }
         LedgerAction::Checkpoint { out } => checkpoint(&client, out.as_deref(), json).await?,
         LedgerAction::Consistency { old, out } => {
@@ -133,13 +133,22 @@ async fn export(client: &Client, json: bool) -> Result<()> {
     }
 }
 
-async fn proof(client: &Client, height: u64, out: Option<&Path>, json: bool) -> Result<()> {
-    let report = client.ledger_proof(height).await?;
+async fn proof(
+    client: &Client,
+    (height, request): (u64, Option<RequestId>),
+    out: Option<&Path>,
+    json: bool,
+) -> Result<()> {
+    let report = client.ledger_proof(height, request).await?;
     if json {
         keep(out, &report.proof)?;
         return Ok(output::json(&report)?);
     }
-    show_proof(&format!("entry {height}"), &report.proof, report.founder, out)
+    let what = match request {
+        Some(request) => format!("request {request} in entry {height}"),
+        None => format!("entry {height}"),
+    };
+    show_proof(&what, &report.proof, report.founder, out)
 }
 
 async fn balance_proof(

@@ -2,11 +2,12 @@
 
 use crate::{
     crash,
-    harness::{Node, folder, join, up, wait_for},
+    harness::{Node, finish, folder, join, talka, up, wait_for},
 };
 use serde_json::{Value, json};
 use std::{
     collections::BTreeSet,
+    fs,
     sync::atomic::{AtomicUsize, Ordering},
     thread,
 };
@@ -71,8 +72,35 @@ fn many_short_answers_are_settled_by_few_entries() {
     // Who got papers after their entry does not know any more what the ratings were before it.
     explains(&other, false);
     let largest = epochs(&entries).into_iter().max_by_key(|epoch| sessions(epoch).len());
-    let height = largest.expect("an epoch")["height"].to_string();
+    let largest = largest.expect("an epoch");
+    let height = largest["height"].to_string();
     founder.cli(&["ledger", "proof", &height]).done();
+    let request = sessions(largest)[1]["request"].as_str().expect("an id");
+    proves(&other, &height, request, &founder.id);
+}
+
+/// A session that others settled with it is shown by its own paper, to somebody without a node.
+fn proves(node: &Node, height: &str, request: &str, founder: &str) {
+    let place = folder();
+    let file = place.path().join("paid.proof");
+    let file = file.to_str().expect("a plain path");
+    wait_for("a block that holds the epoch", || {
+        let args = ["ledger", "proof", height, "--request", request, "--out", file];
+        (node.cli(&args).code == 0).then_some(())
+    });
+    let checked = ["ledger", "verify", "--proof", file, "--founder", founder, "--json"];
+    let proved = finish(&mut talka(&checked), "").json();
+    let claim = proved["claim"].as_str().expect("a text");
+    assert!(claim.starts_with(&format!("request {request}, paid ")), "{claim}");
+    let unknown = "0".repeat(32);
+    let refused = node.cli(&["ledger", "proof", height, "--request", &unknown]);
+    refused.refused(1, &[&unknown, "no paper"]);
+    let text = fs::read_to_string(file).expect("written");
+    let (paper, entry) = text.split_once("\n\n").expect("two parts");
+    let index = paper.lines().nth(2).expect("a place");
+    let other = if index == "index 0" { "index 1" } else { "index 0" };
+    fs::write(file, format!("{}\n\n{entry}", paper.replace(index, other))).expect("written");
+    finish(&mut talka(&checked), "").refused(1, &["paper"]);
 }
 
 /// Every session of this member's last epochs says what it cost, and for which work of whom.

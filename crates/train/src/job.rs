@@ -19,8 +19,8 @@ pub use file::{
 pub use network::NetworkPlan;
 
 use crate::{
-    AdamW, ConfigError, ModelConfig, Muon, OptimiserConfig, Precision, Schedule, TrainConfig,
-    WeightWidth, data::TextSource,
+    AdamW, ConfigError, ModelConfig, Muon, OptimiserConfig, Parameters, Precision, Schedule,
+    TrainConfig, WeightWidth, data::TextSource,
 };
 use std::path::PathBuf;
 use time::parse_utc_ms;
@@ -219,12 +219,16 @@ impl Job {
         u64::from(self.batch) * u64::from(self.length)
     }
 
-    /// About how much memory training takes, in bytes: what a trainer holds, and the text beside its tokens.
+    /// About how much memory training takes, in bytes: what a trainer holds, what exchanging takes, and the text beside its tokens.
     pub fn memory_bytes(&self, vocab: u32, data_bytes: u64) -> u64 {
         let need =
             self.train_config(vocab, 1).memory_need(self.batch as usize, self.length as usize);
+        let parameters = Parameters::new(&self.model(vocab)).len() as u64;
+        let mean = u64::from(self.average_steps > 0);
+        let copies = self.network.as_ref().map_or(mean, |plan| plan.copies() + 2 * mean);
         // Tokens take four bytes, text about four bytes a token, and both are there at once when it is cut.
-        need.total().saturating_add(data_bytes.saturating_mul(3))
+        let need = need.total().saturating_add(4 * copies * parameters);
+        need.saturating_add(data_bytes.saturating_mul(3))
     }
 }
 

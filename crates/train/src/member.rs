@@ -9,8 +9,8 @@
 //! With several [fragments](crate::fragment) a round exchanges one of them, and the others go on from this member's own weights, which
 //! are then a part of its own state.
 //!
-//! A member may train *ahead*: while a round's updates are exchanged it goes on from its own weights with what it would be assigned
-//! next, if nobody comes or goes. Once the merged weights are here, what it learned since is added to them (as the eager updates of
+//! A member may train *ahead*: while a round's updates are exchanged it goes on, from what they would give if there were its own alone, with
+//! what it would be assigned next if nobody comes or goes. Once the merged weights are here, what it learned since is added to them (as the eager updates of
 //! Kale et al. 2025 do). If things came otherwise that work is lost, as it is in a crash; so only without training ahead does a
 //! restart come to the same updates.
 //!
@@ -131,7 +131,7 @@ struct Own {
 struct OwnHeader {
     offered: Offered,
     updates: u64,
-    /// Numbers of first and second moments, of what compression left out, and of own weights.
+    /// Numbers of first and second moments, of what compression left out fragment by fragment, and of own weights.
     lengths: [u64; 4],
 }
 
@@ -164,7 +164,7 @@ impl Member {
             depot,
             outer: plan.outer(plan.rounds(recipe.steps)),
             rounds: plan.rounds(recipe.steps),
-            feedback: feedback_of(&nothing, &fragments, plan.feedback),
+            feedback: feedback_of(nothing.clone(), &fragments, plan.feedback),
             fragments,
             plan,
             batch: job.batch.into(),
@@ -197,19 +197,26 @@ impl Member {
             .filter(|[.., carried, own]| carried.len() == len && [0, len].contains(&own.len()))
             .ok_or(CourseError::Changed { what: "the model" })?;
         let moments = Moments { updates: header.updates, first, second };
-        let feedback = feedback_of(&carried, &self.fragments, self.plan.feedback);
+        let feedback = feedback_of(carried, &self.fragments, self.plan.feedback);
         Ok(Own { offered: header.offered, moments, feedback, weights })
     }
 
-    fn write_own(&self, own: &Own) -> Result<(), CourseError> {
-        let mut carried = vec![0.0; self.parameters()];
-        for (round, feedback) in (0..).zip(&own.feedback) {
-            self.fragments.of_round(round).scatter(feedback.carried(), &mut carried);
-        }
-        let parts = [&own.moments.first, &own.moments.second, &carried, &own.weights];
-        let lengths = parts.map(|part| part.len() as u64);
-        let header = OwnHeader { offered: own.offered, updates: own.moments.updates, lengths };
-        Ok(files::write(&self.own_path, &seal(&MAGIC, &header, &parts.map(Vec::as_slice)))?)
+    fn write_own(
+        &self,
+        offered: Offered,
+        moments: &Moments<f32>,
+        feedback: &[Feedback],
+        weights: &[f32],
+    ) -> Result<(), CourseError> {
+        let carried = feedback.iter().map(Feedback::carried);
+        let carried_len = carried.clone().map(<[f32]>::len).sum();
+        let lengths = [moments.first.len(), moments.second.len(), carried_len, weights.len()];
+        let lengths = lengths.map(|len| len as u64);
+        let header = OwnHeader { offered, updates: moments.updates, lengths };
+        let mut parts = vec![&moments.first[..], &moments.second];
+        parts.extend(carried);
+        parts.push(weights);
+        Ok(files::write(&self.own_path, &seal(&MAGIC, &header, &parts))?)
     }
 
     /// Weights of the model.
@@ -312,22 +319,25 @@ impl Member {
         let bytes = feedback.send(self.plan.compressor, &fragment.layout, &learned)?;
         let update = UpdateHash(self.depot.put(Kind::Update(round), &bytes)?);
         let offered = Offered { round, samples, update, is_settled: false };
-        if self.fragments.count() > 1 {
-            self.own = weights.to_vec();
+        let mut next = Vec::new();
+        if self.fragments.count() > 1 || self.plan.overlap {
+            // As if this member's update alone were merged: nearer to what will be than its own weights, which have what was left out.
+            let sent = self.plan.compressor.read(&fragment.layout, &bytes)?;
+            let merged = anchor.iter().zip(&sent).map(|(anchor, sent)| anchor - sent);
+            next = weights.to_vec();
+            fragment.scatter(&merged.collect::<Vec<_>>(), &mut next);
         }
-        self.write_own(&Own {
-            offered,
-            moments: self.trainer.moments().clone(),
-            feedback: self.feedback.clone(),
-            weights: self.own.clone(),
-        })?;
+        if self.fragments.count() > 1 {
+            self.own.clone_from(&next);
+        }
+        self.write_own(offered, self.trainer.moments(), &self.feedback, &self.own)?;
         self.offered = Some(offered);
         if self.plan.overlap && round < self.rounds {
-            let from = self.trainer.weights().to_vec();
+            self.trainer.set_weights(&next)?;
             let assignment = Assignment { base: assignment.end(), ..assignment };
             self.go_on_at(round + 1, assignment);
             let task = Task { round: round + 1, assignment, samples: 0 };
-            self.ahead = Some(Ahead { task, from });
+            self.ahead = Some(Ahead { task, from: next });
         }
         Ok(Some(offered))
     }
@@ -341,7 +351,7 @@ impl Member {
         let Some(offered) = self.offered.filter(is_meant) else { return Ok(()) };
         let settled = Offered { is_settled: true, ..offered };
         // As it stood: what the trainer has may be of a later round by now.
-        let mut own = Own { offered: settled, ..self.read_own()? };
+        let mut own = self.read_own()?;
         if outcome == Outcome::Carried {
             let update = self.depot.read(&offered.update.0)?;
             let update = update.ok_or(CourseError::Gone { what: "this node's update", round })?;
@@ -350,7 +360,7 @@ impl Member {
                 feedback.take_back(self.plan.compressor, &fragment.layout, &update)?;
             }
         }
-        self.write_own(&own)?;
+        self.write_own(settled, &own.moments, &own.feedback, &own.weights)?;
         self.offered = Some(settled);
         Ok(())
     }
@@ -466,9 +476,12 @@ impl Member {
     }
 }
 
-/// What compression left out, by fragments.
-fn feedback_of(carried: &[f32], fragments: &Fragments, decay: f32) -> Vec<Feedback> {
-    let of = |fragment: &Fragment| Feedback::restore(fragment.gather(carried), decay);
+/// What compression left out of each fragment, from all of it one after the other.
+fn feedback_of(carried: Vec<f32>, fragments: &Fragments, decay: f32) -> Vec<Feedback> {
+    let mut carried = carried.into_iter();
+    let mut of = |fragment: &Fragment| {
+        Feedback::restore(carried.by_ref().take(fragment.layout.len()).collect(), decay)
+    };
     (0..fragments.count()).map(|round| of(fragments.of_round(round))).collect()
 }
 

@@ -14,6 +14,7 @@ mod notices;
 mod records;
 mod rounds;
 mod serving;
+mod wages;
 mod worker;
 
 pub(crate) use joining::{estimate_join, join};

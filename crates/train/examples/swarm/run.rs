@@ -60,7 +60,7 @@ struct Member {
     trainer: Trainer,
     /// Of each fragment.
     feedback: Vec<Feedback>,
-    /// Its weights at the end of the last round; empty if there was none, or they do not matter.
+    /// Its weights at the end of the last round, with what it sent of the fragment exchanged; empty if there was none, or they do not matter.
     own: Vec<f32>,
     sent: VecDeque<Vec<u8>>,
 }
@@ -175,9 +175,6 @@ impl Run {
         let position = self.position();
         let tokens = self.train(number, position, steps)?;
         let member = &mut self.members[number];
-        if self.settings.ahead > 0 || self.settings.fragments > 1 {
-            member.own = member.trainer.weights().to_vec();
-        }
         let fragment = self.fragments.of_round(self.rounds);
         let feedback = &mut member.feedback[self.fragments.number(self.rounds)];
         let anchor = fragment.gather(self.shared.anchor());
@@ -190,6 +187,13 @@ impl Run {
         let compressor = self.settings.compressor;
         let sent = feedback.send(compressor, &fragment.layout, &learned);
         let mut bytes = sent.map_err(text)?;
+        if self.settings.ahead > 0 || self.settings.fragments > 1 {
+            // As if this member's update alone were merged.
+            let sent = compressor.read(&fragment.layout, &bytes).map_err(text)?;
+            let merged = anchor.iter().zip(&sent).map(|(anchor, sent)| anchor - sent);
+            member.own = member.trainer.weights().to_vec();
+            fragment.scatter(&merged.collect::<Vec<_>>(), &mut member.own);
+        }
         if fate == Fate::CutOff {
             feedback.take_back(compressor, &fragment.layout, &bytes).map_err(text)?;
             return Ok(None);

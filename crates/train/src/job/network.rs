@@ -50,6 +50,7 @@ impl NetworkPlan {
             // Only roundings wait.
             1.0
         };
+        let fragments = small("network.fragments", file.fragments, 1, FRAGMENTS_MAX)?;
         Ok(Some(Self {
             members_min: small("network.members_min", file.members_min, 1, 256)?,
             steps_per_round: whole(
@@ -61,17 +62,34 @@ impl NetworkPlan {
             window_ms: milliseconds("network.window_seconds", file.window_seconds, 600.0)?,
             grace_ms: milliseconds("network.grace_seconds", file.grace_seconds, 60.0)?,
             late: match file.late.as_deref() {
+                Some("carried") if fragments > 1 => {
+                    // The next update is of another fragment.
+                    return Err(named(
+                        "network.late",
+                        "carried",
+                        "dropped where there are fragments",
+                    ));
+                }
+                None if fragments > 1 => Late::Dropped,
                 None | Some("carried") => Late::Carried,
                 Some("dropped") => Late::Dropped,
                 Some(found) => return Err(named("network.late", found, "carried or dropped")),
             },
             compressor,
             feedback,
-            fragments: small("network.fragments", file.fragments, 1, FRAGMENTS_MAX)?,
+            fragments,
             overlap: file.overlap.unwrap_or(false),
             outer: outer(&file)?,
             rule: rule(&file)?,
         }))
+    }
+
+    /// How often a member holds numbers for all weights beside what its trainer needs: those shared, and those after the next step; what
+    /// compression left out, and what is sent; the updates of all members as they are merged; its own weights.
+    pub fn copies(&self) -> u64 {
+        let own = u64::from(self.fragments > 1) + u64::from(self.overlap);
+        let momentum = if self.outer.is_some_and(|outer| outer.momentum > 0.0) { 2 } else { 0 };
+        4 + momentum + own + u64::from(self.members_min.max(2))
     }
 
     /// Rounds of a job of so many steps.

@@ -1,4 +1,5 @@
 use super::*;
+use crate::{Outer, round::Late};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -229,5 +230,39 @@ proptest! {
             prop_assert_eq!(job.train_config(job.vocab_max(), steps).validate(), Ok(()));
             prop_assert!(job.memory_bytes(job.vocab_max(), u64::MAX) > 0);
         }
+    }
+}
+
+/// The least job that members train together, with one more field of `[network]`.
+fn together(field: &str, value: Value) -> Value {
+    with("network", json!({ field: value }))
+}
+
+#[test]
+fn members_take_the_usual_values_and_only_what_goes_together() {
+    let plan = |file: Value| job(file).expect("a job").network.expect("members");
+    let usual = plan(with("network", json!({})));
+    assert_eq!((usual.fragments, usual.overlap, usual.late), (1, false, Late::Carried));
+    assert_eq!((usual.rounds(120), usual.outer(3)), (3, Outer::AVERAGE));
+    let parts = plan(together("fragments", json!(2)));
+    assert_eq!((parts.fragments, parts.late), (2, Late::Dropped));
+    refused("network", json!({"fragments": 3}), &["network.fragments is 3", "1 to 2"]);
+    refused("network", json!({"fragments": 0}), &["network.fragments is 0"]);
+    let carried = json!({"fragments": 2, "late": "carried"});
+    refused("network", carried, &["network.late", "dropped where there are fragments"]);
+    refused("network", json!({"overlap": "yes"}), &["network.overlap"]);
+}
+
+#[test]
+fn what_members_hold_beside_a_trainer_counts() {
+    let memory = |file: Value| job(file).expect("a job").memory_bytes(100, 1000);
+    let alone = memory(least());
+    let members = memory(together("members_min", json!(2)));
+    assert!(members > alone);
+    assert!(memory(with("training_config.average_steps", json!(50))) > alone);
+    for (field, value) in
+        [("members_min", json!(8)), ("overlap", json!(true)), ("fragments", json!(2))]
+    {
+        assert!(memory(together(field, value)) > members, "{field}");
     }
 }

@@ -8,11 +8,13 @@
 //! depot/          what members give each other
 //! own             what `train::Member` keeps for itself
 //! records         what this node's part in the rounds made durable
+//! paid            the last round that this node, as the ledger's founder, paid for
 //! rounds.jsonl    a line for each round that was decided
 //! members.jsonl   a line for each member and round
 //! versions/STEP/  a model that can be served, and version.json
 //! ```
 
+use super::wages::Paid;
 use crate::api::{MemberPoint, RoundReport, RunPoint, RunState, VersionReport};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
@@ -34,6 +36,7 @@ const VERSIONS_KEPT: usize = 5;
 const RUN: &str = "run.json";
 const RECORD: &str = "record.jsonl";
 const TERMS: &str = "terms";
+const PAID: &str = "paid";
 const ROUNDS: &str = "rounds.jsonl";
 const MEMBERS: &str = "members.jsonl";
 const VERSION: &str = "version.json";
@@ -74,6 +77,15 @@ impl RunFolder {
 
     pub(super) fn keep_terms(&self, terms: &Terms) -> Result<(), FileError> {
         files::write(&self.0.join(TERMS), &encode(terms))
+    }
+
+    /// What was paid; nothing if this node never paid for this job.
+    pub(super) fn paid(&self) -> Option<Paid> {
+        read(&self.0.join(PAID))
+    }
+
+    pub(super) fn keep_paid(&self, paid: Paid) -> Result<(), FileError> {
+        files::write(&self.0.join(PAID), &json(&paid))
     }
 
     pub(super) fn rounds(&self) -> Vec<RoundReport> {

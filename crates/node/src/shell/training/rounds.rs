@@ -8,12 +8,13 @@ use super::{
     End, Run,
     joint::{Heard, Joint},
     records::Records,
+    wages::{Paid, Wages},
     worker::{Work, Worker},
 };
 use crate::{
     api::{RoundReport, RoundShare, RunState, TrainingError},
     core::faults::Fault,
-    shell::{Shared, common_work, fetch::things::Wanted, now},
+    shell::{Shared, fetch::things::Wanted, now},
     wire::{
         Control,
         training::{Progress, TrainingMessage},
@@ -30,7 +31,10 @@ use std::{
 };
 use talka_base::{ModelShape, NodeId, Tick, UpdateHash, WeightsHash};
 use talka_engine::kernels::Kernels;
-use talka_ledger::common_work::{bonus_for, training, with_bonus};
+use talka_ledger::{
+    Ledger,
+    common_work::{bonus_for, training, with_bonus},
+};
 use talka_train::{
     Compressor, Fragments, Member, Recipe, Shared as SharedState,
     depot::Kind,
@@ -101,6 +105,13 @@ fn begin(
     let parameters = member.parameters();
     let (compressor, fragments) = member.form();
     let record = run.folder.record()?;
+    let decided: Vec<(Decision, WeightsHash)> = kept
+        .iter()
+        .filter_map(|record| match record {
+            Record::Decided(decision, weights) => Some((decision.clone(), *weights)),
+            _ => None,
+        })
+        .collect();
     let rounds = Rounds::recover(me, terms.clone(), Tick(0), kept);
     let worker = Worker::new(Arc::clone(run), member, record, (me, terms.rounds), joint.speaker());
     let (work, asked) = mpsc::channel();
@@ -119,12 +130,14 @@ fn begin(
         rounds,
         records,
         work,
+        wages: Wages::pay(runtime, shared.clone(), run.folder.clone()),
         compressor,
         parameters,
         fragments,
         began: Instant::now(),
         leaving: None,
     };
+    part.make_up(&decided)?;
     let end = part.all(heard, terms.founder == me && held.is_none());
     // The worker ends once nobody asks.
     drop(part);
@@ -193,6 +206,7 @@ struct Part<'a> {
     rounds: Rounds,
     records: Records,
     work: Sender<Work>,
+    wages: Wages,
     compressor: Compressor,
     /// Weights of the model.
     parameters: usize,
@@ -350,8 +364,33 @@ impl Part<'_> {
         }
     }
 
-    /// A round is decided: that is noted, and paid for where this node orders the ledger.
-    fn decided(&self, decision: &Decision, weights: WeightsHash) -> Result<(), TrainingError> {
+    /// Notes and pays for what was decided before a crash and not noted or not paid for. Before this node first pays, nothing is owed.
+    fn make_up(&self, decided: &[(Decision, WeightsHash)]) -> Result<(), TrainingError> {
+        let noted = self.joint.standing().rounds.last().map_or(0, |report| report.round);
+        for (decision, weights) in decided.iter().filter(|(known, _)| known.round > noted) {
+            self.note(decision, *weights)?;
+        }
+        let Some(shared) = self.shared.upgrade().filter(|_| self.pays()) else { return Ok(()) };
+        let last = decided.last().map_or(0, |(decision, _)| decision.round);
+        let until = match self.run.folder.paid() {
+            Some(paid) => paid.until(shared.desk().read(Ledger::next_report)),
+            None => {
+                self.run.folder.keep_paid(Paid { round: last, report: 0 })?;
+                last
+            }
+        };
+        for (decision, _) in decided.iter().filter(|(known, _)| known.round > until) {
+            self.pay(decision, None);
+        }
+        Ok(())
+    }
+
+    /// Whether this node orders the ledger, and pays for what it sees decided.
+    fn pays(&self) -> bool {
+        self.shared.upgrade().is_some_and(|shared| shared.desk().founder() == self.me)
+    }
+
+    fn note(&self, decision: &Decision, weights: WeightsHash) -> Result<(), TrainingError> {
         let shares = decision.parts.iter();
         let report = RoundReport {
             round: decision.round,
@@ -361,8 +400,13 @@ impl Part<'_> {
         };
         self.run.folder.add_round(&report)?;
         self.joint.standing().rounds.push(report);
-        let pays = self.shared.upgrade().is_some_and(|shared| shared.desk().founder() == self.me);
-        if pays && !decision.parts.is_empty() {
+        Ok(())
+    }
+
+    /// A round is decided: that is noted, and paid for where this node orders the ledger.
+    fn decided(&self, decision: &Decision, weights: WeightsHash) -> Result<(), TrainingError> {
+        self.note(decision, weights)?;
+        if self.pays() && !decision.parts.is_empty() {
             // Before the weights change that they are judged from.
             self.ask(Work::Judge(decision.clone()));
         }
@@ -371,7 +415,9 @@ impl Part<'_> {
 
     /// Has the ledger pay for what a decision merged: by samples, and a little more for those that helped most.
     fn pay(&self, decision: &Decision, lowered: Option<Vec<i64>>) {
-        let Some(shared) = self.shared.upgrade() else { return };
+        if decision.parts.is_empty() {
+            return;
+        }
         let (length, batch) = (u64::from(self.run.job.length), u64::from(self.run.job.batch));
         let bonus = bonus_for(&lowered.unwrap_or_default());
         let bonus = bonus.into_iter().chain(std::iter::repeat(false));
@@ -381,12 +427,7 @@ impl Part<'_> {
             let batches = u32::try_from(part.samples / batch).unwrap_or(u32::MAX);
             (part.node, training(&self.shape, tokens, batches, None))
         });
-        let tasks: Vec<_> = tasks.collect();
-        self.runtime.spawn(async move {
-            if let Err(refusal) = common_work::reward(&shared, tasks).await {
-                tracing::warn!(?refusal, "a round of training was not paid");
-            }
-        });
+        self.wages.owe(decision.round, tasks.collect());
     }
 
     fn wanted(&self, hash: [u8; 32], bytes_max: u64, kind: Kind) -> Wanted {

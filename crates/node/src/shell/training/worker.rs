@@ -151,6 +151,7 @@ impl Worker {
 
     /// A step of the round that is trained, or its end; or a step ahead.
     fn step(&mut self) -> Result<(), TrainingError> {
+        let round = self.member.next().unwrap_or(1);
         let seen = self.seen.get_or_insert_with(Seen::new);
         let is_over = seen.until.is_some_and(|until| Instant::now() >= until);
         let report = if is_over { None } else { self.member.step()? };
@@ -158,8 +159,7 @@ impl Worker {
         seen.steps += 1;
         seen.tokens += report.tokens as u64;
         seen.loss += report.loss;
-        let before = self.member.next().map_or(0, |round| self.member.step_of(round - 1));
-        self.run.passed(before + seen.steps);
+        self.run.passed(self.member.step_of(round - 1) + seen.steps);
         Ok(())
     }
 

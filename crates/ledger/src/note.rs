@@ -8,6 +8,7 @@
 //! Never does: say which keys to trust, or what a text means. Signatures of unknown keys are kept and
 //! ignored, as the specification wants it.
 
+use crate::checkpoint::from_base64;
 use data_encoding::BASE64;
 use sha2::{Digest, Sha256};
 use std::{fmt, str::FromStr};
@@ -157,7 +158,7 @@ impl FromStr for NoteKey {
         let shape = || malformed("a key is NAME+ID+BASE64");
         let (name, rest) = text.split_once('+').ok_or_else(shape)?;
         let (id, key) = rest.split_once('+').ok_or_else(shape)?;
-        let key = BASE64.decode(key.as_bytes()).map_err(|_| shape())?;
+        let key = from_base64(key).ok_or_else(shape)?;
         let (&kind, public) = key.split_first().ok_or_else(shape)?;
         let kinds = [KeyKind::Ed25519, KeyKind::Cosignature];
         let kind = kinds.into_iter().find(|known| known.number() == kind);
@@ -202,7 +203,7 @@ impl NoteSignature {
         let line = line.strip_prefix(DASH).ok_or_else(shape)?;
         let (name, signature) = line.split_once(' ').ok_or_else(shape)?;
         check_name(name)?;
-        let bytes = BASE64.decode(signature.as_bytes()).map_err(|_| shape())?;
+        let bytes = from_base64(signature).ok_or_else(shape)?;
         match bytes.split_first_chunk::<4>() {
             Some((key_id, bytes)) if !bytes.is_empty() => {
                 Ok(Self { name: name.into(), key_id: *key_id, bytes: bytes.into() })

@@ -8,7 +8,7 @@
 
 use crate::{
     block::Block,
-    checkpoint::{base64, hash, number},
+    checkpoint::{base64, from_base64, hash, number},
     entry::Entry,
     note::{NOTE_BYTES_MAX, NoteError, SignedNote},
     state::{self, StateRecord},
@@ -141,7 +141,7 @@ impl<'a> Section<'a> {
         let mut lines = text.split('\n');
         let kind = lines.next().unwrap_or_default();
         let extra = lines.next().and_then(|line| line.strip_prefix("extra "));
-        let extra = extra.and_then(|extra| BASE64.decode(extra.as_bytes()).ok());
+        let extra = extra.and_then(from_base64);
         let extra = extra.ok_or(fault(2, "`extra` and base64 of what is proved"))?;
         let index = lines.next().and_then(|line| number(line.strip_prefix("index ")?));
         let index = index.ok_or(fault(3, "`index` and a number"))?;

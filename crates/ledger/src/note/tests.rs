@@ -33,6 +33,16 @@ fn gos_note_is_read_verified_and_written_alike() {
     assert_eq!(ours.to_string(), expected);
 }
 
+/// Found by fuzzing: padding within base64 made a second way to write one signature.
+#[test]
+fn a_signature_is_written_in_one_way() {
+    let two = "c2sp.E8L2J02J0=\n\n\u{2014} ta/9461901e7779 vbos7/CSOw0=0gg=\n";
+    let found = SignedNote::parse(two.as_bytes()).expect_err("padding within");
+    assert!(matches!(found, NoteError::Malformed { .. }), "{found}");
+    let one = two.replace("0=0gg=", "3SCA==");
+    assert_eq!(SignedNote::parse(one.as_bytes()).expect("a note").to_string(), one);
+}
+
 #[test]
 fn a_cosignature_covers_text_and_time() {
     let mut note = SignedNote::sign("log\n1\nroot\n", "log", &keys(1)).expect("text");

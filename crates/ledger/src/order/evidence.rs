@@ -2,6 +2,7 @@
 
 use crate::{
     block::{Block, BlockError},
+    checkpoint::from_base64,
     note::{NoteKey, SignedNote, serde_as_text},
     proof::{Claim, Proof, ProofFileError},
     tlog::ProofError,
@@ -80,8 +81,10 @@ impl Evidence {
         let &[FIRST_LINE, kind, first, second, ""] = lines.as_slice() else {
             return Err(EvidenceError::Malformed);
         };
-        let [first, second] = [first, second].map(|line| BASE64.decode(line.as_bytes()));
-        let (first, second) = (first.map_err(malformed)?, second.map_err(malformed)?);
+        let [first, second] = [first, second].map(from_base64);
+        let (Some(first), Some(second)) = (first, second) else {
+            return Err(EvidenceError::Malformed);
+        };
         let note = |bytes: &[u8]| SignedNote::parse(bytes).map_err(BlockError::from);
         match kind {
             "contradiction" => Ok(Self::Contradiction(note(&first)?, note(&second)?)),
@@ -103,10 +106,6 @@ impl FromStr for Evidence {
 }
 
 serde_as_text!(Evidence);
-
-fn malformed(_: data_encoding::DecodeError) -> EvidenceError {
-    EvidenceError::Malformed
-}
 
 impl fmt::Display for Evidence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -384,11 +384,6 @@ impl Event {
         }
     }
 
-    /// Whether it is of a kind that names witnesses; whether it does, the ledger says ([`Ledger::names_witnesses`](crate::Ledger::names_witnesses)).
-    pub const fn may_name_witnesses(&self) -> bool {
-        matches!(self, Self::Appointed { .. } | Self::Decided { .. })
-    }
-
     /// Whether it rests on papers that it does not hold.
     pub fn has_papers(&self) -> bool {
         self.epoch().is_some_and(|epoch| epoch.papers > 0)

@@ -57,26 +57,22 @@ impl Desk {
         block: &Block,
         note: &SignedNote,
     ) -> Result<Vec<Proof>, StoreError> {
-        let handovers = self.handovers(block)?;
+        let handovers = self.handovers(ledger.appointed_at(), block)?;
         let records = ledger.records().collect();
         let snapshot = Snapshot { checkpoint: note.clone(), handovers, records };
         self.store.put_snapshot(&block.network, block.size, &snapshot)?;
         Ok(snapshot.handovers)
     }
 
-    /// What shows who witnesses at `block`: what the snapshot before says, and what came since. Where witnesses were named since, that
-    /// is replayed; where their block never came here, they cannot be shown.
-    fn handovers(&self, block: &Block) -> Result<Vec<Proof>, StoreError> {
+    /// What shows who witnesses at `block`, whom the entry `appointed_at` named: what the snapshot before says, and what came since.
+    /// Where witnesses were named since, that is replayed; where their block never came here, they cannot be shown.
+    fn handovers(&self, appointed_at: u64, block: &Block) -> Result<Vec<Proof>, StoreError> {
         let (network, end) = (&block.network, block.size);
         let start = self.store.snapshot_size(network)?.max(1);
         let since = |height| self.store.entries(network, height);
         let before = self.store.snapshot_part(network, 0, 0)?;
         let mut handovers = before.map_or_else(Vec::new, |snapshot| snapshot.handovers);
-        let mut may_name = false;
-        for entry in since(start).take(end.saturating_sub(start) as usize) {
-            may_name |= entry?.claimed_value().event.may_name_witnesses();
-        }
-        if !may_name {
+        if appointed_at < start {
             return Ok(handovers);
         }
         let mut ledger = match self.store.snapshot(network)? {

@@ -1,7 +1,8 @@
 //! How fast payment is: `cargo xtask bench ledger` runs this.
 //!
 //! Vouchers are signed, verified in batches as they come, and settled by one epoch; then requests are reserved and settled
-//! one by one, each entry on disk before the next. Numbers are printed as rows of name, value and unit.
+//! one by one, each entry on disk before the next. Last, a witness executes blocks of a ledger that has many requests behind it.
+//! Numbers are printed as rows of name, value and unit.
 
 #![allow(
     clippy::disallowed_types,
@@ -14,17 +15,21 @@ use std::{
     hint::black_box,
     io::{Seek, SeekFrom, Write},
     num::NonZeroUsize,
+    sync::Arc,
     time::{Duration, Instant},
 };
 use talka_base::{
-    Credits, Keypair, LayerSpan, Membership, ModelId, ModelShape, NodeId, Precision, Receipt,
-    RequestId, Signed, Tick, VoucherHash, encode, sign::verify_all,
+    Credits, EventId, Keypair, LayerSpan, Membership, ModelId, ModelShape, NodeId, Precision,
+    Receipt, RequestId, Signed, Tick, VoucherHash, encode, sign::verify_all,
 };
 use talka_ledger::{
-    Collector, Entry, Event, Founding, Ledger, LedgerError, Policy, Reservation, Settlement,
-    Voucher,
+    Block, Collector, Entry, Event, Founding, History, Ledger, LedgerError, Mark, Policy,
+    Reservation, Settlement, SnapshotError, StateRecord, Voucher,
     epoch::{Closed, EPOCH_SESSIONS_MAX},
-    quote, verify_runs,
+    order::Chain,
+    quote,
+    tlog::{CompactRange, leaf_hash},
+    verify_runs,
 };
 
 const THREADS: NonZeroUsize = NonZeroUsize::new(2).expect("two");
@@ -39,6 +44,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let vouchers = env::args().nth(1).map_or(Ok(100_000), |number| number.parse())?;
     epoch(vouchers)?;
     finality(2_000)?;
+    for requests in [1_000, 1_000_000] {
+        growth(requests)?;
+    }
     Ok(())
 }
 
@@ -259,6 +267,56 @@ fn finality(count: u64) -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
+/// A witness executes blocks of a ledger in which `requests` were answered before.
+fn growth(requests: u64) -> Result<(), Box<dyn std::error::Error>> {
+    const BLOCKS: u64 = 101;
+    let begun = Instant::now();
+    let mut chain = grown(requests)?;
+    row(
+        &format!("a ledger of {requests} records, restored twice"),
+        begun.elapsed().as_secs_f64(),
+        "s",
+    );
+    let mut times = Vec::new();
+    for number in 0..BLOCKS {
+        let mut ledger = Ledger::clone(chain.ledger());
+        let reserved = reserves(&ledger, u64::MAX - number);
+        let reserved = record(&mut ledger, reserved)?;
+        let settled = settles(&ledger, u64::MAX - number);
+        let settled = record(&mut ledger, settled)?;
+        let begun = Instant::now();
+        chain = chain.extend(&[reserved, settled])?;
+        times.push(begun.elapsed());
+    }
+    times.sort();
+    let median = times[times.len() / 2].as_secs_f64() * 1e3;
+    row(&format!("a block of two entries with {requests} records of requests"), median, "ms");
+    Ok(())
+}
+
+/// The chain of a ledger of so many requests, without the entries that led to them.
+fn grown(requests: u64) -> Result<Chain, Box<dyn std::error::Error>> {
+    let small = village()?;
+    let mark = |height| Mark { height, at: Tick(0), event: EventId([3; 32]) };
+    let (reserved, closed) = (mark(1), Some(mark(2)));
+    let ids = (0..requests).map(|number| {
+        let id = leaf_hash(&number.to_be_bytes()).0;
+        RequestId(id[..16].try_into().expect("16 of 32 bytes"))
+    });
+    let history = ids.map(|id| StateRecord::Request(id, History { reserved, closed }));
+    let records: Vec<_> = small.records().chain(history).collect();
+    let mut log = CompactRange::default();
+    (0..=small.height()).for_each(|_| log.append(leaf_hash(&[]), |_, _| ()));
+    let mut block = Block::close(&small, &log, &log, 0);
+    // Nobody signed this state: what it is called, the refusal says.
+    let Err(SnapshotError::Root { found, .. }) = Ledger::restore(records.clone(), &block) else {
+        return Err("a block cannot name a state that it does not have".into());
+    };
+    block.state_root = found;
+    let ledger = Ledger::restore(records, &block)?;
+    Ok(Chain::resume(Arc::new(ledger), log, 0, None))
+}
+
 #[cfg(test)]
 mod tests {
     /// The bench runs this program once in a while only, and the ledger's rules change more often.
@@ -266,5 +324,6 @@ mod tests {
     fn the_ledger_takes_what_is_measured() {
         super::epoch(2_000).expect("vouchers become an epoch");
         super::finality(3).expect("entries become final");
+        super::growth(100).expect("blocks are executed");
     }
 }

@@ -80,14 +80,14 @@ pub enum BlockError {
 impl Block {
     /// The block that closes the batch of the last `batch.size()` entries of `ledger`, whose log is `log`.
     ///
-    /// Takes time in proportion to the state.
+    /// Takes time in proportion to the accounts, and to what changed of the state since a copy of `ledger` was asked for its root.
     ///
     /// # Panics
     /// If the log has other than the ledger's entries, or the batch is empty or longer than the log.
     pub fn close(ledger: &Ledger, log: &CompactRange, batch: &CompactRange, number: u64) -> Self {
         assert_eq!(log.size(), ledger.height() + 1, "the log holds the ledger's entries");
         assert!((1..=log.size()).contains(&batch.size()), "a batch of {} entries", batch.size());
-        let state = ledger.state_tree();
+        let (records, state_root) = ledger.state_tree();
         Self {
             network: ledger.network(),
             number,
@@ -95,8 +95,8 @@ impl Block {
             entries_root: batch.root(),
             size: log.size(),
             root: log.root(),
-            records: state.size(),
-            state_root: state.root(),
+            records,
+            state_root,
             totals: Totals::of(ledger),
             parameters: ledger.parameters_hash(),
             at: ledger.at(),

@@ -1,22 +1,24 @@
 //! The state that entries fold into: balances, members, nodes, open reservations.
 //!
 //! Holds no rule: [`rules`](crate::rules) decides what may change, this changes it. Ordered maps
-//! only, so that the state has one list of records ([`state`](crate::state)) and one root.
+//! only, so that the state has one list of records ([`state`](crate::state)) and one root; those that grow are
+//! [`Map`]s, so that a copy of the book costs nothing.
 
 use crate::{
     claim,
     common_work::Purse,
-    entry::{Account, Founding, Posting},
+    entry::{Account, Bucket, Founding, Posting},
     error::LedgerError,
     forward::OpenForwarding,
     govern::{Action, Assembly, Ballot, Choice, Outcome as Decision},
     keys::Keyring,
     lots::Lots,
+    map::{Key, Map},
     order::{Turns, Witnesses},
     policy::Policy,
     profile::Payout,
     removal::RemovedNode,
-    request::Reservation,
+    request::{REQUEST_KEPT_MS, Reservation},
     share::{BREAKDOWNS_MAX, Breakdown},
     stake::StakeLock,
     standing::{Finding, Measured, Standing, WINDOW_TASKS},
@@ -162,8 +164,8 @@ pub(crate) struct Closing {
     pub breakdown: Option<Breakdown>,
 }
 
-/// What became of a request. Kept for ever: a request id works once, or old papers could be
-/// replayed against a payer.
+/// What became of a request. Kept until no paper of it can be used any more: a request id works once, or old papers could
+/// be replayed against a payer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct History {
     /// What held credits for it.
@@ -183,28 +185,32 @@ pub(crate) struct Book {
     pub entries: u64,
     pub head: EntryHash,
     pub at: Tick,
-    pub balances: BTreeMap<Account, Amount>,
-    pub members: BTreeMap<MemberId, Member>,
-    pub nodes: BTreeMap<NodeId, NodeRecord>,
+    pub balances: Map<Account, Amount>,
+    pub members: Map<MemberId, Member>,
+    pub nodes: Map<NodeId, NodeRecord>,
     pub witnesses: Witnesses,
     /// The entry that named them; 0 without any.
     pub appointed: u64,
     pub turns: Turns,
     /// Kept for ever: their keys never come back.
-    pub removed: BTreeMap<NodeId, RemovedNode>,
-    pub open: BTreeMap<RequestId, OpenReservation>,
-    pub forwarded: BTreeMap<RequestId, OpenForwarding>,
-    pub requests: BTreeMap<RequestId, History>,
+    pub removed: Map<NodeId, RemovedNode>,
+    pub open: Map<RequestId, OpenReservation>,
+    pub forwarded: Map<RequestId, OpenForwarding>,
+    pub requests: Map<RequestId, History>,
+    /// Those that are over, by when they ended. Follows from `requests`.
+    pub ended: Map<(Tick, RequestId), ()>,
     /// Of nodes of which there is more to say than of a new one.
-    pub standings: BTreeMap<NodeId, Standing>,
+    pub standings: Map<NodeId, Standing>,
     /// By height and request, of the last settlements. No part of the state.
-    pub breakdowns: BTreeMap<(u64, RequestId), Breakdown>,
+    pub breakdowns: Map<(u64, RequestId), Breakdown>,
     /// Sessions that ended lately, by when and which.
-    pub closed: BTreeMap<(Tick, RequestId), ClosedSession>,
+    pub closed: Map<(Tick, RequestId), ClosedSession>,
     /// Epochs closed so far, and the last of them.
     pub epochs: u64,
     pub last_epoch: Option<Mark>,
-    pub lots: BTreeMap<MemberId, Lots>,
+    pub lots: Map<MemberId, Lots>,
+    /// What of its held earnings came when. Their sum is what the bucket holds.
+    pub held: Map<MemberId, Lots>,
     pub assembly: Assembly,
     pub purse: Purse,
 }
@@ -339,22 +345,24 @@ impl Book {
             entries: 0,
             head: EntryHash([0; 32]),
             at: Tick(0),
-            balances: BTreeMap::new(),
-            members: BTreeMap::new(),
-            nodes: BTreeMap::new(),
+            balances: Map::new(),
+            members: Map::new(),
+            nodes: Map::new(),
             witnesses: Witnesses::default(),
             appointed: 0,
             turns: Turns::default(),
-            removed: BTreeMap::new(),
-            open: BTreeMap::new(),
-            forwarded: BTreeMap::new(),
-            requests: BTreeMap::new(),
-            standings: BTreeMap::new(),
-            breakdowns: BTreeMap::new(),
-            closed: BTreeMap::new(),
+            removed: Map::new(),
+            open: Map::new(),
+            forwarded: Map::new(),
+            requests: Map::new(),
+            ended: Map::new(),
+            standings: Map::new(),
+            breakdowns: Map::new(),
+            closed: Map::new(),
             epochs: 0,
             last_epoch: None,
-            lots: BTreeMap::new(),
+            lots: Map::new(),
+            held: Map::new(),
             assembly: Assembly::default(),
             purse: Purse::default(),
         }
@@ -389,7 +397,8 @@ impl Book {
 
     /// Moves credits at `at`. Whoever calls this has checked every sum.
     ///
-    /// What a member has more or less of in all its buckets together came or left, by its [`Lots`].
+    /// What a member has more or less of in all its buckets together came or left, by its [`Lots`]; what of it is held has lots of its
+    /// own, of which the first that came is the first to leave.
     pub fn post(&mut self, at: Tick, postings: &[Posting]) {
         let mut changes = BTreeMap::<MemberId, i128>::new();
         for posting in postings {
@@ -399,14 +408,19 @@ impl Book {
         }
         for (member, change) in changes {
             let credits = u64::try_from(change.unsigned_abs()).expect("rules checked the sums");
-            let lots = self.lots.entry(member).or_default();
+            let lots = self.lots.get_or_insert_with(member, Lots::default);
             match change {
                 0.. => lots.add(at, Credits(credits)),
                 ..0 => lots.take(Credits(credits)),
             }
         }
         for posting in postings {
-            let balance = self.balances.entry(posting.account).or_default();
+            if let Account::Member(member, Bucket::Held) = posting.account {
+                let lots = self.held.get_or_insert_with(member, Lots::default);
+                let credits = Credits(posting.amount.0.unsigned_abs());
+                if posting.amount.0 > 0 { lots.add(at, credits) } else { lots.take(credits) }
+            }
+            let balance = self.balances.get_or_insert_with(posting.account, Amount::default);
             balance.0 = balance.0.checked_add(posting.amount.0).expect("rules checked the sums");
         }
     }
@@ -444,7 +458,7 @@ impl Book {
                 self.close_epoch(mark, closings);
                 self.earn(earned, work);
                 for (node, count) in tasks {
-                    let standing = self.standings.entry(node).or_default();
+                    let standing = self.standings.get_or_insert_with(node, Standing::default);
                     (0..count.min(WINDOW_TASKS)).for_each(|_| standing.task(true));
                 }
             }
@@ -459,10 +473,14 @@ impl Book {
             Change::Order(turns) => self.turns = turns,
             Change::Remove { node } => self.remove(node),
             Change::Rate { node, mark, measured } => {
-                self.standings.entry(node).or_default().enter_rating(mark, measured, at);
+                self.standings
+                    .get_or_insert_with(node, Standing::default)
+                    .enter_rating(mark, measured, at);
             }
             Change::Judge { node, mark, finding } => {
-                self.standings.entry(node).or_default().enter_judgement(mark, finding);
+                self.standings
+                    .get_or_insert_with(node, Standing::default)
+                    .enter_judgement(mark, finding);
             }
             Change::Stake { member, lock } => self.account(member).stake = lock,
             Change::Keys { member, keys } => self.account(member).keys = keys,
@@ -481,7 +499,7 @@ impl Book {
             Change::Decide { proposal, outcome } => self.decide(proposal, outcome),
             Change::Nothing => {}
         }
-        self.forget_closed(at);
+        self.forget(at);
     }
 
     /// Where a market makes prices: what they are after the time since the last entry, in which the same requests were open.
@@ -502,12 +520,19 @@ impl Book {
         u32::try_from(sum).unwrap_or(u32::MAX)
     }
 
-    /// Sessions whose end cannot be disputed any more.
-    fn forget_closed(&mut self, at: Tick) {
-        while let Some(first) = self.closed.first_entry()
-            && claim::disputable_until(&self.policy, first.key().0) <= at
+    /// Sessions whose end cannot be disputed any more, and requests of which no paper can be used.
+    fn forget(&mut self, at: Tick) {
+        let disputable_until = |ended| claim::disputable_until(&self.policy, ended);
+        while let Some((ended, _)) = self.closed.first()
+            && disputable_until(ended) <= at
         {
-            first.remove();
+            self.closed.pop_first();
+        }
+        while let Some((ended, request)) = self.ended.first()
+            && disputable_until(ended).max(ended.plus_ms(REQUEST_KEPT_MS)) <= at
+        {
+            self.ended.pop_first();
+            self.requests.remove(&request);
         }
     }
 
@@ -528,7 +553,7 @@ impl Book {
 
     fn join(&mut self, at: Tick, node: NodeId, member: MemberId, name: String, granted: Credits) {
         let joined_height = self.entries;
-        let account = self.members.entry(member).or_insert_with(|| Member {
+        let account = self.members.get_or_insert_with(member, || Member {
             name: name.clone(),
             nodes: BTreeSet::new(),
             joined_height,
@@ -608,6 +633,7 @@ impl Book {
         self.forwarded.remove(&request);
         let history = self.requests.get_mut(&request).expect("an open request has a history");
         history.closed = Some(mark);
+        self.ended.insert((mark.at, request), ());
         self.spend(payer, cost);
         self.earn(payout.earned, work);
         payer
@@ -627,7 +653,7 @@ impl Book {
     /// Counts a completed task for each node that had one.
     fn complete(&mut self, payer: MemberId, breakdown: &Breakdown) {
         for node in self.completed_by(payer, breakdown) {
-            self.standings.entry(node).or_default().task(true);
+            self.standings.get_or_insert_with(node, Standing::default).task(true);
         }
     }
 
@@ -663,9 +689,9 @@ impl Book {
 }
 
 /// Makes `key` an element of `of`, or makes sure that it is none.
-fn set<K: Ord>(of: &mut BTreeSet<K>, key: K, is_in: bool) {
+fn set<K: Key>(of: &mut Map<K, ()>, key: K, is_in: bool) {
     if is_in {
-        of.insert(key);
+        of.insert(key, ());
     } else {
         of.remove(&key);
     }

@@ -1,5 +1,8 @@
 //! Work that no request pays for: training, audits, being there. Paid from a fixed budget for each day.
 //!
+//! No payer looked at this work, so what it earns is held for some days, in which audits may find it wrong: a penalty takes it
+//! like a stake. Then it can be spent. That it is free again is an entry of its own.
+//!
 //! The profile says what each task is worth. If a day's tasks come to more than what is left of its budget, that is shared in
 //! proportion: so nobody gains by inflating what work is worth, and at most the budget is ever created. The node that
 //! orders the ledger reports what was done; whether it was done is an audit's question.
@@ -81,11 +84,32 @@ pub(crate) fn judge(
     let pays = Credits(u64::try_from(total).unwrap_or(u64::MAX)).min(left);
     let shares = in_proportion(pays, &worth);
     let mut postings = Postings::default().minus(Account::Mint, pays)?;
+    let bucket = if book.policy.held_days > 0 { Bucket::Held } else { Bucket::Spendable };
     for (&member, &share) in &shares {
-        postings = postings.plus(Account::spendable(member), share)?;
+        postings = postings.plus(Account::Member(member, bucket), share)?;
     }
     let purse = Purse { serial: paper.serial, day, paid: Credits(before.0 + pays.0) };
     Ok(Outcome { postings: postings.finish(), change: Change::Reward { purse, shares } })
+}
+
+/// Decides whether held earnings of `member` can be spent from now on: those that were held for as long as the policy says. Anybody
+/// can say when that is; the sequencer does.
+pub(crate) fn judge_freed(book: &Book, at: Tick, member: MemberId) -> Result<Outcome, LedgerError> {
+    let due = free(book, at, member);
+    if due == Credits::ZERO {
+        return Err(LedgerError::NothingFreed { member });
+    }
+    let postings = Postings::default()
+        .minus(Account::Member(member, Bucket::Held), due)?
+        .plus(Account::spendable(member), due)?
+        .finish();
+    Ok(Outcome { postings, change: Change::Nothing })
+}
+
+/// What of a member's held earnings was held for long enough at `at`.
+pub(crate) fn free(book: &Book, at: Tick, member: MemberId) -> Credits {
+    let lots = book.held.get(&member);
+    lots.map_or(Credits::ZERO, |lots| lots.older(at, book.policy.held_days))
 }
 
 fn worth_by_member(

@@ -7,7 +7,8 @@
 use crate::{
     block::Block,
     checkpoint::{base64, hash, number},
-    note::{NOTE_BYTES_MAX, NoteError, SignedNote},
+    note::{NOTE_BYTES_MAX, SignedNote},
+    proof::{ProofFileError, halves},
     tlog::{self, ProofError},
 };
 use std::fmt;
@@ -29,21 +30,6 @@ pub struct Consistency {
     pub checkpoint: SignedNote,
 }
 
-/// Why bytes are no proof of consistency.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[allow(missing_docs, reason = "the messages say what the fields are")]
-pub enum ConsistencyFileError {
-    /// Nothing of it was read.
-    #[error("a proof of {found} bytes, expected at most {max}")]
-    Oversized { found: usize, max: usize },
-    /// Not as the specification says.
-    #[error("line {line} of the proof: expected {expected}")]
-    Line { line: usize, expected: &'static str },
-    /// What follows is no checkpoint.
-    #[error(transparent)]
-    Checkpoint(#[from] NoteError),
-}
-
 impl Consistency {
     /// Checks that the log of `new` begins with all of `old`, both of which the caller believes.
     ///
@@ -59,15 +45,10 @@ impl Consistency {
     /// Reads a proof.
     ///
     /// # Errors
-    /// [`ConsistencyFileError`]. Never panics, and allocates no more than a small multiple of the input.
-    pub fn parse(bytes: &[u8]) -> Result<Self, ConsistencyFileError> {
-        let (found, max) = (bytes.len(), CONSISTENCY_BYTES_MAX);
-        if found > max {
-            return Err(ConsistencyFileError::Oversized { found, max });
-        }
-        let fault = |line, expected| ConsistencyFileError::Line { line, expected };
-        let text = str::from_utf8(bytes).map_err(|_| fault(1, "UTF-8"))?;
-        let (head, checkpoint) = text.split_once("\n\n").ok_or(fault(1, "an empty line"))?;
+    /// [`ProofFileError`]. Never panics, and allocates no more than a small multiple of the input.
+    pub fn parse(bytes: &[u8]) -> Result<Self, ProofFileError> {
+        let (head, checkpoint) = halves(bytes, CONSISTENCY_BYTES_MAX)?;
+        let fault = |line, expected| ProofFileError::Line { line, expected };
         let mut lines = head.split('\n');
         let old = lines.next().and_then(|line| number(line.strip_prefix("old ")?));
         let old = old.ok_or(fault(1, "`old` and a number"))?;
@@ -150,7 +131,7 @@ mod tests {
         let check = |text: &str, line: usize| {
             let error = Consistency::parse(text.as_bytes()).expect_err("no proof");
             assert!(
-                matches!(error, ConsistencyFileError::Line { line: found, .. } if found == line),
+                matches!(error, ProofFileError::Line { line: found, .. } if found == line),
                 "{error}"
             );
         };
@@ -163,7 +144,7 @@ mod tests {
         let long = " ".repeat(CONSISTENCY_BYTES_MAX + 1);
         assert!(matches!(
             Consistency::parse(long.as_bytes()),
-            Err(ConsistencyFileError::Oversized { .. })
+            Err(ProofFileError::Oversized { .. })
         ));
         for end in 0..text.len() {
             let _ = Consistency::parse(&text.as_bytes()[..end]);

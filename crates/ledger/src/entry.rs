@@ -43,7 +43,7 @@ pub enum Bucket {
     Spendable,
     /// Nothing: it is set aside for the member's own open requests.
     Reserved,
-    /// Nothing yet: it was earned, and the time in which that can be disputed is not over.
+    /// Nothing yet: common work earned it, and the time in which audits may find that wrong is not over.
     Held,
     /// Nothing before it is unlocked: it vouches for the member's conduct.
     Stake,
@@ -119,7 +119,7 @@ impl Founding {
 
 impl Encoded for Founding {
     const NAME: &'static str = "founding";
-    const VERSION: u8 = 3;
+    const VERSION: u8 = 4;
     const SIZE_MAX: usize = 1024;
 }
 
@@ -229,6 +229,11 @@ pub enum Event {
     },
     /// Many sessions end together; their papers are outside.
     EpochCounted(CountedEpoch),
+    /// What a member earned by common work was held for long enough, and can be spent.
+    Freed {
+        /// Whose.
+        member: MemberId,
+    },
 }
 
 /// Why a reservation ended without work being paid.
@@ -258,6 +263,7 @@ impl Event {
             Self::Rated { .. } => "rated",
             Self::Judged { .. } => "judged",
             Self::Expired { .. } => "expired",
+            Self::Freed { .. } => "freed",
             Self::Staked { .. } => "staked",
             Self::KeysChanged { .. } => "keys-changed",
             Self::Rewarded { .. } => "rewarded",
@@ -276,6 +282,7 @@ impl Event {
             | Self::EpochCounted(_)
             | Self::Released { reason: ReleaseReason::Expired, .. }
             | Self::Expired { .. }
+            | Self::Freed { .. }
             | Self::Decided { .. } => 0,
             Self::Joined { .. }
             | Self::Reserved { .. }
@@ -328,6 +335,7 @@ impl Event {
             | Self::Rated { .. }
             | Self::Judged { .. }
             | Self::Expired { .. }
+            | Self::Freed { .. }
             | Self::Staked { .. }
             | Self::KeysChanged { .. }
             | Self::Voted { .. }
@@ -353,6 +361,7 @@ impl Event {
             | Self::EpochCounted(_)
             | Self::Released { reason: ReleaseReason::Expired, .. }
             | Self::Expired { .. }
+            | Self::Freed { .. }
             | Self::Decided { .. } => sequencer,
             Self::Joined { membership } => signer(membership),
             Self::Reserved { reservation } => signer(reservation),
@@ -431,7 +440,7 @@ pub(crate) fn check_text(what: &'static str, text: &str, max: usize) -> Result<(
 
 impl Encoded for Event {
     const NAME: &'static str = "event";
-    const VERSION: u8 = 3;
+    const VERSION: u8 = 4;
     const SIZE_MAX: usize = EPOCH_BYTES_MAX + 512;
 }
 
@@ -484,7 +493,7 @@ impl Entry {
 
 impl Encoded for Entry {
     const NAME: &'static str = "ledger entry";
-    const VERSION: u8 = 4;
+    const VERSION: u8 = 5;
     const SIZE_MAX: usize = 2 << 20;
 }
 

@@ -100,6 +100,8 @@ pub enum LedgerError {
     Locked { member: MemberId, until: Tick, now: Tick },
     #[error("no credits of member {member} are to expire")]
     NothingExpires { member: MemberId },
+    #[error("nothing that member {member} earned was held for long enough")]
+    NothingFreed { member: MemberId },
     #[error("common work has {found} tasks, expected 1 to {max}")]
     TaskCount { found: usize, max: usize },
 
@@ -122,6 +124,11 @@ pub enum LedgerError {
 
     #[error("request {request} has {prompt_tokens} prompt tokens, expected at least 1")]
     NoPrompt { request: RequestId, prompt_tokens: u32 },
+    #[error(
+        "request {request} was signed {minutes} minutes from the ledger's time, expected at most {max}: \
+         check this computer's clock"
+    )]
+    RequestDated { request: RequestId, minutes: u64, max: u64 },
     #[error("request {request} is another one, reserved at height {height}: draw a new id")]
     RequestReused { request: RequestId, height: u64 },
     #[error("request {request} was never reserved")]
@@ -193,11 +200,15 @@ impl LedgerError {
             | Self::Suspended { .. }
             | Self::Locked { .. }
             | Self::NothingExpires { .. }
+            | Self::NothingFreed { .. }
             | Self::Undecided { .. }
             | Self::NotDecided { .. }
             | Self::NotVoting { .. }
             | Self::Forbidden { .. }
             | Self::NotExpired { .. }
+            | Self::RequestDated { .. }
+            // The ledger forgets.
+            | Self::UnknownRequest { .. }
             | Self::Removed { .. }
             | Self::RatedLately { .. } => Blame::Nobody,
             Self::NotSequencer { .. } | Self::Empty => Blame::Us,
@@ -228,7 +239,6 @@ impl LedgerError {
             | Self::ForeignNode { .. }
             | Self::NoPrompt { .. }
             | Self::RequestReused { .. }
-            | Self::UnknownRequest { .. }
             | Self::OtherPaper { .. }
             | Self::TariffTooLow { .. }
             | Self::Witnesses { .. }

@@ -80,7 +80,7 @@ pub struct Forwarding {
     pub prompt_tokens: u32,
     /// The most tokens that may be generated.
     pub max_new_tokens: u32,
-    /// When the head signed, by its clock. For the record: the ledger's time is the entry's.
+    /// When the head signed; as in [`Reservation::at`](crate::Reservation::at).
     pub at: Tick,
 }
 
@@ -134,7 +134,7 @@ pub(crate) fn hold(
     forwarding: &Signed<Forwarding>,
 ) -> Result<Outcome, LedgerError> {
     let request = forwarding.claimed_value().request;
-    let mark = new_request(book, at, event, request)?;
+    let mark = new_request(book, at, event, request, forwarding.claimed_value().at)?;
     let paper = forwarding.verify_by(&forwarding.claimed_value().head.0)?;
     check_network(book, "forwarding", paper.network)?;
     check_field("forwarding", "payer", acting_member(book, at, paper.head)?, paper.payer)?;

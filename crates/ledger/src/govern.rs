@@ -13,6 +13,7 @@ pub(crate) use rules::{check_nothing_waits, decide, propose, vote};
 use crate::{
     entry::check_text,
     error::LedgerError,
+    map::Map,
     order::{WITNESSES_MAX, check_count},
     policy::Policy,
 };
@@ -170,7 +171,7 @@ impl Proposal {
 
 impl Encoded for Proposal {
     const NAME: &'static str = "proposal";
-    const VERSION: u8 = 2;
+    const VERSION: u8 = 3;
     const SIZE_MAX: usize = 1024 + WITNESSES_MAX * 32;
 }
 
@@ -226,16 +227,16 @@ pub struct Ballot {
 }
 
 /// What the members decided, and what they are deciding.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Assembly {
     /// Every proposal ever made.
-    pub ballots: BTreeMap<ProposalId, Ballot>,
+    pub ballots: Map<ProposalId, Ballot>,
     /// Those not yet decided, by when that is due.
     pub waiting: BTreeSet<(Tick, ProposalId)>,
     /// Models that no request is taken for.
-    pub forbidden: BTreeSet<ModelId>,
+    pub forbidden: Map<ModelId, ()>,
     /// Members that may not act.
-    pub suspended: BTreeSet<MemberId>,
+    pub suspended: Map<MemberId, ()>,
 }
 
 /// How votes stand.

@@ -12,12 +12,12 @@ use crate::{
     order::{Turns, Witnesses, witnesses},
     policy::Policy,
     profile::Task,
+    proof::PATH_MAX,
     removal::RemovedNode,
     rules::{self, Outcome},
     share::Breakdown,
     standing::Standing,
-    state::{self, StateRecord},
-    tlog::{self, CompactRange},
+    state::{self, RecordKey, StateRecord},
 };
 use talka_base::{
     Amount, Credits, EntryHash, Keypair, MemberId, ModelId, NetworkId, NodeId, ProposalId,
@@ -215,16 +215,15 @@ impl Ledger {
         self.book.at
     }
 
-    /// The root of the tree over everything the entries amount to. Takes time in proportion to the state.
+    /// The root of the tree over everything the entries amount to. Takes time in proportion to what changed since this ledger, or one
+    /// that it is a copy of, was asked last.
     pub fn state_root(&self) -> TreeHash {
-        self.state_tree().root()
+        self.state_tree().1
     }
 
-    /// The tree over [`Ledger::records`].
-    pub(crate) fn state_tree(&self) -> CompactRange {
-        let mut tree = CompactRange::default();
-        self.records().for_each(|record| tree.append(state::leaf(&record), |_, _| ()));
-        tree
+    /// How many [records](Ledger::records) there are, and the root of the tree over them.
+    pub(crate) fn state_tree(&self) -> (u64, TreeHash) {
+        state::root(&self.book)
     }
 
     /// Everything the entries amount to, in the order of the state's tree.
@@ -232,20 +231,14 @@ impl Ledger {
         state::records(&self.book)
     }
 
-    /// The place of the first record that `is_it`, the record, and its path to the state root.
-    pub fn prove_record(
-        &self,
-        is_it: impl Fn(&StateRecord) -> bool,
-    ) -> Option<(u64, StateRecord, Vec<TreeHash>)> {
-        let (mut leaves, mut found) = (Vec::new(), None);
-        for record in self.records() {
-            leaves.push(state::leaf(&record));
-            if found.is_none() && is_it(&record) {
-                found = Some((leaves.len() as u64 - 1, record));
-            }
-        }
-        let (index, record) = found?;
-        Some((index, record, tlog::path_among(&leaves, index)))
+    /// A record with its path to the state root, and, bit by bit, which hashes of that stand on the left. Nothing if
+    /// there is no such record.
+    pub fn prove_record(&self, which: RecordKey) -> Option<(u64, StateRecord, Vec<TreeHash>)> {
+        let (record, path) = state::prove(&self.book, which)?;
+        let is_left = |level: usize| u64::from(path[level].0) << level;
+        // Longer only where somebody sought ids that are alike to 60 bits.
+        let index = (path.len() <= PATH_MAX).then(|| (0..path.len()).map(is_left).sum())?;
+        Some((index, record, path.into_iter().map(|(_, hash)| hash).collect()))
     }
 
     /// The hash of the parameters in force, as blocks name them.
@@ -393,7 +386,12 @@ impl Ledger {
         self.book.forwarded.get(request)
     }
 
-    /// Whether the request was settled, delivered or released.
+    /// Whether the request that the entry at `height` began is over, as far as this ledger goes.
+    pub fn is_over(&self, request: &RequestId, height: u64) -> bool {
+        height <= self.height() && self.book.cap(request).is_none()
+    }
+
+    /// Whether the request was settled, delivered or released lately: the ledger forgets.
     pub fn is_closed(&self, request: &RequestId) -> bool {
         self.book.requests.get(request).is_some_and(|history| history.closed.is_some())
     }
@@ -415,6 +413,13 @@ impl Ledger {
     pub fn expiring_now(&self, now: Tick) -> Vec<MemberId> {
         let members = self.book.members.keys().copied();
         members.filter(|member| lots::due(&self.book, now, *member) > Credits::ZERO).collect()
+    }
+
+    /// Members with held earnings that can be spent from `now` on: what [`Event::Freed`] may move.
+    pub fn freed_now(&self, now: Tick) -> Vec<MemberId> {
+        let members = self.book.held.keys().copied();
+        let is_due = |id: &MemberId| common_work::free(&self.book, now, *id) > Credits::ZERO;
+        members.filter(is_due).collect()
     }
 
     /// What of a member's credits expires within the time of which the policy warns, counted from `now`, and when the
@@ -441,12 +446,12 @@ impl Ledger {
 
     /// Whether requests for a model are taken.
     pub fn is_allowed(&self, model: &ModelId) -> bool {
-        !self.book.assembly.forbidden.contains(model)
+        !self.book.assembly.forbidden.contains_key(model)
     }
 
     /// Whether a member was suspended by the others.
     pub fn is_suspended(&self, member: &MemberId) -> bool {
-        self.book.assembly.suspended.contains(member)
+        self.book.assembly.suspended.contains_key(member)
     }
 
     /// What a task of `node` would be worth at `now` in this economy, whatever is left of the day's budget; nothing for a

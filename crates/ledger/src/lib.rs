@@ -40,6 +40,7 @@ pub mod keys;
 pub mod lane;
 mod ledger;
 mod lots;
+mod map;
 pub mod note;
 pub mod order;
 mod paper_proof;
@@ -82,8 +83,10 @@ pub use profile::Profile;
 pub use proof::{Claim, Proof};
 pub use removal::{Removal, RemovedNode};
 pub use report::{VerifyReport, verify, verify_with};
-pub use request::{Cancellation, RECEIPTS_MAX, Reservation, Settlement, VOUCHERS_MAX};
+pub use request::{
+    Cancellation, RECEIPTS_MAX, REQUEST_SIGNED_MS_MAX, Reservation, Settlement, VOUCHERS_MAX,
+};
 pub use share::{BREAKDOWNS_MAX, Breakdown, Part};
 pub use snapshot::SnapshotError;
-pub use state::StateRecord;
+pub use state::{RecordKey, StateRecord};
 pub use voucher::{ROUTE_STAGES_MAX, Voucher, route_root, verify_runs};

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use talka_base::{Credits, MemberId, Tick};
 
-/// A member's credits by the day on which they came. Their sum is the sum of the member's buckets.
+/// A member's credits by the day on which they came: all that it has, or what of it is held. Their sum is that of those buckets.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lots(BTreeMap<u64, Credits>);
 

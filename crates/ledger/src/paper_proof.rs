@@ -8,7 +8,7 @@ use crate::{
     block::Block,
     entry::Entry,
     epoch::{Epoch, Paper},
-    proof::{Claim, PATH_MAX, PROOF_BYTES_MAX, Proof, ProofFileError, Section},
+    proof::{Claim, PATH_MAX, PROOF_BYTES_MAX, Proof, ProofFileError, Section, halves},
     tlog::{self, ProofError},
 };
 use std::fmt;
@@ -88,16 +88,10 @@ impl PaperProof {
     /// # Errors
     /// [`ProofFileError`]. Never panics, and allocates no more than a small multiple of the input.
     pub fn parse(bytes: &[u8]) -> Result<Self, ProofFileError> {
-        let (found, max) = (bytes.len(), PAPER_PROOF_BYTES_MAX);
-        if found > max {
-            return Err(ProofFileError::Oversized { found, max });
-        }
-        let fault = |line, expected| ProofFileError::Line { line, expected };
-        let text = str::from_utf8(bytes).map_err(|_| fault(1, "UTF-8"))?;
-        let (head, entry) = text.split_once("\n\n").ok_or(fault(1, "an empty line"))?;
+        let (head, entry) = halves(bytes, PAPER_PROOF_BYTES_MAX)?;
         let Section { kind, extra, index, path } = Section::parse(head)?;
         if kind != PAPER {
-            return Err(fault(1, PAPER));
+            return Err(ProofFileError::Line { line: 1, expected: PAPER });
         }
         let paper = decode(&extra)?;
         Ok(Self { paper, index, path, entry: Proof::parse(entry.as_bytes())? })

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use talka_base::{Credits, Factor, Precision};
 
 /// The one version of [`Policy`]'s meaning that this program knows.
-pub const POLICY_VERSION: u16 = 3;
+pub const POLICY_VERSION: u16 = 4;
 
 /// What a new member is granted: in bf16 about a hundred million tokens of a model of 1 M
 /// parameters, eighty thousand of one of 1.24 B. Enough to try a network, little enough to have to work.
@@ -25,6 +25,9 @@ pub const RESERVATION_MS_MAX_DEFAULT: u64 = 15 * 60 * 1000;
 /// What a day of common work may mint at most: ten grants.
 pub const DAY_BUDGET_DEFAULT: Credits = Credits::from_gft(1_000_000);
 
+/// For how long what common work earned is held: audits of it have that long, and its pledge is worth a few days' work.
+pub const HELD_DAYS_DEFAULT: u16 = 3;
+
 /// The policy of a network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Policy {
@@ -36,6 +39,9 @@ pub struct Policy {
     pub grant: Credits,
     /// Credits minted at most for the common work of one day, UTC by the ledger's time.
     pub day_budget: Credits,
+    /// What common work earned can be spent this many days after the day on which it came; until then it vouches for the
+    /// work like a stake.
+    pub held_days: u16,
     /// A reservation older than this may be released by the sequencer, in milliseconds.
     pub reservation_ms_max: u64,
     /// How much a FLOP costs at each precision.
@@ -98,6 +104,7 @@ impl Default for Policy {
             profile: Profile::Coop(Coop::default()),
             grant: GRANT_DEFAULT,
             day_budget: DAY_BUDGET_DEFAULT,
+            held_days: HELD_DAYS_DEFAULT,
             reservation_ms_max: RESERVATION_MS_MAX_DEFAULT,
             precision_per_mille: PrecisionFactors::default(),
             expiry: Some(EXPIRY_DEFAULT),
@@ -149,6 +156,7 @@ impl Policy {
             ("profile.market.step_ms", step_ms, 0, TIME_MS_MAX),
             ("grant", self.grant.0, 0, SUM_MAX),
             ("day_budget", self.day_budget.0, 0, SUM_MAX),
+            ("held_days", self.held_days.into(), 0, HELD_DAYS_MAX),
             ("reservation_ms_max", self.reservation_ms_max, 1, TIME_MS_MAX),
             ("expiry.days", days, 1, 36_500),
             ("expiry.warning_days", warning, 0, days),
@@ -176,6 +184,9 @@ impl Policy {
 
 /// A sum that leaves room for a hundred thousand of its kind below 2^63 µGFT.
 const SUM_MAX: u64 = i64::MAX as u64 / 100_000;
+
+/// Whoever works is paid within a quarter.
+const HELD_DAYS_MAX: u64 = 90;
 
 /// A year: nothing that a rule waits for takes longer.
 const TIME_MS_MAX: u64 = 365 * 24 * 60 * 60 * 1000;

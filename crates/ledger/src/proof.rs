@@ -41,7 +41,7 @@ pub enum Claim {
 pub struct Proof {
     /// What it shows.
     pub claim: Claim,
-    /// The place of the claim's leaf in its tree.
+    /// The place of the entry in the log; of a record, bit i says whether the i-th hash of the path stands on the left.
     pub index: u64,
     /// The leaf's siblings up to the root.
     pub path: Vec<TreeHash>,
@@ -89,11 +89,15 @@ impl Proof {
     /// # Errors
     /// [`ProofError`].
     pub fn verify(&self, block: &Block) -> Result<(), ProofError> {
-        let (leaf, size, root) = match &self.claim {
-            Claim::Entry(entry) => (tlog::leaf_hash(&encode(&**entry)), block.size, block.root),
-            Claim::Record(record) => (state::leaf(record), block.records, block.state_root),
-        };
-        tlog::verify_inclusion(leaf, self.index, size, root, &self.path)
+        match &self.claim {
+            Claim::Entry(entry) => {
+                let leaf = tlog::leaf_hash(&encode(&**entry));
+                tlog::verify_inclusion(leaf, self.index, block.size, block.root, &self.path)
+            }
+            Claim::Record(record) => {
+                state::verify(record, self.index, block.state_root, &self.path)
+            }
+        }
     }
 
     /// Reads a proof.
@@ -101,18 +105,15 @@ impl Proof {
     /// # Errors
     /// [`ProofFileError`]. Never panics, and allocates no more than a small multiple of the input.
     pub fn parse(bytes: &[u8]) -> Result<Self, ProofFileError> {
-        let (found, max) = (bytes.len(), PROOF_BYTES_MAX);
-        if found > max {
-            return Err(ProofFileError::Oversized { found, max });
-        }
-        let fault = |line, expected| ProofFileError::Line { line, expected };
-        let text = str::from_utf8(bytes).map_err(|_| fault(1, "UTF-8"))?;
-        let (head, checkpoint) = text.split_once("\n\n").ok_or(fault(1, "an empty line"))?;
+        let (head, checkpoint) = halves(bytes, PROOF_BYTES_MAX)?;
         let Section { kind, extra, index, path } = Section::parse(head)?;
         let claim = match kind {
             ENTRY => Claim::Entry(Box::new(decode(&extra)?)),
             RECORD => Claim::Record(Box::new(decode(&extra)?)),
-            _ => return Err(fault(1, "c2sp.org/tlog-proof@v1 or talka/state-proof@v1")),
+            _ => {
+                let expected = "c2sp.org/tlog-proof@v1 or talka/state-proof@v1";
+                return Err(ProofFileError::Line { line: 1, expected });
+            }
         };
         let checkpoint = SignedNote::parse(checkpoint.as_bytes())?;
         Ok(Self { claim, index, path, checkpoint })
@@ -125,6 +126,17 @@ impl fmt::Display for Proof {
         let section = Section { kind, extra, index: self.index, path: self.path.clone() };
         write!(f, "{section}\n{}", self.checkpoint)
     }
+}
+
+/// A file of at most `max` bytes as text, before and after its first empty line.
+pub(crate) fn halves(bytes: &[u8], max: usize) -> Result<(&str, &str), ProofFileError> {
+    let found = bytes.len();
+    if found > max {
+        return Err(ProofFileError::Oversized { found, max });
+    }
+    let fault = |expected| ProofFileError::Line { line: 1, expected };
+    let text = str::from_utf8(bytes).map_err(|_| fault("UTF-8"))?;
+    text.split_once("\n\n").ok_or(fault("an empty line"))
 }
 
 /// What is proved, and the path to a root.

@@ -12,6 +12,16 @@ pub const RECEIPTS_MAX: usize = 256;
 /// The most vouchers in one settlement: lanes of stages that were lost on the way.
 pub const VOUCHERS_MAX: usize = 32;
 
+/// How far the ledger's time may be from the one at which a paper that begins a request says it was signed: members' clocks are wrong
+/// now and then, and a founder is away for a night.
+///
+/// A paper that is refused for its age cannot be used twice, so the ledger may forget requests that are over; see
+/// [`REQUEST_KEPT_MS`].
+pub const REQUEST_SIGNED_MS_MAX: u64 = 12 * 60 * 60 * 1000;
+
+/// For how long after its end a request's id is remembered: until none of its papers can be used.
+pub(crate) const REQUEST_KEPT_MS: u64 = 2 * REQUEST_SIGNED_MS_MAX;
+
 /// "Hold the most that this request can cost", signed by the head.
 ///
 /// No amount is named: the ledger derives it with [`quote`](crate::quote). `shape` is the head's
@@ -34,7 +44,7 @@ pub struct Reservation {
     pub prompt_tokens: u32,
     /// The most tokens that may be generated.
     pub max_new_tokens: u32,
-    /// When the head signed, by its clock. For the record: the ledger's time is the entry's.
+    /// When the head signed: the later of its clock and the ledger's time, at most [`REQUEST_SIGNED_MS_MAX`] from the entry's.
     pub at: Tick,
 }
 

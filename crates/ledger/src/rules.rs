@@ -11,7 +11,7 @@ use crate::{
     price::quote,
     profile::Payout,
     removal,
-    request::{Cancellation, Reservation},
+    request::{Cancellation, REQUEST_SIGNED_MS_MAX, Reservation},
     settle, stake, standing,
 };
 use std::collections::BTreeMap;
@@ -49,6 +49,7 @@ pub(crate) fn judge(book: &Book, at: Tick, event: &Event) -> Result<Outcome, Led
         Event::Rated { rating } => standing::rate(book, at, event, rating),
         Event::Judged { judgement } => standing::judge(book, at, event, judgement),
         Event::Expired { member } => lots::judge(book, at, *member),
+        Event::Freed { member } => common_work::judge_freed(book, at, *member),
         Event::Staked { order } => stake::judge(book, at, order),
         Event::KeysChanged { order } => keys::judge(book, at, order),
         Event::Rewarded { report } => common_work::judge(book, at, report),
@@ -129,12 +130,12 @@ fn reserve(
     reservation: &Signed<Reservation>,
 ) -> Result<Outcome, LedgerError> {
     let request = reservation.claimed_value().request;
-    let mark = new_request(book, at, event, request)?;
+    let mark = new_request(book, at, event, request, reservation.claimed_value().at)?;
     let paper = reservation.verify_by(&reservation.claimed_value().head.0)?;
     check_network(book, "reservation", paper.network)?;
     let owner = acting_member(book, at, paper.head)?;
     check_field("reservation", "payer", owner, paper.payer)?;
-    if book.assembly.forbidden.contains(&paper.model) {
+    if book.assembly.forbidden.contains_key(&paper.model) {
         return Err(LedgerError::Forbidden { model: paper.model });
     }
     paper.shape.validate()?;
@@ -151,15 +152,25 @@ fn reserve(
     Ok(Outcome { postings, change: Change::Reserve { open: Box::new(open), mark } })
 }
 
-/// The mark of the event that would begin `request`, which nobody used before.
+/// The mark of the event that would begin `request`, which nobody used before. A paper of which the ledger could have forgotten that it
+/// was used is refused.
 pub(crate) fn new_request(
     book: &Book,
     at: Tick,
     event: &Event,
     request: RequestId,
+    signed_at: Tick,
 ) -> Result<Mark, LedgerError> {
     let mark = Mark { height: book.entries, at, event: event.id() };
-    let Some(history) = book.requests.get(&request) else { return Ok(mark) };
+    let Some(history) = book.requests.get(&request) else {
+        let apart_ms = at.since_ms(signed_at).max(signed_at.since_ms(at));
+        return if apart_ms > REQUEST_SIGNED_MS_MAX {
+            let [minutes, max] = [apart_ms, REQUEST_SIGNED_MS_MAX].map(|ms| ms / 60_000);
+            Err(LedgerError::RequestDated { request, minutes, max })
+        } else {
+            Ok(mark)
+        };
+    };
     let height = history.reserved.height;
     Err(if history.reserved.event == mark.event {
         LedgerError::Duplicate { height }
@@ -252,7 +263,7 @@ pub(crate) fn acting_member(book: &Book, at: Tick, node: NodeId) -> Result<Membe
     if !book.members[&member].keys.may_act(&node, at) {
         return Err(LedgerError::NotDelegated { node, member });
     }
-    if book.assembly.suspended.contains(&member) {
+    if book.assembly.suspended.contains_key(&member) {
         return Err(LedgerError::Suspended { member });
     }
     Ok(member)

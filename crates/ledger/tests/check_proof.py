@@ -70,6 +70,14 @@ def sha256(*parts):
     return hashlib.sha256(b"".join(parts)).digest()
 
 
+def root_by_sides(leaf, sides, path):
+    """Bit i of `sides` says whether the i-th hash of the path stands on the left."""
+    assert sides >> len(path) == 0, "more sides than hashes"
+    for level, beside in enumerate(path):
+        leaf = sha256(b"\x01", beside, leaf) if sides >> level & 1 else sha256(b"\x01", leaf, beside)
+    return leaf
+
+
 def root_of(leaf, index, size, path):
     """RFC 9162, section 2.1.3.2."""
     assert index < size, "no such leaf"
@@ -174,18 +182,19 @@ def check_proof(text, key, witnesses=(), older=None):
     head, checkpoint = text.split("\n\n", 1)
     kind, extra, index, *path = head.split("\n")
     lines = check_checkpoint(checkpoint, key, witnesses)
+    assert extra.startswith("extra ") and index.startswith("index ")
+    leaf, index = sha256(b"\x00", base64.b64decode(extra[6:], validate=True)), int(index[6:])
+    path = [base64.b64decode(line, validate=True) for line in path]
     if kind == "c2sp.org/tlog-proof@v1":
         size, root = lines[1], lines[2]
+        found = root_of(leaf, index, int(size), path)
     else:
         assert kind == "talka/state-proof@v1", "another kind of proof"
         word, size, root = lines[4].split(" ")
         assert word == "state"
-    assert extra.startswith("extra ") and index.startswith("index ")
-    leaf = sha256(b"\x00", base64.b64decode(extra[6:], validate=True))
-    path = [base64.b64decode(line, validate=True) for line in path]
-    found = root_of(leaf, int(index[6:]), int(size), path)
+        found = root_by_sides(leaf, index, path)
     assert found == base64.b64decode(root, validate=True), "the path leads to another root"
-    return f"{kind}: leaf {index[6:]} of {size} under {lines[0]}"
+    return f"{kind}: leaf {index} of {size} under {lines[0]}"
 
 
 def read(file):

@@ -9,7 +9,7 @@ use common::{DAY_MS, FOUNDER, World, founding, keys, member, node, request};
 use std::{fs, path::PathBuf};
 use talka_base::{Credits, Encoded, Flops, MemberId, Tick, decode, encode, hex};
 use talka_ledger::{
-    Collector, Entry, Event, Forwarding, Policy, Profile, Tariff,
+    Collector, Entry, Event, Forwarding, Policy, Profile, StateRecord, Tariff,
     epoch::Paper,
     govern::{Action, Choice},
     keys::KeyChange,
@@ -72,22 +72,22 @@ fn world() -> World {
     world
 }
 
+fn audited() -> Task {
+    let role = Role { embedding: true, head: false, training: true };
+    Task { job: Job::Audit { work: Flops(5_000_000) }, role, replicas: Some(3) }
+}
+
 /// Stakes, keys, common work, a decision, and what a year leaves.
 fn decide(world: &mut World) {
     let root = KeyChange::Root { key: MemberId(keys(7).public()) };
     let expires_at = world.now.plus_ms(DAY_MS);
-    let task = Task {
-        job: Job::Audit { work: Flops(5_000_000) },
-        role: Role { embedding: true, head: false, training: true },
-        replicas: Some(3),
-    };
     let action = Action::Parameters(Box::new(Policy::of(Profile::named("neuro").expect("known"))));
     let proposal = world.proposal(2, true, action.clone()).id();
     for event in [
         world.locks(3, 1, Credits::from_gft(5), 30),
         world.changes_keys(3, 3, 1, root),
         world.changes_keys(3, 7, 2, KeyChange::Delegate { node: node(3), expires_at }),
-        world.rewards(1, vec![(node(2), task)]),
+        world.rewards(1, vec![(node(2), audited())]),
         world.proposes(2, true, action),
         world.votes(2, proposal, Choice::Yes),
     ] {
@@ -96,6 +96,7 @@ fn decide(world: &mut World) {
     world.wait_days(3);
     world.record(Event::Decided { proposal }).expect("valid");
     world.wait_days(365);
+    world.record(Event::Freed { member: member(2) }).expect("valid");
     world.record(Event::Expired { member: member(2) }).expect("valid");
 }
 
@@ -127,6 +128,7 @@ fn entries_of_every_kind_keep_their_encoding() {
         "entry-proposed",
         "entry-voted",
         "entry-decided",
+        "entry-freed",
         "entry-expired",
     ];
     let world = world();
@@ -134,6 +136,10 @@ fn entries_of_every_kind_keep_their_encoding() {
     for (name, entry) in names.into_iter().zip(&world.entries) {
         check(name, entry);
     }
+    let is_held = |record: &StateRecord| matches!(record, StateRecord::Held(..));
+    let mut village = World::village();
+    village.record(village.rewards(1, vec![(node(2), audited())])).expect("valid");
+    check("record-held", &village.ledger.records().find(is_held).expect("it is held"));
 }
 
 #[test]

@@ -4,10 +4,11 @@
 mod common;
 
 use common::{DAY_MS, FOUNDER, MODEL, World, member, node};
-use talka_base::{Credits, Factor, ProposalId};
+use talka_base::{Credits, Factor, Flops, ProposalId};
 use talka_ledger::{
     Account, Event, Ledger, LedgerError, Policy, Profile,
     govern::{Action, Choice, GovernanceRules, Outcome, Stage, Votes},
+    profile::{Job, Task, neuro::Role},
     quote,
 };
 
@@ -212,6 +213,29 @@ fn a_decided_penalty_takes_no_more_than_the_stake_and_pays_the_reporter_half() {
     assert_eq!((world.staked(3), world.balance(3)), (Credits::ZERO, before));
     assert_eq!(world.balance(2).0 - Policy::default().grant.0, 4_000_000);
     assert_eq!(world.ledger.account(Account::Burn).0, 4_000_000);
+    check_replay(&world);
+}
+
+#[test]
+fn a_decided_penalty_takes_held_earnings_after_the_stake_and_nothing_that_can_be_spent() {
+    let mut world = World::village();
+    world.record(world.locks(3, 1, Credits::from_gft(8), 365)).expect("locks");
+    let penalty = Credits::from_gft(10);
+    let id = proposed(&mut world, Action::Slash { member: member(3), penalty, reporter: None });
+    vote(&mut world, id, &[(2, Choice::Yes), (FOUNDER, Choice::Yes)]);
+    world.wait_days(12);
+    let job = Job::Audit { work: Flops(5_000_000_000) };
+    let work = Task { job, role: Role::default(), replicas: None };
+    world.record(world.rewards(1, vec![(node(3), work)])).expect("works");
+    world.wait_days(2);
+    let before = world.balance(3);
+    world.record(Event::Decided { proposal: id }).expect("enacts");
+    assert_eq!((world.staked(3), world.held(3)), (Credits::ZERO, Credits::from_gft(3)));
+    assert_eq!(world.balance(3), before);
+    assert_eq!(world.ledger.account(Account::Burn).0, 10_000_000);
+    world.wait_days(1);
+    world.record(Event::Freed { member: member(3) }).expect("the rest can be spent");
+    assert_eq!(world.balance(3).0 - before.0, 3_000_000);
     check_replay(&world);
 }
 

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use std::{collections::BTreeMap, convert::Infallible, fs, path::PathBuf};
 use talka_base::{Signed, TreeHash, encode};
 use talka_ledger::{
-    Account, Block, Claim, Entry, Proof, StateRecord,
+    Account, Block, Claim, Entry, Proof, RecordKey,
     note::SignedNote,
     tlog::{self, CompactRange, Node, inclusion_proof, leaf_hash},
 };
@@ -67,8 +67,8 @@ fn entry_proof(world: &World, height: u64, checkpoint: &SignedNote) -> Proof {
 
 fn balance_proof(world: &World, who: u8, checkpoint: &SignedNote) -> Proof {
     let account = Account::spendable(member(who));
-    let is_it = |record: &_| matches!(record, StateRecord::Balance(of, _) if *of == account);
-    let (index, record, path) = world.ledger.prove_record(is_it).expect("has an account");
+    let proved = world.ledger.prove_record(RecordKey::Balance(account));
+    let (index, record, path) = proved.expect("has an account");
     Proof { claim: Claim::Record(Box::new(record)), index, path, checkpoint: checkpoint.clone() }
 }
 

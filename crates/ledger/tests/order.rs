@@ -69,7 +69,7 @@ struct Sim {
 
 impl Sim {
     fn new(seed: u64) -> Self {
-        let world = World::new();
+        let world = World { now: Tick(CLOCK_START), ..World::new() };
         let founding = world.entries[0].clone();
         let machines = [FOUNDER].into_iter().chain(WITNESSES).chain([FOLLOWER]);
         let mut sim = Self {

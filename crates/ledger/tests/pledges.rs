@@ -6,7 +6,7 @@ mod common;
 use common::{DAY_MS, FOUNDER, World, member, node};
 use talka_base::{Credits, Flops, Tick};
 use talka_ledger::{
-    Account, LedgerError, Policy,
+    Account, Event, LedgerError, Policy,
     profile::{Job, Task, neuro::Role},
     stake::StakeChange,
 };
@@ -62,7 +62,7 @@ fn a_stake_keeps_within_its_bounds_and_an_order_works_once() {
 }
 
 fn expires(first_node: u8) -> talka_ledger::Event {
-    talka_ledger::Event::Expired { member: member(first_node) }
+    Event::Expired { member: member(first_node) }
 }
 
 #[test]
@@ -132,22 +132,50 @@ fn common_work_is_paid_at_its_worth_within_the_days_budget() {
         .record(world.rewards(1, vec![audited(2, 100), audited(4, 50), audited(3, 50)]))
         .expect("1");
     // Nodes 2 and 4 are one member's.
-    assert_eq!(world.balance(2).0 - grant().0, gft(150).0);
-    assert_eq!(world.balance(3).0 - grant().0, gft(50).0);
+    assert_eq!((world.held(2), world.held(3)), (gft(150), gft(50)));
 
     // The day's budget has 999,800 left; three times as much was done.
     world.record(world.rewards(2, vec![audited(2, 2_000_000), audited(3, 999_400)])).expect("2");
-    let minted: u64 = [2, 3].map(|n| world.balance(n).0 - grant().0).iter().sum();
-    assert_eq!(minted, Policy::default().day_budget.0);
+    let minted = |world: &World| [2, 3].map(|n| world.held(n)).into_iter().sum::<Credits>();
+    assert_eq!(minted(&world), Policy::default().day_budget);
     world.record(world.rewards(3, vec![audited(2, 1)])).expect("nothing is left");
-    let minted: u64 = [2, 3].map(|n| world.balance(n).0 - grant().0).iter().sum();
-    assert_eq!(minted, Policy::default().day_budget.0);
+    assert_eq!(minted(&world), Policy::default().day_budget);
 
     world.wait_days(1);
-    let before = world.balance(3);
+    let before = world.held(3);
     world.record(world.rewards(4, vec![audited(3, 1)])).expect("another day");
-    assert_eq!(world.balance(3).0 - before.0, gft(1).0);
+    assert_eq!(world.held(3).0 - before.0, gft(1).0);
+    assert_eq!((world.balance(2), world.balance(3)), (grant(), grant()), "none of it is free");
     assert_eq!(world.total(), 0);
+}
+
+fn freed(first_node: u8) -> Event {
+    Event::Freed { member: member(first_node) }
+}
+
+#[test]
+fn what_common_work_earned_can_be_spent_once_it_was_held_for_long_enough() {
+    let mut world = World::village();
+    world.record(world.rewards(1, vec![audited(2, 100)])).expect("1");
+    world.wait_days(2);
+    world.record(world.rewards(2, vec![audited(2, 10)])).expect("2");
+    let nothing = Err(LedgerError::NothingFreed { member: member(2) });
+    assert_eq!(world.record(freed(2)), nothing, "the first was held for two days");
+
+    world.wait_days(1);
+    assert_eq!(world.ledger.freed_now(world.now), [member(2)]);
+    world.record(freed(2)).expect("three days");
+    assert_eq!((world.balance(2).0 - grant().0, world.held(2)), (gft(100).0, gft(10)));
+    assert_eq!(world.record(freed(2)), nothing, "once");
+    assert_eq!(world.ledger.freed_now(world.now), []);
+}
+
+#[test]
+fn common_work_is_paid_at_once_where_the_policy_says_so() {
+    let policy = Policy { held_days: 0, ..Policy::default() };
+    let mut world = World::village_with(policy);
+    world.record(world.rewards(1, vec![audited(2, 100)])).expect("1");
+    assert_eq!((world.balance(2).0 - grant().0, world.held(2)), (gft(100).0, Credits::ZERO));
 }
 
 #[test]
@@ -167,7 +195,7 @@ fn only_the_sequencer_reports_common_work_and_each_report_counts_once() {
     let work =
         talka_ledger::common_work::CommonWork { network, serial: 2, tasks: vec![audited(2, 1)] };
     let report = common::keys(2).sign(work);
-    let by_member = world.record(talka_ledger::Event::Rewarded { report });
+    let by_member = world.record(Event::Rewarded { report });
     assert!(matches!(by_member, Err(LedgerError::Signature(_))));
 }
 

@@ -202,9 +202,10 @@ fn decide(world: &mut World) {
         world.record(event).expect("valid");
     }
     let policy = Policy { grant: Credits(77), ..world.ledger.policy().clone() };
+    // More than its stake.
     let slash = Action::Slash {
         member: member(3),
-        penalty: Credits::from_gft(4),
+        penalty: Credits::from_gft(5_010),
         reporter: Some(member(2)),
     };
     let forbid = Action::Model { model: MODEL, is_allowed: false };
@@ -232,6 +233,9 @@ fn decide(world: &mut World) {
         world.record(event).expect("valid");
     }
     world.wait_days(363);
+    for member in world.ledger.freed_now(world.now) {
+        world.record(Event::Freed { member }).expect("valid");
+    }
     world.record(Event::Expired { member: member(2) }).expect("valid");
     change_order(world);
 }

@@ -12,7 +12,7 @@ use talka_base::{
 };
 use talka_ledger::{
     Account, Entry, Event, Forwarding, Founding, Ledger, LedgerError, Policy, RECEIPTS_MAX,
-    Reservation, Settlement, Tariff, price, quote, verify,
+    REQUEST_SIGNED_MS_MAX, Reservation, Settlement, StateRecord, Tariff, price, quote, verify,
 };
 
 const STAGES: [Cut; 2] = [(FOUNDER, (0, 2)), (3, (2, 6))];
@@ -41,7 +41,7 @@ fn a_founding_grants_its_founder_and_is_bound_to_its_keys_and_policy() {
     let policy = Policy { version: 1, ..Policy::default() };
     assert_eq!(
         found(Founding { policy, ..founding() }, FOUNDER),
-        Err(LedgerError::PolicyVersion { expected: 3, found: 1 })
+        Err(LedgerError::PolicyVersion { expected: 4, found: 1 })
     );
     let policy = Policy { grant: Credits(u64::MAX), ..Policy::default() };
     assert!(matches!(
@@ -152,6 +152,49 @@ fn a_repeated_paper_is_recognised_and_another_under_its_name_refused() {
     for event in events {
         refused(&mut world, event, &closed);
     }
+}
+
+#[test]
+fn a_request_is_forgotten_once_none_of_its_papers_can_be_used() {
+    let mut world = World::village();
+    let reserve = world.reserves(1, 2, 2, 10, 20);
+    let settle = world.settles(1, 2, &STAGES, (25, 15));
+    world.record(reserve.clone()).expect("reserves");
+    world.record(settle.clone()).expect("settles");
+    let is_kept = |world: &World| {
+        world.ledger.records().any(|record| matches!(record, StateRecord::Request(..)))
+    };
+    world.now = world.now.plus_ms(2 * REQUEST_SIGNED_MS_MAX - 1);
+    world.record(world.joins(5, 5, 2)).expect("joins");
+    assert!(is_kept(&world));
+    refused(&mut world, reserve.clone(), &LedgerError::Duplicate { height: 4 });
+
+    world.now = world.now.plus_ms(1);
+    world.record(world.joins(6, 6, 2)).expect("joins");
+    assert!(!is_kept(&world));
+    assert!(world.ledger.is_over(&request(1), 4), "a stage works for no old ticket");
+    let dated = LedgerError::RequestDated { request: request(1), minutes: 1440, max: 720 };
+    refused(&mut world, reserve, &dated);
+    refused(&mut world, settle, &LedgerError::UnknownRequest { request: request(1) });
+    let replayed = Ledger::replay(world.entries.clone()).expect("replays");
+    assert_eq!(replayed, world.ledger);
+}
+
+#[test]
+fn a_request_of_another_day_is_refused_whichever_clock_is_wrong() {
+    let mut world = World::village();
+    let (early, start) = (world.reserves(1, 2, 2, 10, 20), world.now);
+    for (at, apart) in [(0, 0), (REQUEST_SIGNED_MS_MAX, 0), (REQUEST_SIGNED_MS_MAX + 60_000, 721)] {
+        world.now = start.plus_ms(at);
+        let taken = world.ledger.would_take(world.now, &early);
+        let max = 720;
+        let dated = LedgerError::RequestDated { request: request(1), minutes: apart, max };
+        assert_eq!(taken, if apart == 0 { Ok(()) } else { Err(dated) });
+    }
+    let late = world.forwards(1, 2, 2, 10, 20);
+    let taken = world.ledger.would_take(start, &late);
+    assert!(matches!(taken, Err(LedgerError::RequestDated { .. })), "{taken:?}");
+    assert_eq!(LedgerError::UnknownRequest { request: request(1) }.blame(), Blame::Nobody);
 }
 
 #[test]
@@ -487,7 +530,7 @@ fn a_delivery_stays_within_what_was_forwarded_and_counts_once() {
     let event = world.delivers(1, 2, (10, 5));
     refused_as(&mut world, event, is_signature);
     let event = world.delivers(2, 4, (10, 5));
-    refused_as(&mut world, event, |e| matches!(e, LedgerError::UnknownRequest { .. }));
+    refused(&mut world, event, &LedgerError::UnknownRequest { request: request(2) });
 
     let delivery = world.delivers(1, 4, (10, 20));
     world.record(delivery.clone()).expect("all that was promised");

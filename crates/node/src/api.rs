@@ -317,6 +317,7 @@ impl Api {
                 member,
                 balance,
                 reserved: ledger.bucket(&member, Bucket::Reserved),
+                held: ledger.bucket(&member, Bucket::Held),
                 economy: ledger.policy().profile.name().into(),
                 expiring: ledger.expiring_soon(&member, now()),
                 members,

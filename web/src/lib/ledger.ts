@@ -45,7 +45,9 @@ export function explain(entry: Entry, credits: Credits): string {
     case "appointed":
       return "The founder named the nodes that witness the ledger.";
     case "rewarded":
-      return `Work that no request pays for, such as training and being there, was paid from the day's budget: ${paid}.`;
+      return `Work that no request pays for, such as training and being there, was paid from the day's budget: ${paid}. It can be spent once audits had some days to find it wrong.`;
+    case "freed":
+      return `What common work earned was held for long enough and can be spent: ${paid}.`;
     case "removed":
       return "A node was removed for good; its member keeps the account.";
     case "delivered":

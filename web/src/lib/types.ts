@@ -150,6 +150,7 @@ export interface Credits {
   member: string;
   balance: number;
   reserved: number;
+  held: number;
   members: Member[];
 }
 

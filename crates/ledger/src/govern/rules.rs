@@ -77,7 +77,7 @@ fn check_action(book: &Book, action: &Action) -> Result<(), LedgerError> {
 fn electorate(book: &Book, votes: Votes) -> u64 {
     match votes {
         Votes::PerMember => {
-            let voters = book.members.keys().filter(|id| !book.assembly.suspended.contains(id));
+            let voters = book.members.keys().filter(|id| !book.assembly.suspended.contains_key(id));
             voters.count() as u64
         }
         Votes::ByStake => {

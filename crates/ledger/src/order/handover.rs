@@ -12,7 +12,7 @@ use super::{
     chain::needed,
     newcomer::{FinalityError, check_cosigned},
 };
-use crate::{Block, Claim, Ledger, Proof, StateRecord, note::SignedNote};
+use crate::{Block, Claim, Ledger, Proof, RecordKey, StateRecord, note::SignedNote};
 
 /// Who witnesses a ledger after these handovers, which are in order. `ledger` is that of the founding alone.
 ///
@@ -46,8 +46,7 @@ impl Ledger {
     /// What shows those who do not have the entries that this ledger's witnesses are who they are. `note` is the block of the last entry,
     /// which names them. Nothing if nobody witnesses.
     pub fn handover(&self, note: SignedNote) -> Option<Proof> {
-        let is_it = |record: &StateRecord| matches!(record, StateRecord::Witnesses(..));
-        let (index, record, path) = self.prove_record(is_it)?;
+        let (index, record, path) = self.prove_record(RecordKey::Witnesses)?;
         Some(Proof { claim: Claim::Record(Box::new(record)), index, path, checkpoint: note })
     }
 }

@@ -322,6 +322,11 @@ impl World {
         self.ledger.bucket(&member(first_node), Bucket::Stake)
     }
 
+    /// What common work earned it, and cannot be spent yet.
+    pub fn held(&self, first_node: u8) -> Credits {
+        self.ledger.bucket(&member(first_node), Bucket::Held)
+    }
+
     /// An order about the keys of the member whose first node is `owner`, signed by key `by`.
     pub fn changes_keys(&self, owner: u8, by: u8, serial: u64, change: KeyChange) -> Event {
         let order = KeyOrder { network: self.network(), member: member(owner), serial, change };

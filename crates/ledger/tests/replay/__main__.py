@@ -10,7 +10,7 @@ import sys
 import profiles
 import standing
 from codec import Codec, make, signed, write
-from hashes import blake3, is_signed, leaf, root
+from hashes import blake3, is_signed, leaf, state_root
 from papers import *  # noqa: F403 (every schema, by its name in the document)
 from profiles import Payout, Stage, Worker, flops, in_proportion
 
@@ -53,6 +53,7 @@ class Ledger:
         self.open, self.outside, self.requests, self.closed = {}, {}, {}, {}
         self.epochs, self.last_epoch, self.witnesses, self.turns = 0, None, None, None
         self.removed, self.standings = {}, {}
+        self.held_lots = {}
         self.lots, self.ballots, self.forbidden, self.suspended, self.purse = {}, {}, set(), set(), (0, 0, 0)
 
     def apply(self, line):
@@ -82,6 +83,9 @@ class Ledger:
         self.policy = self.enacts or moved
         limit = self.policy.reservation_ms_max
         self.closed = {key: closed for key, closed in self.closed.items() if key[0] + limit > entry.at}
+        kept = max(limit, 2 * SIGNED_MS_MAX)
+        is_over = {id_ for id_, (_, end) in self.requests.items() if end and end.at + kept <= entry.at}
+        self.requests = {id_: marks for id_, marks in self.requests.items() if id_ not in is_over}
         self.entries, self.head, self.at = self.entries + 1, blake3(body), entry.at
 
     def moved(self, at):
@@ -131,6 +135,8 @@ class Ledger:
             self.epoch(*event)
         elif kind == EXPIRED:
             self.expire(event)
+        elif kind == FREED:
+            self.free(event)
         elif kind == STAKED:
             self.stake(verify("stake order", event, event.value.by))
         elif kind == KEYS_CHANGED:
@@ -197,23 +203,28 @@ class Ledger:
         return owner
 
     def date(self, at):
-        """What came is of this day; what left, of the oldest."""
+        """What came is of this day; what left, of the oldest. Of what is held too."""
         changes = {}
         for holder, amount in self.postings:
             if holder[0] == MEMBER_:
-                member = holder[1][0]
+                member, (bucket, _) = holder[1]
                 changes[member] = changes.get(member, 0) + amount
+                if bucket == HELD:
+                    self.move_lots(self.held_lots.setdefault(member, {}), at // DAY_MS, amount)
         for member, change in changes.items():
-            lots = self.lots.setdefault(member, {})
-            if change > 0:
-                lots[at // DAY_MS] = lots.get(at // DAY_MS, 0) + change
-            while change < 0:
-                oldest = min(lots)
-                taken = min(lots[oldest], -change)
-                change += taken
-                lots[oldest] -= taken
-                if lots[oldest] == 0:
-                    del lots[oldest]
+            self.move_lots(self.lots.setdefault(member, {}), at // DAY_MS, change)
+
+    @staticmethod
+    def move_lots(lots, day, change):
+        if change > 0:
+            lots[day] = lots.get(day, 0) + change
+        while change < 0:
+            oldest = min(lots)
+            taken = min(lots[oldest], -change)
+            change += taken
+            lots[oldest] -= taken
+            if lots[oldest] == 0:
+                del lots[oldest]
 
     def held(self, member, bucket):
         return self.balances.get(account(member, bucket), 0)
@@ -226,6 +237,13 @@ class Ledger:
         require(due > 0, "nothing expires")
         self.post(account(member, SPENDABLE), -due)
         self.post((BURN, ()), due)
+
+    def free(self, member):
+        lots = self.held_lots.get(member, {})
+        due = sum(lot for day, lot in lots.items() if day + self.policy.held_days <= self.mark.at // DAY_MS)
+        require(due > 0, "nothing is free")
+        self.post(account(member, HELD), -due)
+        self.post(account(member, SPENDABLE), due)
 
     def stake(self, paper):
         self.author, member = paper.by, self.acting(paper.by)
@@ -279,7 +297,7 @@ class Ledger:
             worth[member] = worth.get(member, 0) + profiles.worth(self.policy, task, worker)
         pays = min(sum(worth.values()), max(self.policy.day_budget - paid, 0))
         self.post((MINT, ()), -pays)
-        self.earn(in_proportion(pays, worth), {})
+        self.earn(in_proportion(pays, worth), {}, HELD if self.policy.held_days > 0 else SPENDABLE)
         self.purse = (paper.serial, today, paid + pays)
 
     def propose(self, paper):
@@ -412,6 +430,7 @@ class Ledger:
         self.author = paper.head
         require(paper.network == self.network and paper.request not in self.requests, "reservation")
         require(self.acting(paper.head) == paper.payer and paper.prompt > 0, "reservation")
+        require(abs(paper.at - self.mark.at) <= SIGNED_MS_MAX, "signed at another time")
         if kind == RESERVED:
             require(paper.model not in self.forbidden, "a model that the members forbade")
             cap = self.price(paper.shape, paper.prompt + paper.new, paper.new)
@@ -451,9 +470,9 @@ class Ledger:
         self.post((TREASURY, ()), payout.treasury)
         self.earn(payout.earned, work)
 
-    def earn(self, earned, work):
+    def earn(self, earned, work, bucket=SPENDABLE):
         for member, credits in sorted(earned.items()):
-            self.post(account(member, SPENDABLE), credits)
+            self.post(account(member, bucket), credits)
             self.change(member, earned=credits)
         for member, done in work.items():
             self.change(member, work=done)
@@ -636,30 +655,36 @@ class Ledger:
         self.epochs, self.last_epoch = self.epochs + 1, self.mark
 
     def records(self):
-        yield (0, (self.network, self.founding.name, self.founding.founder, self.entries, self.head, self.at))
-        yield (1, self.policy)
-        yield from ((2, balance) for balance in sorted(self.balances.items()))
-        yield from ((3, member) for member in sorted(self.members.items()))
-        yield from ((4, node) for node in sorted(self.nodes.items()))
-        yield from ((5, session) for _, session in sorted(self.open.items()))
-        yield from ((6, outside) for _, outside in sorted(self.outside.items()))
-        yield from ((7, (request, *marks)) for request, marks in sorted(self.requests.items()))
-        if self.witnesses:
-            yield (8, self.witnesses)
-        yield from ((9, (node, *removed)) for node, removed in sorted(self.removed.items()))
-        yield from ((10, known) for known in sorted(self.standings.items()))
-        yield from ((11, (*key, closed)) for key, closed in sorted(self.closed.items()))
-        yield (12, (self.epochs, self.last_epoch))
-        yield from ((13, (member, sorted(lots.items()))) for member, lots in sorted(self.lots.items()))
-        yield from ((14, ballot) for ballot in sorted(self.ballots.items()))
-        yield from ((15, model) for model in sorted(self.forbidden))
-        yield from ((16, member) for member in sorted(self.suspended))
-        yield (17, self.purse)
-        if self.turns:
-            yield (18, self.turns)
+        """By key."""
+        holder = (self.network, self.founding.name, self.founding.founder, self.entries, self.head, self.at)
+        single = {0: holder, 1: self.policy, 8: self.witnesses, 12: (self.epochs, self.last_epoch), 17: self.purse}
+        for kind, record in {**single, 18: self.turns}.items():
+            if record is not None:
+                yield bytes([kind]), (kind, record)
+        for holder, amount in self.balances.items():
+            kind, of = holder
+            member, bucket = (of[0], of[1][0]) if of else (ZEROS, 0)
+            yield bytes([2, kind]) + member + bytes([bucket]), (2, (holder, amount))
+        pairs = {3: self.members, 4: self.nodes, 10: self.standings, 14: self.ballots}
+        lots = {13: self.lots, 19: self.held_lots}
+        for kind, each in [*pairs.items(), *lots.items()]:
+            for id_, value in each.items():
+                yield bytes([kind]) + id_, (kind, (id_, sorted(value.items()) if kind in lots else value))
+        for kind, each in {5: self.open, 6: self.outside}.items():
+            for id_, value in each.items():
+                yield bytes([kind]) + id_, (kind, value)
+        for kind, each in {7: self.requests, 9: self.removed}.items():
+            for id_, value in each.items():
+                yield bytes([kind]) + id_, (kind, (id_, *value))
+        for (at, request), closed in self.closed.items():
+            yield bytes([11]) + at.to_bytes(8, "big") + request, (11, (at, request, closed))
+        for kind, each in {15: self.forbidden, 16: self.suspended}.items():
+            for id_ in each:
+                yield bytes([kind]) + id_, (kind, id_)
 
     def state_root(self):
-        return root([leaf(bytes([RECORD_VERSION]) + write(RECORD, record)) for record in self.records()])
+        hashed = {key: leaf(bytes([RECORD_VERSION]) + write(RECORD, record)) for key, record in self.records()}
+        return state_root(sorted(hashed.items()))
 
 
 def main():

@@ -113,11 +113,12 @@ def leaf(data):
     return hashlib.sha256(b"\0" + data).digest()
 
 
-def root(leaves):
-    """RFC 6962, section 2.1."""
-    if len(leaves) <= 1:
-        return leaves[0] if leaves else hashlib.sha256().digest()
-    left = 1
-    while 2 * left < len(leaves):
-        left *= 2
-    return hashlib.sha256(b"\1" + root(leaves[:left]) + root(leaves[left:])).digest()
+def state_root(leaves):
+    """Of keys and their leaves, in the order of the keys: the tree parts where these differ first."""
+    if len(leaves) == 1:
+        return leaves[0][1]
+    (first, _), (last, _) = leaves[0], leaves[-1]
+    at, bits = next((at, a ^ b) for at, (a, b) in enumerate(zip(first, last)) if a != b)
+    bit = 1 << (bits.bit_length() - 1)
+    half = next(place for place, (key, _) in enumerate(leaves) if key[at] & bit)
+    return hashlib.sha256(b"\1" + state_root(leaves[:half]) + state_root(leaves[half:])).digest()

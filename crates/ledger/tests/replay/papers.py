@@ -22,7 +22,7 @@ NEURO_TERMS = struct(
 )  # fmt: skip
 POLICY = struct(
     "Policy",
-    version=UINT, profile=("enum", [UINT, NOTHING, FEI_TERMS, NEURO_TERMS, NOTHING]), grant=UINT, day_budget=UINT,
+    version=UINT, profile=("enum", [UINT, NOTHING, FEI_TERMS, NEURO_TERMS, NOTHING]), grant=UINT, day_budget=UINT, held_days=UINT,
     reservation_ms_max=UINT, factors=FACTORS, expiry=option(("tuple", UINT, UINT)), stake=STAKES, governance=RULES,
 )  # fmt: skip
 COOP, GFT, FEI, NEURO, TOKENLESS = range(5)
@@ -105,12 +105,12 @@ PAPERS = {
     "stake order": (1, STAKE_ORDER),
     "key order": (1, KEY_ORDER),
     "common work": (1, COMMON_WORK),
-    "proposal": (2, PROPOSAL),
+    "proposal": (3, PROPOSAL),
     "vote": (1, VOTE),
 }
 FOUNDED, JOINED, RESERVED, SETTLED, RELEASED, FORWARDED, DELIVERED, APPOINTED, REMOVED = range(9)
 NODE_RATED, NODE_JUDGED, CLAIMED, EPOCHED, EXPIRED, STAKED, KEYS_CHANGED, REWARDED, PROPOSED, VOTED, DECIDED = range(9, 20)
-ORDER_CHANGED, EPOCH_COUNTED = 20, 21
+ORDER_CHANGED, EPOCH_COUNTED, FREED = 20, 21, 22
 EVENT = (
     "enum",
     [
@@ -136,6 +136,7 @@ EVENT = (
         ID,
         signed(ORDER_CHANGE),
         ("tuple", EPOCH, listed(("tuple", ID, UINT))),
+        ID,
     ],
 )
 MEMBER_, MINT, BURN, TREASURY = range(4)
@@ -146,8 +147,9 @@ ENTRY = struct(
     "Entry",
     height=UINT, previous=ID, at=UINT, event_id=ID, author=ID, event=EVENT, evidence=ID, postings=POSTINGS,
 )  # fmt: skip
-ENTRY_VERSION, EVENT_VERSION, RECORD_VERSION, FOUNDING_VERSION, PROPOSAL_VERSION = 4, 3, 3, 3, 2
+ENTRY_VERSION, EVENT_VERSION, RECORD_VERSION, FOUNDING_VERSION, PROPOSAL_VERSION = 5, 4, 4, 4, 3
 DAY_MS = 24 * 60 * 60 * 1000
+SIGNED_MS_MAX = DAY_MS // 2
 ZEROS = bytes(32)
 U64 = 2**64 - 1
 
@@ -219,5 +221,6 @@ RECORD = (
         ID,
         ("tuple", UINT, UINT, UINT),
         ("tuple", BOOL, UINT, UINT),
+        ("tuple", ID, listed(("tuple", UINT, UINT))),
     ],
 )

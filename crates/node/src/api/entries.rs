@@ -71,6 +71,7 @@ impl Reader<'_> {
             | Event::Rated { .. }
             | Event::Judged { .. }
             | Event::Expired { .. }
+            | Event::Freed { .. }
             | Event::Staked { .. }
             | Event::KeysChanged { .. }
             | Event::Rewarded { .. }
@@ -205,6 +206,7 @@ fn request_of(event: &Event) -> Option<RequestId> {
         | Event::Epoch(_)
         | Event::EpochCounted(_)
         | Event::Expired { .. }
+        | Event::Freed { .. }
         | Event::Staked { .. }
         | Event::KeysChanged { .. }
         | Event::Rewarded { .. }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use talka_base::{Credits, EntryHash, MemberId, NetworkId, NodeId, RequestId, Tick, TreeHash};
 use talka_ledger::{
     Account, Block, BlockError, Claim, Ledger, PaperProof, PaperProofError, Proof, StateRecord,
-    consistency::{Consistency, ConsistencyFileError},
+    consistency::Consistency,
     note::{NoteError, SignedNote},
     order::{Evidence, EvidenceError, Witnesses},
     proof::ProofFileError,
@@ -165,8 +165,6 @@ pub enum ProofRefused {
     NotFinal { of: usize, expected: usize, found: usize },
     #[error("the proof is about network {found}, the older checkpoint about {expected}")]
     OtherNetwork { expected: NetworkId, found: NetworkId },
-    #[error("the proof of consistency cannot be read")]
-    Consistency(#[from] ConsistencyFileError),
     #[error("the evidence does not convict anybody")]
     Evidence(#[from] EvidenceError),
 }

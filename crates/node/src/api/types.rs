@@ -523,8 +523,10 @@ pub struct CreditsReport {
     pub member: MemberId,
     /// Spendable now.
     pub balance: Credits,
-    /// Held by requests under way.
+    /// Set aside for requests under way.
     pub reserved: Credits,
+    /// Earned by common work of the last days, and not spendable yet.
+    pub held: Credits,
     /// The economy: coop, gft, fei, neuro or tokenless.
     pub economy: String,
     /// What expires within the time of which the network warns, and when the first of it does.

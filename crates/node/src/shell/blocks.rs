@@ -11,7 +11,7 @@ use crate::store::StoreError;
 use std::sync::{Arc, PoisonError, atomic::Ordering};
 use talka_base::{MemberId, NetworkId, Signed};
 use talka_ledger::{
-    Account, Block, BlockError, Claim, Entry, Ledger, Proof, StateRecord, consistency::Consistency,
+    Account, Block, BlockError, Claim, Entry, Ledger, Proof, RecordKey, consistency::Consistency,
     note::SignedNote, order::Chain,
 };
 
@@ -137,8 +137,7 @@ impl Desk {
             let Some((block, checkpoint)) = self.checkpoint()? else { break };
             let ledger = self.ledger();
             if ledger.height() + 1 == block.size {
-                let is_it = |record: &StateRecord| matches!(record, StateRecord::Balance(of, _) if *of == account);
-                let found = ledger.prove_record(is_it);
+                let found = ledger.prove_record(RecordKey::Balance(account));
                 return Ok(found.map(|(index, record, path)| {
                     let claim = Claim::Record(Box::new(record));
                     Proof { claim, index, path, checkpoint }

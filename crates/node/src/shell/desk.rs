@@ -185,6 +185,11 @@ impl Desk {
         self.read(|ledger| ledger.may_order(&NodeId(self.keys.public())))
     }
 
+    /// What a paper that begins a request says of its time: a ledger whose clock was ahead once takes papers all the same.
+    pub(crate) fn signing_time(&self, now: Tick) -> Tick {
+        now.max(self.read(Ledger::at))
+    }
+
     /// Number of entries held.
     pub(crate) fn entries_held(&self) -> u64 {
         self.read(Ledger::height) + 1

@@ -142,23 +142,24 @@ pub(crate) async fn finality(shared: &Arc<Shared>, entry: &Signed<Entry>) -> Opt
 }
 
 /// As one who may order: records what follows from time alone. What heads forgot returns to its payers, credits that nobody
-/// used expire, and proposals are decided.
+/// used expire, what was held for long enough can be spent, and proposals are decided.
 pub(crate) fn sweep(shared: &Arc<Shared>) {
     let desk = shared.desk();
     if !desk.may_order() || desk.halted().is_some() {
         return;
     }
-    let (forgotten, sessions, unused) = desk.read(|ledger| {
+    let (forgotten, sessions, unused, freed) = desk.read(|ledger| {
         let forgotten = ledger.expired(now());
         let is_session = |request: &&RequestId| ledger.reservation(request).is_some();
         let sessions: Vec<_> = forgotten.iter().filter(is_session).copied().collect();
-        (forgotten, sessions, ledger.expiring_now(now()))
+        (forgotten, sessions, ledger.expiring_now(now()), ledger.freed_now(now()))
     });
     let released = forgotten
         .into_iter()
         .map(|request| Event::Released { request, reason: ReleaseReason::Expired });
     let expired = unused.into_iter().map(|member| Event::Expired { member });
-    let due: Vec<_> = released.chain(expired).collect();
+    let freed = freed.into_iter().map(|member| Event::Freed { member });
+    let due: Vec<_> = released.chain(expired).chain(freed).collect();
     let shared = Arc::clone(shared);
     tokio::spawn(async move {
         decide_due(&shared).await;

@@ -637,7 +637,7 @@ async fn reserve(
         shape: *known.model.shape(),
         prompt_tokens: size.prompt_tokens,
         max_new_tokens: size.new_tokens,
-        at: now(),
+        at: shared.desk().signing_time(now()),
     };
     let event = Event::Reserved { reservation: shared.keys.sign(reservation) };
     order(shared, event).await.map_err(refused_to_hold)

@@ -689,7 +689,7 @@ fn check_ticket(shared: &Shared, open: &Open) -> Result<(Arc<KnownModel>, Ticket
     if u64::from(open.positions_max) > paid.min(u64::from(shape.context)) {
         return Err(wrong(format!("{} positions wanted, {paid} reserved", open.positions_max)));
     }
-    if desk.read(|ledger| ledger.is_closed(&open.session)) {
+    if desk.read(|ledger| ledger.is_over(&open.session, entry.height)) {
         return Err("the reservation was settled or released already".into());
     }
     if !is_final(&desk, open) {

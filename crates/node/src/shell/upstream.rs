@@ -300,7 +300,7 @@ impl Hold {
             tariff: tariff.clone(),
             prompt_tokens: size.prompt_tokens,
             max_new_tokens: size.max_new_tokens,
-            at: now(),
+            at: desk.signing_time(now()),
         };
         let open_ms = desk.read(|ledger| ledger.policy().reservation_ms_max);
         // A tenth is left for paying.

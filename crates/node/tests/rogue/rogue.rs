@@ -2,7 +2,7 @@
 
 use crate::common::{PATIENCE, wait_for};
 use bytes::Bytes;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use talka_base::{
     Keypair, LayerSpan, MemberId, ModelId, ModelShape, NetworkId, NodeId, RequestId, Signed, Tick,
 };
@@ -17,6 +17,11 @@ use talka_node::{
     },
 };
 use tokio::time::{sleep, timeout};
+
+fn now() -> Tick {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970");
+    Tick(since.as_millis().try_into().expect("a clock before the year 584,000,000"))
+}
 
 /// How often `node` saw `fault` of `peer`.
 pub async fn count(node: &Node, peer: NodeId, fault: Fault) -> u64 {
@@ -149,7 +154,7 @@ impl Rogue {
             shape: self.shape,
             prompt_tokens: 10,
             max_new_tokens,
-            at: Tick(1),
+            at: now(),
         };
         let event = Box::new(Event::Reserved { reservation: self.keys.sign(reservation) });
         linked.tell(Control::Submit { id: 1, event }).await;

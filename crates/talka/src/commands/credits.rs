@@ -32,8 +32,10 @@ pub async fn run(args: CreditsArgs) -> Result<Exit> {
         output::json(&Document { report, lines })?;
         return Ok(Exit::Done);
     }
-    let (balance, reserved) = (report.balance, report.reserved);
-    output::line(format!("balance {balance}, reserved {reserved}, economy {}", report.economy))?;
+    let CreditsReport { balance, reserved, held, economy, .. } = &report;
+    output::line(format!(
+        "balance {balance}, reserved {reserved}, held {held}, economy {economy}"
+    ))?;
     if let Some((credits, from)) = report.expiring {
         let left_ms = from.since_ms(quantity::now());
         output::line(format!("{credits} unused expire from {} on", quantity::show_ms(left_ms)))?;
@@ -71,9 +73,14 @@ fn account(report: &CreditsReport, lines: &[EntryReport]) -> Table<4> {
         table.row([
             entry.height.to_string(),
             entry.kind.clone(),
-            signed_gft(change(entry, &member)),
+            signed_gft(change(entry, &member, "spendable")),
             explain::why(entry),
         ]);
+        let held = change(entry, &member, "held");
+        if held != 0 {
+            let why = "what common work earned, before it can be spent".into();
+            table.row([String::new(), "held".into(), signed_gft(held), why]);
+        }
         for session in explain::sessions(entry, report.member) {
             table.row([String::new(), "session".into(), String::new(), session]);
         }
@@ -81,11 +88,11 @@ fn account(report: &CreditsReport, lines: &[EntryReport]) -> Table<4> {
     table
 }
 
-/// What an entry did to what `member` can spend.
-fn change(entry: &EntryReport, member: &str) -> i64 {
+/// What an entry did to a bucket of `member`.
+fn change(entry: &EntryReport, member: &str, bucket: &str) -> i64 {
     let of = entry.postings.iter().filter(|posting| posting.account == member);
-    let spendable = of.filter(|posting| posting.bucket.as_deref() == Some("spendable"));
-    spendable.map(|posting| posting.change).sum()
+    let of = of.filter(|posting| posting.bucket.as_deref() == Some(bucket));
+    of.map(|posting| posting.change).sum()
 }
 
 /// The last entries, at most `last`, that moved credits of `member`, the earliest first.

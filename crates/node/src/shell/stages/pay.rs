@@ -14,7 +14,7 @@ use crate::{
 use std::{collections::BTreeMap, sync::Arc};
 use talka_base::{LayerSpan, ModelShape, RequestId, Signed, Tick};
 use talka_ledger::{
-    Event, LedgerError, Policy, Voucher,
+    Event, LedgerError, Policy, REQUEST_SIGNED_MS_MAX, Voucher,
     lane::{Terms, VoucherError, WorkerLane, due, exposure_max},
 };
 use tokio::runtime::Handle;
@@ -145,8 +145,10 @@ impl Kept {
                 Err(LedgerError::Duplicate { .. } | LedgerError::NothingOwed { .. }) => {
                     shared.desk().read(|ledger| ledger.reservation(session).is_some())
                 }
-                // The ledger here may be behind, as after a restart.
-                Err(LedgerError::UnknownRequest { .. }) => true,
+                // The ledger here may be behind, as after a restart; or it forgot what was over long ago.
+                Err(LedgerError::UnknownRequest { .. }) => {
+                    now.since_ms(*since) < REQUEST_SIGNED_MS_MAX
+                }
                 Err(_) => false,
             }
         });

@@ -145,6 +145,7 @@ fn snapshot(ms: u64) -> Snapshot {
         member: MemberId([0; 32]),
         balance: Credits(1_000_000_000),
         reserved: Credits(5),
+        held: Credits(1_500_000),
         economy: "coop".into(),
         expiring: None,
         members,

@@ -12,7 +12,10 @@ pub fn lines(screen: &Screen, theme: Theme, width: usize) -> Vec<Line<'static>> 
     let (credits, rates) = (&screen.now.credits, screen.last_rates());
     let a_minute = |rate: f64| Credits((rate * 60.0) as u64);
     let told = [
-        format!("balance   {}, {} reserved", credits.balance, credits.reserved),
+        format!(
+            "balance   {}, {} reserved, {} held",
+            credits.balance, credits.reserved, credits.held
+        ),
         format!(
             "a minute  {} earned, {} spent",
             a_minute(rates.earned_per_s),

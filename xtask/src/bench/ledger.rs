@@ -9,8 +9,8 @@ use anyhow::{Context, Result, ensure};
 
 /// Vouchers that one epoch settles.
 const VOUCHERS: &str = "1000000";
-/// Cases of each property, and hundreds of attempts to spend twice: a million of them.
-const CASES: &str = "10000";
+/// Cases of each property.
+const CASES: &str = "100000";
 /// Worlds of each kind in which nodes order entries.
 const SEEDS: &str = "1000";
 /// Seconds for which a node is killed again and again.

@@ -30,6 +30,12 @@ pub enum StoreError {
         file.display()
     )]
     Replay { file: PathBuf, source: Box<ReplayError> },
+    /// The bytes are as written, and mean nothing here.
+    #[error(
+        "store {} was written by another version of talka: go on with that one, or move the file away to begin without it",
+        file.display()
+    )]
+    OtherVersion { file: PathBuf, source: Damage },
     #[error("store {} has layout {found}, this program knows {expected}: update it", file.display())]
     Layout { file: PathBuf, expected: u64, found: u64 },
     /// The disk is full, gone or read-only.
@@ -98,6 +104,9 @@ impl Failure {
     pub fn at(self, file: PathBuf) -> StoreError {
         match self {
             Self::Store(error) => error,
+            Self::Damage(source @ Damage::Encoding { source: CodecError::Version { .. }, .. }) => {
+                StoreError::OtherVersion { file, source }
+            }
             Self::Damage(source) => StoreError::Corrupt { file, source },
             Self::Database(source) if is_damage(&source) => {
                 StoreError::Corrupt { file, source: Damage::Database(source) }

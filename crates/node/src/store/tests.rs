@@ -215,6 +215,26 @@ fn values_altered_or_swapped_inside_the_database_are_named() {
 }
 
 #[test]
+fn what_another_version_wrote_is_not_called_damaged() {
+    let (dir, (ledger, entries)) = (data_dir(), chain(2));
+    let network = ledger.network();
+    let store = open(&dir);
+    store.append(&network, &entries).expect("appends");
+    let mut older = talka_base::encode(&entries[1]);
+    older[0] -= 1;
+    let sealed = seal::seal(&entry_key(&network, 1), &older);
+    store
+        .write(|transaction| {
+            transaction.open_table(ENTRIES)?.insert((&network.0, 1), sealed.as_slice())?;
+            Ok(())
+        })
+        .expect("writes");
+    let error = store.ledger(&network).expect_err("another version");
+    assert!(matches!(error, StoreError::OtherVersion { .. }), "{error}");
+    assert!(error.to_string().contains("another version of talka"), "{error}");
+}
+
+#[test]
 fn entries_that_break_the_ledgers_rules_are_named_by_height() {
     let (dir, (ledger, mut entries)) = (data_dir(), chain(4));
     let network = ledger.network();

@@ -54,7 +54,7 @@ impl Chain {
         Self { ledger, log, number, block, needed }
     }
 
-    /// The chain one block longer, with these entries in it. Executes each; copies the state.
+    /// The chain one block longer, with these entries in it. Executes each.
     ///
     /// # Errors
     /// [`LedgerError`] of the first entry that does not follow, [`LedgerError::Empty`] without any.

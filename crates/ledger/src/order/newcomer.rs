@@ -6,7 +6,7 @@
 //!
 //! Taking every block one after the other, as a [`Replica`](super::Replica) does, comes to the same: a block holds all
 //! entries before it by the root of the log, so the cosignatures of the last one cover them, if its witnesses are those
-//! that earlier ones agreed to. Without that each would take time in proportion to the state.
+//! that earlier ones agreed to. So nobody has to send or check the signatures of the others.
 //!
 //! Never does: fetch anything, or say whether to believe a ledger without witnesses: its founder's signature is all there is.
 

@@ -1,7 +1,7 @@
 //! Closes blocks of a ledger without witnesses on the founder's node, checks them on every other, and proves what any block
 //! here holds.
 //!
-//! A block takes time in proportion to the state, so none is made for each entry: all that came since the
+//! A block takes a signature and a write to the disk, so none is made for each entry: all that came since the
 //! last one make up the next, every few seconds and whenever a proof is asked for. A block is durable before
 //! anybody sees it, so that there is never another one of its number. With witnesses blocks come from
 //! [`ordering`](super::ordering), and every one here is final.

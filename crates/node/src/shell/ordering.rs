@@ -74,8 +74,7 @@ pub(crate) enum OrderInput {
     Again,
 }
 
-/// Takes inputs one after the other until the node stops, apart from the hub: a block takes time in proportion
-/// to the state.
+/// Takes inputs one after the other until the node stops, apart from the hub: a block is executed and waits for the disk.
 pub(crate) async fn run(shared: Weak<Shared>, mut inputs: mpsc::Receiver<OrderInput>) {
     let mut batch = Vec::new();
     while inputs.recv_many(&mut batch, QUEUE).await > 0 {

@@ -257,7 +257,7 @@ async fn ledger_consistency(
 }
 
 async fn ledger_evidence(State(api): State<Api>) -> Result<Json<EvidenceReport>, ApiError> {
-    Ok(Json(api.ledger_evidence()?))
+    Ok(Json(api.ledger_evidence().await?))
 }
 
 async fn ledger_witnesses(State(api): State<Api>) -> Result<Json<OrderReport>, ApiError> {

@@ -21,7 +21,7 @@
 //! proofs of who witnessed since when stand for them ([`heirs`]).
 //!
 //! Whoever sees two blocks that a key signed and that cannot both be true keeps them as [`Evidence`], which
-//! convinces anybody, and votes no more.
+//! convinces anybody, and votes no more. Where witnesses order by turns it keeps what one of them signed and goes on.
 //!
 //! A part is a machine ([`Order`]): its state, the time and one input give effects. Whoever performs them
 //! keeps their order, and makes a [`Effect::Persist`] durable before a later effect leaves. Where one node orders, its death or

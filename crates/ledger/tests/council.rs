@@ -6,7 +6,10 @@ use common::{FOUNDER, World, keys, node};
 use talka_base::{Keypair, NodeId, Signed, Tick, decode, encode};
 use talka_ledger::{
     Entry,
-    order::{Ballot, Chain, Council, Effect, Input, Message, Offer, Order, Record, Stage, digest},
+    order::{
+        Ballot, Chain, Council, Effect, Evidence, EvidenceError, Input, Message, Offer, Order,
+        Record, Stage, Witnesses, digest,
+    },
 };
 
 const NOW: Tick = Tick(1_000_000);
@@ -79,6 +82,7 @@ struct Member {
 struct Did {
     signed: Vec<(Stage, u64)>,
     promised: Option<Record>,
+    accused: Option<Evidence>,
     offers: Vec<Offer>,
 }
 
@@ -91,6 +95,7 @@ impl Member {
                 Effect::Persist(record @ Record::Promised(_)) => {
                     did.promised = Some(decode(&encode(&record)).expect("reads"));
                 }
+                Effect::Persist(Record::Evidence(evidence)) => did.accused = Some(*evidence),
                 Effect::Send(_, Message::Ballot(ballot)) => {
                     let Ballot { stage, turn, .. } = *ballot.claimed_value();
                     assert!(did.promised.is_some(), "nothing is signed that is not kept");
@@ -142,6 +147,46 @@ fn one_block_is_prepared_in_a_turn_and_only_its_leaders() {
     let mut again = town.member(2, vec![kept]);
     let did = again.hears(town.id(0), town.offer(0, town.entries(2)));
     assert_eq!(did.signed, [], "nor after it died");
+}
+
+/// Goal: whoever signs for two blocks in one turn is convicted by that, for good, and nobody else is.
+#[test]
+fn two_ballots_of_one_turn_convict_their_signer_and_the_order_goes_on() {
+    let town = Town::new();
+    let mut member = town.member(2, Vec::new());
+    let (one, other) = (town.entries(1), town.entries(2));
+    for ballot in [
+        town.ballot(3, 0, Stage::Prepare, &one),
+        town.ballot(3, 0, Stage::Prepare, &one),
+        town.ballot(3, 0, Stage::Commit, &other),
+        town.ballot(3, 1, Stage::Prepare, &other),
+    ] {
+        assert_eq!(member.hears(town.id(3), ballot).accused, None, "all of this is honest");
+    }
+    let did = member.hears(town.id(3), town.ballot(3, 1, Stage::Prepare, &one));
+    let evidence = did.accused.expect("two blocks in turn 1");
+    assert_eq!(evidence.witness(), Some(town.id(3)));
+    let read = Evidence::parse(evidence.to_string().as_bytes());
+    assert_eq!(read.as_ref(), Ok(&evidence));
+    let verify = |evidence: &Evidence, place| evidence.verify(&Witnesses::key(town.id(place)));
+    assert_eq!(verify(&evidence, 3), Ok(()));
+    assert!(matches!(verify(&evidence, 1), Err(EvidenceError::Signature(_))));
+    let Evidence::Ballots(first, _) = &evidence else { panic!("{evidence:?}") };
+    let same = Evidence::Ballots(first.clone(), first.clone());
+    assert_eq!(verify(&same, 3), Err(EvidenceError::Consistent));
+
+    let again = town.ballot(3, 1, Stage::Prepare, &one);
+    assert_eq!(member.hears(town.id(3), again).accused, None, "once");
+    let did = member.hears(town.id(0), town.offer(1, other));
+    assert_eq!(did.signed, [], "another leads turn 1");
+    let mut fresh = town.member(2, vec![Record::Evidence(Box::new(evidence.clone()))]);
+    let told = |evidence: &Evidence| Message::Accusation(Box::new(evidence.clone()));
+    assert_eq!(fresh.hears(town.id(0), told(&evidence)).accused, None, "it was kept");
+    let mut told_now = town.member(1, Vec::new());
+    assert_eq!(told_now.hears(town.id(0), told(&same)).accused, None, "proves nothing");
+    assert_eq!(told_now.hears(town.id(0), told(&evidence)).accused, Some(evidence));
+    let did = told_now.hears(town.id(0), town.offer(0, one));
+    assert_eq!(did.signed, [(Stage::Prepare, 0)], "it goes on");
 }
 
 #[test]

@@ -482,7 +482,7 @@ pub enum LedgerAction {
         #[command(subcommand)]
         action: Option<WitnessAction>,
     },
-    /// Prints the proof that the founder is dishonest, if this node has one
+    /// Prints the proof that the founder or a witness is dishonest, if this node has one
     #[command(after_help = "Example: talka ledger evidence --out village.evidence")]
     Evidence {
         /// Where to write the proof; standard output, if absent

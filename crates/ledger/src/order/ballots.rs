@@ -1,6 +1,6 @@
 //! What members of a council sign before a block is decided, and what many of these prove.
 
-use super::Witnesses;
+use super::{Evidence, Witnesses};
 use crate::{block::Block, entry::Entry, tlog::leaf_hash};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,6 +28,14 @@ pub struct Ballot {
     pub stage: Stage,
     /// [`digest`] of the block.
     pub block: TreeHash,
+}
+
+impl Ballot {
+    /// Whether no honest member signs both: for one number, turn and stage there is one block.
+    pub(super) fn contradicts(&self, other: &Self) -> bool {
+        let about = |ballot: &Self| (ballot.network, ballot.number, ballot.turn, ballot.stage);
+        about(self) == about(other) && self.block != other.block
+    }
 }
 
 impl Encoded for Ballot {
@@ -82,12 +90,20 @@ pub(super) fn prepared_in(
 pub(super) struct Ballots(BTreeMap<(Stage, NodeId), Signed<Ballot>>);
 
 impl Ballots {
-    /// Keeps a ballot, unless its signer gave one of this turn or a later one.
-    pub fn add(&mut self, ballot: Signed<Ballot>) {
+    /// Keeps a ballot, unless its signer gave one of this turn or a later one. If that was for another block of this turn, the two
+    /// are evidence.
+    pub fn add(&mut self, ballot: Signed<Ballot>) -> Option<Evidence> {
         let Ballot { stage, turn, .. } = *ballot.claimed_value();
         let key = (stage, NodeId(*ballot.claimed_signer()));
-        if self.0.get(&key).is_none_or(|known| known.claimed_value().turn < turn) {
-            self.0.insert(key, ballot);
+        match self.0.get(&key) {
+            Some(known) if known.claimed_value().turn >= turn => known
+                .claimed_value()
+                .contradicts(ballot.claimed_value())
+                .then(|| Evidence::Ballots(Box::new(known.clone()), Box::new(ballot))),
+            _ => {
+                self.0.insert(key, ballot);
+                None
+            }
         }
     }
 

@@ -107,6 +107,8 @@ pub struct Council {
     held: Option<Held>,
     decided: Option<Decided>,
     cosignatures: BTreeMap<NodeId, NoteSignature>,
+    /// What witnesses signed and cannot both be true: the first of each that did.
+    accused: BTreeMap<NodeId, Evidence>,
     /// About the block after it.
     early: BTreeMap<NodeId, Vec<Message>>,
     /// Whom to ask next for what is missing.
@@ -146,6 +148,7 @@ impl Council {
             held: None,
             decided: None,
             cosignatures: BTreeMap::new(),
+            accused: BTreeMap::new(),
             early: BTreeMap::new(),
             asks: 0,
         };
@@ -174,7 +177,10 @@ impl Council {
                 }
             }
             Record::Promised(promise) => self.keep_promise(*promise)?,
-            Record::Evidence(_) => {}
+            Record::Evidence(evidence) => {
+                let witness = evidence.witness();
+                self.accused.extend(witness.map(|witness| (witness, *evidence)));
+            }
         }
         Ok(())
     }
@@ -345,7 +351,7 @@ impl Council {
     }
 
     fn say(&mut self, ballot: Signed<Ballot>, out: &mut Vec<Effect>) {
-        self.ballots.add(ballot.clone());
+        let _ = self.ballots.add(ballot.clone());
         self.tell(&Message::Ballot(Box::new(ballot)), out);
     }
 
@@ -548,14 +554,14 @@ impl Council {
                     self.offers.insert(from, *offer);
                 }
             }
-            Message::Ballot(ballot) => self.hear_ballot(*ballot),
+            Message::Ballot(ballot) => self.hear_ballot(*ballot, out),
             Message::Vote(_, signature) => drop(self.cosignatures.insert(from, signature)),
             _ => {}
         }
         self.move_on(now, out);
     }
 
-    fn hear_ballot(&mut self, ballot: Signed<Ballot>) {
+    fn hear_ballot(&mut self, ballot: Signed<Ballot>, out: &mut Vec<Effect>) {
         let signer = NodeId(*ballot.claimed_signer());
         let Ballot { network, turn, .. } = *ballot.claimed_value();
         if network == self.chain.ledger().network()
@@ -563,7 +569,22 @@ impl Council {
             && ballot.verify_by(&signer.0).is_ok()
         {
             self.see(signer, turn);
-            self.ballots.add(ballot);
+            if let Some(evidence) = self.ballots.add(ballot) {
+                self.accuse(evidence, out);
+            }
+        }
+    }
+
+    /// Keeps what convicts a witness, and tells it: once. Its ballots count on, for up to f such members change nothing.
+    fn accuse(&mut self, evidence: Evidence, out: &mut Vec<Effect>) {
+        let Some(witness) = evidence.witness().filter(|w| self.witnesses().contains(w)) else {
+            return;
+        };
+        if !self.accused.contains_key(&witness) && evidence.verify(&Witnesses::key(witness)).is_ok()
+        {
+            out.push(Effect::Persist(Record::Evidence(Box::new(evidence.clone()))));
+            out.push(Effect::Publish(Message::Accusation(Box::new(evidence.clone()))));
+            self.accused.insert(witness, evidence);
         }
     }
 
@@ -686,6 +707,7 @@ impl Order for Council {
                 }
             }
             Input::Message(node, Message::Final(batch)) => self.take(now, node, batch, out),
+            Input::Message(_, Message::Accusation(evidence)) => self.accuse(*evidence, out),
             Input::Message(node, Message::Leave { turn, held }) if is_witness(self, &node) => {
                 self.hear_leave(node, turn, held.map(|held| *held));
             }
@@ -713,9 +735,8 @@ impl Order for Council {
         self.last_final.as_ref()
     }
 
-    /// Up to f members may contradict themselves, and nothing comes of it.
     fn evidence(&self) -> Option<&Evidence> {
-        None
+        self.accused.values().next()
     }
 
     fn is_by_turns(&self) -> bool {

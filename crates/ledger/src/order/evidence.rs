@@ -1,5 +1,6 @@
 //! The proof that a key signed what cannot be true: it convinces anybody, without the log and for ever.
 
+use super::Ballot;
 use crate::{
     block::{Block, BlockError},
     checkpoint::from_base64,
@@ -9,6 +10,7 @@ use crate::{
 };
 use data_encoding::BASE64;
 use std::{fmt, str::FromStr};
+use talka_base::{CodecError, NodeId, SignatureError, Signed, decode, encode};
 
 /// Two statements of one key of which one is false.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +19,8 @@ pub enum Evidence {
     Contradiction(SignedNote, SignedNote),
     /// Two entries at one height: a log that was rewritten.
     Rewritten(Box<Proof>, Box<Proof>),
+    /// Two ballots of a witness, where witnesses order by turns: for different blocks, in one turn and at one stage.
+    Ballots(Box<Signed<Ballot>>, Box<Signed<Ballot>>),
 }
 
 /// Why a proof of dishonesty proves nothing.
@@ -31,6 +35,12 @@ pub enum EvidenceError {
     /// One of the two cannot be read.
     #[error(transparent)]
     Proof(#[from] ProofFileError),
+    /// A ballot that the accused did not sign.
+    #[error(transparent)]
+    Signature(#[from] SignatureError),
+    /// No ballot.
+    #[error(transparent)]
+    Ballot(#[from] CodecError),
     /// Both may be true.
     #[error("the two statements do not contradict each other")]
     Consistent,
@@ -50,6 +60,14 @@ impl Evidence {
         contradict(&first, &second).then(|| Self::Contradiction(a.clone(), b.clone()))
     }
 
+    /// The witness that ballots accuse. Anything else accuses whoever it is verified with.
+    pub fn witness(&self) -> Option<NodeId> {
+        match self {
+            Self::Ballots(ballot, _) => Some(NodeId(*ballot.claimed_signer())),
+            Self::Contradiction(..) | Self::Rewritten(..) => None,
+        }
+    }
+
     /// Checks that `accused` signed both statements and that one of them is false. The key is a
     /// sequencer's ([`Block::key`]) or a witness's ([`Witnesses::key`](super::Witnesses::key)).
     ///
@@ -65,6 +83,10 @@ impl Evidence {
                 let are_entries = [a, b].iter().all(|p| matches!(p.claim, Claim::Entry(_)));
                 let is_one_place = (first.network, a.index) == (second.network, b.index);
                 are_entries && is_one_place && a.claim != b.claim
+            }
+            Self::Ballots(a, b) => {
+                let public = accused.public();
+                a.verify_by(&public)?.contradicts(b.verify_by(&public)?)
             }
         };
         if is_false { Ok(()) } else { Err(EvidenceError::Consistent) }
@@ -92,6 +114,7 @@ impl Evidence {
                 Box::new(Proof::parse(&first)?),
                 Box::new(Proof::parse(&second)?),
             )),
+            "ballots" => Ok(Self::Ballots(Box::new(decode(&first)?), Box::new(decode(&second)?))),
             _ => Err(EvidenceError::Malformed),
         }
     }
@@ -109,11 +132,13 @@ serde_as_text!(Evidence);
 
 impl fmt::Display for Evidence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = |text: &dyn fmt::Display| text.to_string().into_bytes();
         let (kind, first, second) = match self {
-            Self::Contradiction(a, b) => ("contradiction", a.to_string(), b.to_string()),
-            Self::Rewritten(a, b) => ("rewritten", a.to_string(), b.to_string()),
+            Self::Contradiction(a, b) => ("contradiction", text(a), text(b)),
+            Self::Rewritten(a, b) => ("rewritten", text(a), text(b)),
+            Self::Ballots(a, b) => ("ballots", encode(&**a), encode(&**b)),
         };
-        let [first, second] = [first, second].map(|text| BASE64.encode(text.as_bytes()));
+        let [first, second] = [first, second].map(|bytes| BASE64.encode(&bytes));
         write!(f, "{FIRST_LINE}\n{kind}\n{first}\n{second}\n")
     }
 }

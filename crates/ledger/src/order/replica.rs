@@ -112,7 +112,9 @@ impl Replica {
 
     fn accuse(&mut self, evidence: Evidence, out: &mut Vec<Effect>) {
         let key = Block::key(self.chain.ledger().network(), self.sequencer().0);
-        if self.evidence.is_none() && evidence.verify(&key).is_ok() {
+        // What a witness signed while others ordered is not about what the sequencer orders.
+        let is_about_it = evidence.witness().is_none() && evidence.verify(&key).is_ok();
+        if self.evidence.is_none() && is_about_it {
             out.push(Effect::Persist(Record::Evidence(Box::new(evidence.clone()))));
             out.push(Effect::Publish(Message::Accusation(Box::new(evidence.clone()))));
             self.evidence = Some(evidence);

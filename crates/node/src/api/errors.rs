@@ -145,7 +145,7 @@ pub enum AdminError {
     )]
     NoCheckpoint,
     /// Nobody was proved to be dishonest.
-    #[error("there is no evidence against the founder")]
+    #[error("there is no evidence against anybody")]
     NoEvidence,
     /// The last signed block has fewer entries than the older one is said to have.
     #[error("the last checkpoint has {size} entries, found {old}: expected 1 to {size}")]

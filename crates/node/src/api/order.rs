@@ -51,11 +51,11 @@ pub struct WitnessReport {
     pub cosigned: bool,
 }
 
-/// The proof that the founder is dishonest: checkable with its public key alone.
+/// The proof that the founder or a witness is dishonest: checkable with its public key alone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EvidenceReport {
-    /// The accused.
-    pub founder: NodeId,
+    /// Who signed what cannot be true.
+    pub accused: NodeId,
     /// The proof as text; see docs/ledger-format.md.
     pub evidence: String,
 }
@@ -169,17 +169,20 @@ impl Api {
         Err(AdminError::Refused { reason: waited })
     }
 
-    /// What proves the founder to be dishonest.
+    /// What proves the founder to be dishonest, or else a witness.
     ///
     /// # Errors
     /// [`AdminError::NoEvidence`] if nothing does.
-    pub fn ledger_evidence(&self) -> Result<EvidenceReport, AdminError> {
+    pub async fn ledger_evidence(&self) -> Result<EvidenceReport, AdminError> {
         let desk = self.shared.desk();
-        match desk.halted() {
-            Some(Halt::Dishonest(evidence)) => {
-                Ok(EvidenceReport { founder: desk.founder(), evidence: evidence.to_string() })
-            }
-            _ => Err(AdminError::NoEvidence),
+        if let Some(Halt::Dishonest(evidence)) = desk.halted() {
+            let (accused, evidence) = (desk.founder(), evidence.to_string());
+            return Ok(EvidenceReport { accused, evidence });
         }
+        let kept = tokio::task::spawn_blocking(move || desk.evidence_kept()).await;
+        let kept = kept.expect("reading does not panic")?;
+        let first = kept.first().and_then(|evidence| Some((evidence.witness()?, evidence)));
+        let (accused, evidence) = first.ok_or(AdminError::NoEvidence)?;
+        Ok(EvidenceReport { accused, evidence: evidence.to_string() })
     }
 }

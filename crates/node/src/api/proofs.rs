@@ -12,7 +12,7 @@ use talka_ledger::{
     Account, Block, BlockError, Claim, Ledger, PaperProof, PaperProofError, Proof, StateRecord,
     consistency::Consistency,
     note::{NoteError, SignedNote},
-    order::{Evidence, EvidenceError, Witnesses},
+    order::{Ballot, Evidence, EvidenceError, Witnesses},
     proof::ProofFileError,
     tlog::ProofError,
 };
@@ -379,22 +379,34 @@ pub fn check_consistency(
 /// [`ProofRefused`].
 pub fn check_evidence(evidence: &[u8], accused: NodeId) -> Result<ConvictedReport, ProofRefused> {
     let evidence = Evidence::parse(evidence)?;
-    let (first, second, what) = match &evidence {
-        Evidence::Contradiction(a, b) => (a, b, "two blocks that no one log has"),
+    let (network, claim) = match &evidence {
+        Evidence::Contradiction(a, b) => about_blocks("two blocks that no one log has", a, b)?,
         Evidence::Rewritten(a, b) => {
-            (&a.checkpoint, &b.checkpoint, "two different entries at one height")
+            about_blocks("two different entries at one height", &a.checkpoint, &b.checkpoint)?
+        }
+        Evidence::Ballots(a, b) => {
+            let [a, b] = [a, b].map(|ballot| ballot.claimed_value());
+            let Ballot { network, number, turn, .. } = a;
+            let (a, b) = (a.block, b.block);
+            (*network, format!("two blocks {number} in turn {turn}: {a} and {b}"))
         }
     };
-    let block = |note: &SignedNote| note.text().parse::<Block>().map_err(BlockError::from);
-    let (first, second) = (block(first)?, block(second)?);
-    let network = first.network;
     evidence.verify(&Block::key(network, accused.0))?;
+    Ok(ConvictedReport { network, accused, claim })
+}
+
+/// The network of two signed blocks, and what is said of them.
+fn about_blocks(
+    what: &str,
+    a: &SignedNote,
+    b: &SignedNote,
+) -> Result<(NetworkId, String), BlockError> {
+    let (first, second): (Block, Block) = (a.text().parse()?, b.text().parse()?);
     let shown = |block: &Block| {
         let Block { number, first, size, root, .. } = block;
         format!("block {number}, entries {first} to {}, root {root}", size - 1)
     };
-    let claim = format!("{what}: {}; and {}", shown(&first), shown(&second));
-    Ok(ConvictedReport { network, accused, claim })
+    Ok((first.network, format!("{what}: {}; and {}", shown(&first), shown(&second))))
 }
 
 /// What became of the session that a paper is about.

@@ -33,7 +33,7 @@ use tokio::{
     task::spawn_blocking,
 };
 
-/// Where the proof of a founder who signed what cannot be true is kept: the network's id follows.
+/// Where the proof of a founder who signed what cannot be true is kept: the network's id follows, and a witness's of one who did.
 const EVIDENCE_KEY: &str = "evidence/";
 
 /// Inputs that wait. What comes beyond from others is dropped: it is sent again.
@@ -168,7 +168,16 @@ impl Desk {
         let mut part = self.lock_part();
         if let Input::Message(from, message) = &input {
             match message {
-                Message::Accusation(evidence) => return self.accuse(Some(*from), evidence, tell),
+                Message::Accusation(evidence) if evidence.witness().is_none() => {
+                    return self.accuse(Some(*from), evidence, tell);
+                }
+                Message::Accusation(evidence) => {
+                    let holds = |witness| evidence.verify(&Witnesses::key(witness)).is_ok();
+                    if !evidence.witness().is_some_and(holds) {
+                        tell(Tell::Blame(*from));
+                        return Ok(());
+                    }
+                }
                 Message::Proposal(Batch { note, .. })
                 | Message::Final(Batch { note, .. })
                 | Message::Seen(note) => self.compare(*from, note, tell)?,
@@ -271,9 +280,10 @@ impl Desk {
         order.step(now, input, &mut effects);
         for effect in effects {
             match effect {
-                Effect::Persist(Record::Evidence(evidence)) => {
-                    return self.accuse(None, &evidence, tell);
-                }
+                Effect::Persist(Record::Evidence(evidence)) => match evidence.witness() {
+                    Some(witness) => self.keep_evidence(witness, &evidence)?,
+                    None => return self.accuse(None, &evidence, tell),
+                },
                 Effect::Persist(record) => self.persist(&record)?,
                 Effect::Send(node, message) => tell(Tell::One(node, message)),
                 Effect::Publish(message) => tell(Tell::All(message)),
@@ -401,7 +411,9 @@ impl Desk {
         let (keys, records) = (self.keys.clone(), pending.into_iter().map(Record::Signed));
         let order: Box<dyn Order + Send> = match note {
             note if ledger.turns().by_turns => {
-                let records = records.chain(self.store.promise(&network)?);
+                let accused = self.evidence_kept()?.into_iter();
+                let accused = accused.map(|evidence| Record::Evidence(Box::new(evidence)));
+                let records = records.chain(self.store.promise(&network)?).chain(accused);
                 Box::new(Council::resume(keys, chain, note, records)?)
             }
             Some(note) if self.orders() => Box::new(Sequencer::resume(keys, chain, note, records)?),
@@ -497,6 +509,22 @@ impl Desk {
         *self.halt.write().unwrap_or_else(PoisonError::into_inner) = Some(halt);
         tell(Tell::All(Message::Accusation(Box::new(evidence.clone()))));
         Ok(())
+    }
+
+    /// Keeps the proof that a witness is dishonest. What witnesses order goes on: that is what the others are for.
+    fn keep_evidence(&self, witness: NodeId, evidence: &Evidence) -> Result<(), StoreError> {
+        tracing::error!(
+            witness = %witness.short(),
+            "a witness signed two blocks of one turn; `talka ledger evidence` shows the proof"
+        );
+        let key = format!("{}/{witness}", evidence_key(self.network()));
+        self.store.put(&key, evidence.to_string().as_bytes())
+    }
+
+    /// The proofs kept that witnesses are dishonest. Blocks on the disk.
+    pub(crate) fn evidence_kept(&self) -> Result<Vec<Evidence>, StoreError> {
+        let kept = self.store.records(&format!("{}/", evidence_key(self.network())))?;
+        Ok(kept.iter().filter_map(|(_, bytes)| Evidence::parse(bytes).ok()).collect())
     }
 
     /// What was proved before a restart.

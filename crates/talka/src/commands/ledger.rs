@@ -294,10 +294,10 @@ async fn evidence(client: &Client, out: Option<&Path>, json: bool) -> Result<()>
         _ if json => output::json(&report)?,
         None => output::text_now(&report.evidence)?,
         Some(file) => {
-            let (file, founder) = (file.display(), report.founder);
+            let (file, accused) = (file.display(), report.accused);
             output::line(format!(
-                "{file}: what convicts the founder; check it with\ntalka ledger verify --evidence \
-                 {file} --founder {founder}"
+                "{file}: what convicts {accused}; check it with\ntalka ledger verify --evidence \
+                 {file} --founder {accused}"
             ))?;
         }
     }

@@ -4,11 +4,11 @@ use super::*;
 use crate::shell::{desk::Followed, join};
 use crate::store::Store;
 use std::collections::VecDeque;
-use talka_base::{Keypair, Membership, Signed};
+use talka_base::{Keypair, Membership, Signed, TreeHash};
 use talka_ledger::{
     Entry, Founding, Policy,
     govern::{Action, Choice, GovernanceRules, Proposal, Times, Vote},
-    order::{Appointment, OrderChange},
+    order::{Appointment, Ballot, OrderChange, Stage},
 };
 use tempfile::TempDir;
 
@@ -458,6 +458,45 @@ fn witnesses_order_by_turns_while_any_one_of_them_is_gone() {
         assert!(town.is_one(), "{:?}", town.heights());
     }
     assert!(town.blamed.is_empty(), "{:?}", town.blamed);
+}
+
+#[test]
+fn a_witness_that_signs_for_two_blocks_of_a_turn_is_convicted_and_stops_nobody() {
+    let mut town = by_turns();
+    let (block, _) = town.desk(1).checkpoint().expect("reads").expect("ordered");
+    let (network, number) = (town.network, block.number + 1);
+    let ballot = |byte| {
+        let (turn, stage, block) = (0, Stage::Prepare, TreeHash([byte; 32]));
+        Message::Ballot(Box::new(keys(3).sign(Ballot { network, number, turn, stage, block })))
+    };
+    for byte in [1, 2] {
+        town.take(1, Input::Message(id(3), ballot(byte)));
+    }
+    town.pass();
+    town.stop(1);
+    town.start(1);
+    for node in WITNESSES {
+        let kept = town.desk(node).evidence_kept().expect("reads");
+        let [evidence] = &kept[..] else { panic!("node {node}: {kept:?}") };
+        assert_eq!(evidence.witness(), Some(id(3)), "node {node}");
+        assert_eq!(evidence.verify(&Witnesses::key(id(3))), Ok(()));
+        assert_eq!(town.desk(node).halted(), None, "node {node}");
+    }
+    let event = invites(&town, 77);
+    assert!(matches!(town.order_at(4, event), Some(Ok(_))), "it goes on");
+    assert!(town.blamed.is_empty(), "{:?}", town.blamed);
+
+    // What proves nothing is blamed on whoever says it.
+    let signed = keys(3).sign(Ballot {
+        network,
+        number,
+        turn: 0,
+        stage: Stage::Prepare,
+        block: TreeHash([1; 32]),
+    });
+    let nothing = Evidence::Ballots(Box::new(signed.clone()), Box::new(signed));
+    town.take(1, Input::Message(id(2), Message::Accusation(Box::new(nothing))));
+    assert_eq!(town.blamed, [(1, id(2))]);
 }
 
 #[test]

@@ -505,39 +505,66 @@ fn two_machines_that_apply_the_same_entries_agree() {
     assert_eq!(keys(5).public(), member(5).0);
 }
 
-/// Goal: events of different payers about different requests commute. Method: both orders, on the same ledger.
-#[test]
-fn independent_events_give_the_same_accounts_in_either_order() {
-    let mut start = World::village();
-    for (id, head) in [(1, 2), (2, 3), (3, 2), (4, 3)] {
-        start.record(start.reserves(id, head, head, 10, 20)).expect("reserves");
-    }
-    let of_2 = [
-        start.reserves(5, 2, 2, 10, 20),
-        start.settles(1, 2, &[(FOUNDER, (0, 2)), (3, (2, 6))], (25, 15)),
-        start.cancels(3, 2),
-        start.claims(1, 2, 1, FOUNDER, 900),
-        start.forwards(6, 2, 2, 3, 3),
-    ];
-    let of_3 = [
-        start.reserves(7, 3, 3, 10, 20),
-        start.settles(2, 3, &[(4, (0, 6))], (30, 20)),
-        start.cancels(4, 3),
-        start.claims(2, 3, 1, 2, 900),
-        start.joins(5, 5, 3),
-    ];
-    for one in &of_2 {
-        for other in &of_3 {
-            let after = |events: [&Event; 2]| {
-                let mut world = start.clone();
-                events.into_iter().for_each(|event| world.record(event.clone()).expect("valid"));
-                let ledger = &world.ledger;
-                let sums = |(id, m): (_, &talka_ledger::Member)| (id, m.spent, m.earned, m.work);
-                let members: Vec<_> = ledger.members().map(sums).collect();
-                (ledger.accounts().collect::<Vec<_>>(), ledger.caps().collect::<Vec<_>>(), members)
-            };
-            assert_eq!(after([one, other]), after([other, one]));
+/// What one of two payers and its stages do about requests of their own: which, and with what numbers.
+type Deed = (u8, u8, (u32, u32), u64);
+
+/// Payer 2 has requests 0 to 5 and stages of nodes 1 and 4, payer 3 requests 6 to 11 and stages of nodes 5 and 6.
+fn deed(world: &World, payer: u8, (what, request, (prompt, new), amount): Deed) -> Event {
+    let (id, [one, other]) = if payer == 2 { (request, [1, 4]) } else { (request + 6, [5, 6]) };
+    match what {
+        0 => world.reserves(id, payer, payer, prompt, new),
+        1..=3 => {
+            let cut = prompt % 5 + 1;
+            world.settles(id, payer, &[(one, (0, cut)), (other, (cut, 6))], (prompt, new))
         }
+        4 => world.cancels(id, payer),
+        5 | 6 => world.claims(id, payer, (amount % 3) as u16, one, amount),
+        7 => world.forwards(id, payer, payer, prompt, new),
+        _ => world.delivers(id, payer, (prompt, new)),
+    }
+}
+
+/// What both orders have to agree on: everything but at which height it happened.
+fn outcome(world: &World) -> impl PartialEq + std::fmt::Debug {
+    let ledger = &world.ledger;
+    let sums = |(id, m): (_, &Member)| (id, m.spent, m.earned, m.work, m.requests);
+    let members: Vec<_> = ledger.members().map(sums).collect();
+    (ledger.accounts().collect::<Vec<_>>(), ledger.caps().collect::<Vec<_>>(), members)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(cases(96)))]
+
+    /// Goal: events of different payers about different requests, worked on by different nodes, commute. Method: what each side
+    /// does in its own order, mixed in any way, and one after the other.
+    #[test]
+    fn independent_events_give_the_same_accounts_in_any_order(
+        deeds in proptest::collection::vec(
+            (any::<bool>(), (0u8..9, 0u8..6, (1u32..40, 0u32..40), 0u64..20_000)), 1..40,
+        ),
+    ) {
+        let mut start = World::village();
+        for joining in [5, 6] {
+            start.record(start.joins(joining, joining, FOUNDER)).expect("joins");
+        }
+        for (id, payer) in (0..3).map(|id| (id, 2)).chain((6..9).map(|id| (id, 3))) {
+            start.record(start.reserves(id, payer, payer, 30, 30)).expect("reserves");
+        }
+        let payer = |is_first: bool| if is_first { 2 } else { 3 };
+        let (mut mixed, mut apart) = (start.clone(), start);
+        let mut taken = Vec::new();
+        for &(is_first, what) in &deeds {
+            let event = deed(&mixed, payer(is_first), what);
+            if mixed.record(event.clone()).is_ok() {
+                taken.push((is_first, event));
+            }
+        }
+        for side in [true, false] {
+            for (_, event) in taken.iter().filter(|(is_first, _)| *is_first == side) {
+                apart.record(event.clone()).expect("valid without the others too");
+            }
+        }
+        prop_assert_eq!(outcome(&mixed), outcome(&apart));
     }
 }
 

@@ -10,6 +10,7 @@
 )]
 
 use std::{
+    collections::VecDeque,
     env,
     fs::File,
     hint::black_box,
@@ -26,7 +27,7 @@ use talka_ledger::{
     Block, Collector, Entry, Event, Founding, History, Ledger, LedgerError, Mark, Policy,
     Reservation, Settlement, SnapshotError, StateRecord, Voucher,
     epoch::{Closed, EPOCH_SESSIONS_MAX},
-    order::Chain,
+    order::{Appointment, Chain, Effect, Input, Order, Replica, Sequencer},
     quote,
     tlog::{CompactRange, leaf_hash},
     verify_runs,
@@ -44,6 +45,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let vouchers = env::args().nth(1).map_or(Ok(100_000), |number| number.parse())?;
     epoch(vouchers)?;
     finality(2_000)?;
+    witnessed(500)?;
     for requests in [1_000, 1_000_000] {
         growth(requests)?;
     }
@@ -76,8 +78,8 @@ fn shape() -> ModelShape {
     }
 }
 
-/// A founder and, as the second member, the node that works.
-fn village() -> Result<Ledger, LedgerError> {
+/// The ledger of a founder alone, and its first entry.
+fn found() -> Result<(Ledger, Signed<Entry>), LedgerError> {
     // The most that a policy may say.
     let policy = Policy { grant: Credits(i64::MAX as u64 / 100_000), ..Policy::default() };
     let founding = Founding {
@@ -87,16 +89,26 @@ fn village() -> Result<Ledger, LedgerError> {
         policy,
         nonce: [0; 16],
     };
-    let (mut ledger, _) = Ledger::found(&keys(1), founding, Tick(0))?;
+    Ledger::found(&keys(1), founding, Tick(0))
+}
+
+fn joins(ledger: &Ledger, number: u8) -> Event {
     let membership = Membership {
         network: ledger.network(),
-        node: node(2),
-        member: node(2).into(),
-        name: "kitchen".into(),
+        node: node(number),
+        member: node(number).into(),
+        name: format!("node {number}"),
         invited_by: node(1),
         issued_at: Tick(0),
     };
-    record(&mut ledger, Event::Joined { membership: keys(1).sign(membership) })?;
+    Event::Joined { membership: keys(1).sign(membership) }
+}
+
+/// A founder and, as the second member, the node that works.
+fn village() -> Result<Ledger, LedgerError> {
+    let (mut ledger, _) = found()?;
+    let event = joins(&ledger, 2);
+    record(&mut ledger, event)?;
     Ok(ledger)
 }
 
@@ -242,8 +254,7 @@ fn epoch(count: usize) -> Result<(), Box<dyn std::error::Error>> {
 /// Requests are reserved and settled one after the other; an entry is final once it is on disk.
 fn finality(count: u64) -> Result<(), Box<dyn std::error::Error>> {
     let mut ledger = village()?;
-    let path = env::temp_dir().join(format!("talka-bench-{}", std::process::id()));
-    let mut file = File::create(&path)?;
+    let mut file = tempfile::tempfile()?;
     let mut times = Vec::new();
     for number in 0..count {
         for make in [reserves, settles] {
@@ -257,13 +268,94 @@ fn finality(count: u64) -> Result<(), Box<dyn std::error::Error>> {
         }
         file.seek(SeekFrom::Start(0))?;
     }
-    drop(file);
-    std::fs::remove_file(path)?;
+    percentiles("solo finality", times);
+    Ok(())
+}
+
+fn percentiles(what: &str, mut times: Vec<Duration>) {
     times.sort();
     for (name, part) in [("p50", 50), ("p99", 99)] {
         let time = times[times.len() * part / 100];
-        row(&format!("solo finality, {name}"), time.as_secs_f64() * 1e3, "ms");
+        row(&format!("{what}, {name}"), time.as_secs_f64() * 1e3, "ms");
     }
+}
+
+/// A founder that orders and three more witnesses, each with a file of its own.
+struct Town {
+    parts: Vec<(NodeId, Box<dyn Order>, File)>,
+    mail: VecDeque<(usize, Input)>,
+    finals: usize,
+}
+
+impl Town {
+    fn new() -> Result<(Self, Ledger), Box<dyn std::error::Error>> {
+        let (ledger, founding) = found()?;
+        let mut town = Self { parts: Vec::new(), mail: VecDeque::new(), finals: 0 };
+        for number in 1..=4 {
+            let part: Box<dyn Order> = match number {
+                1 => Box::new(Sequencer::recover(keys(1), &founding, [])?),
+                _ => Box::new(Replica::recover(keys(number), &founding, [])?),
+            };
+            town.parts.push((node(number), part, tempfile::tempfile()?));
+        }
+        for number in 2..=4 {
+            town.order(joins(&ledger, number))?;
+        }
+        let mut witnesses: Vec<_> = (1..=4).map(node).collect();
+        witnesses.sort();
+        let appointment = Appointment { network: ledger.network(), witnesses };
+        town.order(Event::Appointed { appointment: keys(1).sign(appointment) })?;
+        Ok((town, ledger))
+    }
+
+    /// Returns once the event is final and all have heard so. Nobody works while another does: nodes apart are faster.
+    fn order(&mut self, event: Event) -> Result<(), Box<dyn std::error::Error>> {
+        let before = self.finals;
+        self.mail.extend([(0, Input::Submit(Box::new(event))), (0, Input::Close)]);
+        while let Some((to, input)) = self.mail.pop_front() {
+            let mut effects = Vec::new();
+            let (me, part, file) = &mut self.parts[to];
+            part.step(Tick(1), input, &mut effects);
+            let me = *me;
+            for effect in effects {
+                match effect {
+                    Effect::Persist(record) => {
+                        file.seek(SeekFrom::Start(0))?;
+                        file.write_all(&encode(&record))?;
+                        file.sync_data()?;
+                    }
+                    Effect::Send(node, message) => {
+                        let to = (1..=4).position(|number| self::node(number) == node);
+                        self.mail.extend(to.map(|to| (to, Input::Message(me, message))));
+                    }
+                    Effect::Publish(message) => {
+                        let others = (0..4).filter(|other| *other != to);
+                        let told = others.map(|to| (to, Input::Message(me, message.clone())));
+                        self.mail.extend(told);
+                    }
+                    Effect::Finalised(batch) if to == 0 => self.finals += batch.entries.len(),
+                    Effect::Refused(_, error) => return Err(error.into()),
+                    Effect::Finalised(_) | Effect::SendStored(..) => {}
+                }
+            }
+        }
+        if self.finals == before + 1 { Ok(()) } else { Err("it is not final".into()) }
+    }
+}
+
+/// The same with four witnesses of which three have to agree.
+fn witnessed(count: u64) -> Result<(), Box<dyn std::error::Error>> {
+    let (mut town, ledger) = Town::new()?;
+    let mut times = Vec::new();
+    for number in 0..count {
+        for make in [reserves, settles] {
+            let event = make(&ledger, number);
+            let begun = Instant::now();
+            town.order(event)?;
+            times.push(begun.elapsed());
+        }
+    }
+    percentiles("finality of four witnesses on one disk", times);
     Ok(())
 }
 
@@ -290,7 +382,7 @@ fn growth(requests: u64) -> Result<(), Box<dyn std::error::Error>> {
     }
     times.sort();
     let median = times[times.len() / 2].as_secs_f64() * 1e3;
-    row(&format!("a block of two entries with {requests} records of requests"), median, "ms");
+    row(&format!("a block of two entries, {requests} records"), median, "ms");
     Ok(())
 }
 
@@ -324,6 +416,7 @@ mod tests {
     fn the_ledger_takes_what_is_measured() {
         super::epoch(2_000).expect("vouchers become an epoch");
         super::finality(3).expect("entries become final");
+        super::witnessed(3).expect("witnesses agree");
         super::growth(100).expect("blocks are executed");
     }
 }

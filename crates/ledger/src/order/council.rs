@@ -9,7 +9,8 @@
 //!
 //! Departs from the paper: nobody votes for nothing. Who saw no progress for some time leaves the turn and says which block
 //! it holds, with the 2f+1 ballots; 2f+1 who left begin the next turn, whose leader therefore knows what may have been decided.
-//! A turn goes on over many blocks, so that a dead leader costs time once. An idle ledger sends nothing.
+//! A turn goes on over many blocks, so that a dead leader costs time once. While nothing is to be ordered, a node asks one other a second
+//! whether it missed a block, and nothing else is sent or written.
 //!
 //! What has to survive a crash is a [`Promise`], durable before the ballot that it is about leaves.
 

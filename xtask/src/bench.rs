@@ -1,6 +1,6 @@
 //! `cargo xtask bench`: how fast the engine is on this machine, beside llama.cpp, and what cutting a model
 //! over nodes costs ([`swarm`]), beside what it costs there ([`rpc`]); what callers cost is [`gateway`]'s, what
-//! the ledger takes [`ledger`]'s, and training beside PyTorch is [`training`]'s.
+//! the ledger takes [`ledger`]'s, who orders it is [`order`]'s, and training beside PyTorch is [`training`]'s.
 //!
 //! Both run the same GGUF files of random weights, on the same number of threads, in turns, so that a busy
 //! neighbour hits both; medians are compared. Random weights because speed does not depend on them, and nothing
@@ -13,6 +13,7 @@ mod files;
 mod gateway;
 mod ledger;
 mod network;
+mod order;
 mod peer;
 mod rpc;
 mod shape;
@@ -61,6 +62,9 @@ struct Arguments {
     /// Do not compare with llama.cpp
     #[arg(long)]
     no_peer: bool,
+    /// `order`: print one JSON object
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -73,6 +77,8 @@ enum Measurement {
     Gateway,
     /// Vouchers, epochs and finality of the ledger, and its properties in millions of cases
     Ledger,
+    /// The ledger ordered by turns, and by commonware's simplex; builds `simplex/`
+    Order,
     /// Steps of training beside PyTorch's, nanoGPT's recipe for a CPU, and members that train together
     Training,
 }
@@ -93,6 +99,7 @@ pub fn run(arguments: &[String]) -> Result<()> {
         Measurement::Swarm => swarm::run(&arguments),
         Measurement::Gateway => gateway::run(),
         Measurement::Ledger => ledger::run(),
+        Measurement::Order => order::run(arguments.rounds, arguments.json),
         Measurement::Training => {
             let (peer, only) = (arguments.peer.as_deref(), arguments.only.as_deref());
             training::run(arguments.threads, arguments.rounds, peer, only)

@@ -15,8 +15,7 @@ pub const VOUCHERS_MAX: usize = 32;
 /// How far the ledger's time may be from the one at which a paper that begins a request says it was signed: members' clocks are wrong
 /// now and then, and a founder is away for a night.
 ///
-/// A paper that is refused for its age cannot be used twice, so the ledger may forget requests that are over; see
-/// [`REQUEST_KEPT_MS`].
+/// A paper that is refused for its age cannot be used twice, so the ledger forgets requests that were over twice as long.
 pub const REQUEST_SIGNED_MS_MAX: u64 = 12 * 60 * 60 * 1000;
 
 /// For how long after its end a request's id is remembered: until none of its papers can be used.

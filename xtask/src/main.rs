@@ -1,8 +1,8 @@
 //! What developers and continuous integration run: `cargo xtask test` and its parts.
 //!
 //! Needs a Rust toolchain and a C compiler, nothing else. Tools beyond that (cargo-nextest, cargo-deny,
-//! typos, Node and a browser for the dashboard) are used when they are installed and named when they are not; on Debian
-//! the last two are installed.
+//! typos, Node and a browser for the dashboard, a driver for GPUs) are used when they are installed and named when they are
+//! not; on Debian the last three are installed.
 
 mod api;
 mod apt;
@@ -15,6 +15,7 @@ mod node;
 mod npm;
 mod python;
 mod test;
+mod vulkan;
 mod web;
 
 use clap::{Parser, Subcommand};

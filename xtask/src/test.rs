@@ -7,7 +7,7 @@
 use crate::{
     api,
     cargo::{cargo, succeeds, tool},
-    clients, layering, web,
+    clients, layering, vulkan, web,
 };
 use anyhow::{Context, Result, bail};
 use std::{
@@ -54,6 +54,7 @@ pub fn run(fast: bool) -> Result<()> {
     }
     steps.extend([
         ("clients of other makers", client_step as fn() -> Outcome),
+        ("a driver for GPUs", gpu_driver),
         ("tests", tests),
         ("documentation tests", doc_tests),
         ("answers beside /openapi.json", api_step),
@@ -190,6 +191,14 @@ fn client_step() -> Outcome {
     match clients::install() {
         Ok(()) => Outcome::Passed,
         Err(missing) => Outcome::Skipped(missing),
+    }
+}
+
+/// Only sees to it that there is one; the tests are among the others.
+fn gpu_driver() -> Outcome {
+    match vulkan::driver() {
+        Ok(()) => Outcome::Passed,
+        Err(lack) => left_out(&lack, "KERNELS FOR GPUS WERE NOT TRIED"),
     }
 }
 

@@ -46,6 +46,12 @@ pub fn bench_hardware(
     shell::bench::run(threads, next)
 }
 
+/// Puts what whoever can measure GPUs found into the report of this machine, or why nothing was found. What the machine
+/// counts for stays as it was.
+pub fn rate_gpus(report: &mut api::HardwareReport, found: Result<Vec<api::GpuFinding>, String>) {
+    shell::bench::rate_gpus(report, found);
+}
+
 /// What the model at `source` is and takes, by its headers; no node need run.
 ///
 /// # Errors

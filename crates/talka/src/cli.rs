@@ -590,7 +590,7 @@ pub enum BenchAction {
     /// Tokens per second of prompt and answer (the default); costs credits like any request
     #[command(after_help = "Example: talka bench model --model bard --prompt 128 --tokens 64")]
     Model(BenchModelArgs),
-    /// How fast this computer is, and what its work counts for; no node need run, and one that works disturbs
+    /// How fast this computer and its GPUs are, and what its work counts for; no node need run, and one that works disturbs
     #[command(after_help = "Example: talka bench hardware --threads 8")]
     Hardware(BenchHardwareArgs),
 }
@@ -600,6 +600,10 @@ pub struct BenchHardwareArgs {
     /// Threads that compute [default: one for each processor]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub threads: Option<u16>,
+    /// Try drivers for GPUs that compute on processors as well, such as Mesa's llvmpipe
+    #[cfg(feature = "gpu")]
+    #[arg(long)]
+    pub software_gpus: bool,
 }
 
 #[derive(Debug, Args, Default)]

@@ -14,8 +14,8 @@ pub struct BenchStep {
     pub steps: u32,
 }
 
-/// A machine, what it does in a second, and what that counts for. Nothing is measured on GPUs: the engine computes on
-/// processors.
+/// A machine, what it does in a second, and what that counts for. Whatever GPUs do changes none of it: the engine computes
+/// on processors.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct HardwareReport {
     /// What did the work.
@@ -30,7 +30,7 @@ pub struct HardwareReport {
     pub instructions: String,
     /// Memory of the machine, in bytes.
     pub memory_bytes: u64,
-    /// GPUs that were found, and not measured.
+    /// GPUs that were found.
     pub gpus: Vec<GpuReport>,
     /// Equal for equal parts: it tells a changed machine.
     pub fingerprint: HardwareId,
@@ -75,15 +75,61 @@ pub struct ScoreReport {
 pub struct ProductReport {
     /// Such as `bf16`.
     pub precision: String,
-    /// Floating-point operations a second; nothing without the memory to try.
+    /// Operations a second, of floating point where the numbers have one; nothing without the memory to try, or if a GPU failed.
     pub flops_per_second: Option<u64>,
 }
 
 /// A GPU.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct GpuReport {
-    /// As the system names it.
+    /// As its driver names it, or the system where no driver does.
     pub name: String,
     /// Kinds of work and how well a published table says that it does them; empty if it is not in there.
     pub published: Vec<(String, String)>,
+    /// What it does in a second, and what that would count for.
+    pub measured: Option<GpuRating>,
+    /// Why it, or a part of it, was not measured.
+    pub lacks: Vec<String>,
+}
+
+/// What a GPU does, and what a node would count for whose work it did. No node's does.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GpuRating {
+    /// Its kind, and so its scales.
+    pub kind: DeviceKind,
+    /// Products of square matrices, by what the numbers are.
+    pub products: Vec<ProductReport>,
+    /// The precision whose products count: the faster one of f16 and f32.
+    pub counts: String,
+    /// Its operations a second in these.
+    pub matmul: ScoreReport,
+    /// Bytes of its memory read in a second.
+    pub memory: ScoreReport,
+    /// Nanoseconds for the batch that a processor is given, from asking until it is known to be done.
+    pub latency: ScoreReport,
+    /// Where it stands within what its kind may reach.
+    pub index: f64,
+    /// The class at that index.
+    pub class: String,
+    /// What the work would be weighted with.
+    pub multiplier: f64,
+}
+
+/// A GPU that was tried, as whoever can measure one tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GpuFinding {
+    /// As its driver names it.
+    pub name: String,
+    /// What it is.
+    pub kind: DeviceKind,
+    /// The PCI numbers of its maker and of itself.
+    pub pci: [u32; 2],
+    /// Operations a second by precision, such as `f16`.
+    pub products: Vec<ProductReport>,
+    /// Bytes read in a second; 0 if that was not measured.
+    pub memory_bytes: u64,
+    /// Nanoseconds for a batch; 0 if that was not measured.
+    pub batch_ns: u64,
+    /// What could not be measured, and why.
+    pub lacks: Vec<String>,
 }

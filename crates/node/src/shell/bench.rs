@@ -1,11 +1,15 @@
 //! The benchmark of a machine: what it measures and how it tells it.
 
+mod gpus;
+
+pub(crate) use gpus::rate as rate_gpus;
+
 use super::{
     gauge::{self, Effort},
     machine::{self, Machine},
 };
 use crate::api::{BenchStep, GpuReport, HardwareReport, ProductReport, ScoreReport, decimal};
-use talka_base::Factor;
+use talka_base::{DeviceKind, Factor, Scores};
 use talka_engine::{
     kernels::{Kernels, ThreadPool},
     quant::Encoding,
@@ -65,14 +69,8 @@ fn report(
     rates: &Rates,
 ) -> HardwareReport {
     let measured = measured(machine, rates);
-    let (multiplier, Scale { least, most }) = (measured.multiplier(), Scale::of(machine.kind));
-    let score = |score: Option<Factor>, value, least, most| ScoreReport {
-        value,
-        least,
-        most,
-        score: score.map(decimal),
-    };
-    let scores = &measured.scores;
+    let multiplier = measured.multiplier();
+    let [matmul, memory, latency] = score_reports(machine.kind, rates, &measured.scores);
     let tier = Tier::of(multiplier, machine.memory_bytes);
     HardwareReport {
         kind: machine.kind,
@@ -84,9 +82,9 @@ fn report(
         gpus: machine.hardware.gpus().iter().map(|name| gpu_report(name)).collect(),
         fingerprint: machine.hardware.id(),
         products,
-        matmul: score(scores.matmul, rates.matmul_flops, least.matmul_flops, most.matmul_flops),
-        memory: score(scores.memory, rates.memory_bytes, least.memory_bytes, most.memory_bytes),
-        latency: score(scores.latency, rates.batch_ns, least.batch_ns, most.batch_ns),
+        matmul,
+        memory,
+        latency,
         index: decimal(measured.index()),
         class: measured.class().name().into(),
         multiplier: decimal(multiplier),
@@ -96,16 +94,34 @@ fn report(
     }
 }
 
+/// What was measured, its scales and its scores: products, memory, batch.
+fn score_reports(kind: DeviceKind, rates: &Rates, scores: &Scores) -> [ScoreReport; 3] {
+    let Scale { least, most } = Scale::of(kind);
+    let score = |score: Option<Factor>, value: fn(&Rates) -> u64| ScoreReport {
+        value: value(rates),
+        least: value(&least),
+        most: value(&most),
+        score: score.map(decimal),
+    };
+    [
+        score(scores.matmul, |rates| rates.matmul_flops),
+        score(scores.memory, |rates| rates.memory_bytes),
+        score(scores.latency, |rates| rates.batch_ns),
+    ]
+}
+
+/// A GPU that is only named.
 fn gpu_report(name: &str) -> GpuReport {
     let ratings = gpu(name).into_iter().flat_map(|row| row.ratings());
     let published = ratings.map(|(work, rating)| (work.into(), rating.name().into())).collect();
-    GpuReport { name: name.into(), published }
+    let lacks = vec!["this program was built without what measures GPUs".into()];
+    GpuReport { name: name.into(), published, measured: None, lacks }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use talka_base::{DeviceKind, Hardware};
+    use talka_base::Hardware;
 
     #[test]
     fn a_report_says_what_follows_from_what_was_measured() {

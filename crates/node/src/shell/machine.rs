@@ -1,7 +1,7 @@
 //! What this machine is made of, as its system tells.
 //!
 //! GPUs are looked for on Linux: those of NVIDIA by the names that their driver gives, others by maker and number. The
-//! engine computes on processors alone, so a GPU is named and nothing is measured on it.
+//! engine computes on processors alone, so here a GPU is named and nothing is measured on it.
 
 use std::{
     collections::BTreeSet,
@@ -72,10 +72,15 @@ fn driver_name(gpu: &Path) -> Option<String> {
 fn pci_name(device: &Path) -> Option<String> {
     let read =
         |file: &str| fs::read_to_string(device.join(file)).map(|text| text.trim().to_owned());
-    let vendor = read("vendor").ok()?;
-    let (_, maker) = MAKERS.into_iter().find(|(number, _)| *number == vendor)?;
     let is_display = read("class").ok()?.starts_with("0x03");
-    is_display.then(|| format!("{maker} GPU {}", read("device").unwrap_or_default()))
+    let name = numbered(&read("vendor").ok()?, &read("device").unwrap_or_default())?;
+    is_display.then_some(name)
+}
+
+/// The name of a GPU by PCI numbers as the system writes them; nothing if its maker makes none.
+pub(crate) fn numbered(vendor: &str, device: &str) -> Option<String> {
+    let (_, maker) = MAKERS.into_iter().find(|(number, _)| *number == vendor)?;
+    Some(format!("{maker} GPU {device}"))
 }
 
 #[cfg(test)]

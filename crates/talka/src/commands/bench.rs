@@ -5,6 +5,8 @@
 //! what the other tokens took. So HTTP, the ledger and the network are in the numbers, as they are
 //! in everybody's answers. The best of three repetitions counts: disturbances only ever slow down.
 
+#[cfg(feature = "gpu")]
+mod gpus;
 mod hardware;
 
 use super::requests::COMPLETIONS;

@@ -229,6 +229,39 @@ fn hardware_is_measured_without_a_node() {
     assert!((0.1..0.5).contains(&multiplier), "{report}");
 }
 
+/// Goal: GPUs are measured and rated within their own kind, and the machine is rated as without them. Method: a driver that
+/// computes on processors, taken for a GPU.
+#[cfg(feature = "gpu")]
+#[test]
+fn gpus_are_measured_and_change_no_rating() {
+    let words = ["bench", "hardware", "--threads", "2", "--software-gpus"];
+    let report = finish(talka(&words).arg("--json"), "").json();
+    assert_eq!((&report["kind"], &report["class"]), (&json!("cpu"), &json!("cpu_only")));
+    let gpus = report["gpus"].as_array().expect("GPUs");
+    let Some(gpu) = gpus.iter().find(|gpu| !gpu["measured"].is_null()) else {
+        let lacks: Vec<_> = gpus.iter().map(|gpu| &gpu["lacks"]).collect();
+        eprintln!(
+            "SKIPPED: no driver for Vulkan or Metal; `cargo xtask test` installs Mesa's: {lacks:?}"
+        );
+        return;
+    };
+    let rating = &gpu["measured"];
+    assert_eq!(gpu["lacks"], json!([]));
+    let counts = rating["products"].as_array().expect("products").iter();
+    let rates: Vec<_> = counts.map(|product| product["flops_per_second"].as_u64()).collect();
+    assert!(rates.len() >= 2 && rates.iter().all(Option::is_some), "{gpu}");
+    for part in ["matmul", "memory", "latency"] {
+        assert!(rating[part]["score"].is_f64(), "{part}: {gpu}");
+    }
+    assert!(rating["multiplier"].as_f64().is_some_and(|times| times > 0.0), "{gpu}");
+
+    let text = finish(&mut talka(&words), "").done();
+    let name = gpu["name"].as_str().expect("a name");
+    for words in [name, "products f32", "work would count", "Nodes are rated by their processor"] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+}
+
 /// Goal: what a node's work counts for is on record, and shown where work was paid. Method: one answer after the node
 /// rated itself.
 #[test]

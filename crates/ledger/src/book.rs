@@ -407,20 +407,13 @@ impl Book {
             }
         }
         for (member, change) in changes {
-            let credits = u64::try_from(change.unsigned_abs()).expect("rules checked the sums");
-            let lots = self.lots.get_or_insert_with(member, Lots::default);
-            match change {
-                0.. => lots.add(at, Credits(credits)),
-                ..0 => lots.take(Credits(credits)),
-            }
+            self.lots.get_or_default(member).change(at, change);
         }
         for posting in postings {
             if let Account::Member(member, Bucket::Held) = posting.account {
-                let lots = self.held.get_or_insert_with(member, Lots::default);
-                let credits = Credits(posting.amount.0.unsigned_abs());
-                if posting.amount.0 > 0 { lots.add(at, credits) } else { lots.take(credits) }
+                self.held.get_or_default(member).change(at, posting.amount.0.into());
             }
-            let balance = self.balances.get_or_insert_with(posting.account, Amount::default);
+            let balance = self.balances.get_or_default(posting.account);
             balance.0 = balance.0.checked_add(posting.amount.0).expect("rules checked the sums");
         }
     }
@@ -458,7 +451,7 @@ impl Book {
                 self.close_epoch(mark, closings);
                 self.earn(earned, work);
                 for (node, count) in tasks {
-                    let standing = self.standings.get_or_insert_with(node, Standing::default);
+                    let standing = self.standings.get_or_default(node);
                     (0..count.min(WINDOW_TASKS)).for_each(|_| standing.task(true));
                 }
             }
@@ -473,14 +466,10 @@ impl Book {
             Change::Order(turns) => self.turns = turns,
             Change::Remove { node } => self.remove(node),
             Change::Rate { node, mark, measured } => {
-                self.standings
-                    .get_or_insert_with(node, Standing::default)
-                    .enter_rating(mark, measured, at);
+                self.standings.get_or_default(node).enter_rating(mark, measured, at);
             }
             Change::Judge { node, mark, finding } => {
-                self.standings
-                    .get_or_insert_with(node, Standing::default)
-                    .enter_judgement(mark, finding);
+                self.standings.get_or_default(node).enter_judgement(mark, finding);
             }
             Change::Stake { member, lock } => self.account(member).stake = lock,
             Change::Keys { member, keys } => self.account(member).keys = keys,
@@ -653,7 +642,7 @@ impl Book {
     /// Counts a completed task for each node that had one.
     fn complete(&mut self, payer: MemberId, breakdown: &Breakdown) {
         for node in self.completed_by(payer, breakdown) {
-            self.standings.get_or_insert_with(node, Standing::default).task(true);
+            self.standings.get_or_default(node).task(true);
         }
     }
 

@@ -56,6 +56,18 @@ pub(crate) const fn day_of(at: Tick) -> u64 {
 }
 
 impl Lots {
+    /// So many µGFT came at `at`, or left, if it is below zero.
+    ///
+    /// # Panics
+    /// If the lots hold less, or it is more than all credits: the rules checked the sums.
+    pub(crate) fn change(&mut self, at: Tick, by: i128) {
+        let credits = Credits(u64::try_from(by.unsigned_abs()).expect("rules checked the sums"));
+        match by {
+            0.. => self.add(at, credits),
+            ..0 => self.take(credits),
+        }
+    }
+
     /// `credits` came at `at`.
     pub(crate) fn add(&mut self, at: Tick, credits: Credits) {
         if credits > Credits::ZERO {

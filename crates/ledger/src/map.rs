@@ -216,6 +216,14 @@ impl<K: Key, V: Clone> Map<K, V> {
         self.root.as_mut().expect("it has this key").value_mut(bytes.as_ref())
     }
 
+    /// The same, where that is the usual value.
+    pub fn get_or_default(&mut self, key: K) -> &mut V
+    where
+        V: Default,
+    {
+        self.get_or_insert_with(key, V::default)
+    }
+
     pub fn insert(&mut self, key: K, value: V) {
         let bytes = key.bytes();
         let bytes = bytes.as_ref();

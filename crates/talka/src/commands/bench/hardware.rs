@@ -20,9 +20,7 @@ pub async fn run(args: BenchHardwareArgs, as_json: bool) -> Result<Exit> {
         output::json(&report)?;
         return Ok(Exit::Done);
     }
-    for line in machine(&report) {
-        output::line(output::shown(&line))?;
-    }
+    output::line(output::shown(&machine(&report)))?;
     output::line("")?;
     let HardwareReport { products, matmul, memory, latency, .. } = &report;
     table(products, COUNTS, [matmul, memory, latency]).print()?;
@@ -63,13 +61,13 @@ fn measure(args: &BenchHardwareArgs, as_json: bool) -> HardwareReport {
 }
 
 /// What it is.
-fn machine(report: &HardwareReport) -> [String; 1] {
+fn machine(report: &HardwareReport) -> String {
     let HardwareReport { cpu, cores, threads, instructions, .. } = report;
     let cpu = if cpu.is_empty() { "a processor without a name" } else { cpu };
     let memory = Size(report.memory_bytes);
-    [format!(
+    format!(
         "{cpu}, {cores} processors, {threads} threads computed, {instructions}, {memory} of memory"
-    )]
+    )
 }
 
 /// What it is, what it does, and what that would count for.
